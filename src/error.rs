@@ -1,0 +1,374 @@
+//! What can go wrong, by who is to blame.
+//!
+//! * [`Exception`]: a call failed. This is what travels in `rpc.capnp`'s `Exception`, with its four kinds.
+//! * [`ProtocolError`]: the peer broke a rule of the protocol; one variant for each sin. Ends the connection
+//!   with an `Abort`.
+//! * [`TransportError`]: bytes could not be moved, or were no Cap'n Proto message. Ends the connection.
+//! * [`Error`]: any of the three, which is what the functions of this crate return.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+use crate::id::{AnswerId, EmbargoId, ExportId, ImportId, QuestionId};
+use crate::sync::Arc;
+
+/// How a failed call may be reacted to: `rpc.capnp`'s `Exception.Type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ExceptionKind {
+    /// A generic problem; trying again is not expected to help.
+    Failed,
+    /// A resource was exhausted for now, or a deadline passed; trying again later may help.
+    Overloaded,
+    /// The connection that was needed is gone; a new connection may help.
+    Disconnected,
+    /// The method, or a feature of the protocol, is not implemented by the callee.
+    Unimplemented,
+}
+
+impl fmt::Display for ExceptionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ExceptionKind::Failed => "failed",
+            ExceptionKind::Overloaded => "overloaded",
+            ExceptionKind::Disconnected => "disconnected",
+            ExceptionKind::Unimplemented => "unimplemented",
+        })
+    }
+}
+
+/// Further facts about an exception, for programs: `rpc.capnp`'s `Exception.Detail`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detail {
+    /// A 64-bit ID that tells what `data` means, unique like the ID of a type.
+    pub id: u64,
+    /// The fact, encoded as `id` says.
+    pub data: Vec<u8>,
+}
+
+/// A call that failed: kind, reason, and what is known beside them.
+///
+/// Cheap to clone: one allocation, shared. Equality is by content, without the source.
+#[derive(Clone)]
+pub struct Exception(Arc<Body>);
+
+#[derive(Clone)]
+struct Body {
+    kind: ExceptionKind,
+    reason: String,
+    trace: String,
+    details: Vec<Detail>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+impl Exception {
+    /// An exception of the given kind.
+    pub fn new(kind: ExceptionKind, reason: impl Into<String>) -> Self {
+        Exception(Arc::new(Body {
+            kind,
+            reason: reason.into(),
+            trace: String::new(),
+            details: Vec::new(),
+            source: None,
+        }))
+    }
+
+    /// An exception of kind [`Failed`](ExceptionKind::Failed).
+    pub fn failed(reason: impl Into<String>) -> Self {
+        Self::new(ExceptionKind::Failed, reason)
+    }
+
+    /// An exception of kind [`Overloaded`](ExceptionKind::Overloaded).
+    pub fn overloaded(reason: impl Into<String>) -> Self {
+        Self::new(ExceptionKind::Overloaded, reason)
+    }
+
+    /// An exception of kind [`Disconnected`](ExceptionKind::Disconnected).
+    pub fn disconnected(reason: impl Into<String>) -> Self {
+        Self::new(ExceptionKind::Disconnected, reason)
+    }
+
+    /// An exception of kind [`Unimplemented`](ExceptionKind::Unimplemented).
+    pub fn unimplemented(reason: impl Into<String>) -> Self {
+        Self::new(ExceptionKind::Unimplemented, reason)
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> ExceptionKind {
+        self.0.kind
+    }
+
+    /// The reason, for people.
+    pub fn reason(&self) -> &str {
+        &self.0.reason
+    }
+
+    /// The stack trace that the callee chose to send, or an empty string.
+    pub fn trace(&self) -> &str {
+        &self.0.trace
+    }
+
+    /// Further facts, for programs.
+    pub fn details(&self) -> &[Detail] {
+        &self.0.details
+    }
+
+    /// The same exception with a stack trace.
+    #[must_use]
+    pub fn with_trace(mut self, trace: impl Into<String>) -> Self {
+        self.body_mut().trace = trace.into();
+        self
+    }
+
+    /// The same exception with one more detail.
+    #[must_use]
+    pub fn with_detail(mut self, id: u64, data: impl Into<Vec<u8>>) -> Self {
+        let data = data.into();
+        self.body_mut().details.push(Detail { id, data });
+        self
+    }
+
+    /// The same exception with a cause, which [`source`](StdError::source) gives back. Causes do not travel.
+    #[must_use]
+    pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.body_mut().source = Some(Arc::new(source));
+        self
+    }
+
+    /// The same exception with words put before its reason.
+    #[must_use]
+    pub fn with_context(mut self, context: impl fmt::Display) -> Self {
+        let body = self.body_mut();
+        body.reason = format!("{context}: {}", body.reason);
+        self
+    }
+
+    fn body_mut(&mut self) -> &mut Body {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl fmt::Display for Exception {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0.kind, self.0.reason)
+    }
+}
+
+impl fmt::Debug for Exception {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exception")
+            .field("kind", &self.0.kind)
+            .field("reason", &self.0.reason)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Exception {
+    fn eq(&self, other: &Self) -> bool {
+        let (a, b) = (&*self.0, &*other.0);
+        a.kind == b.kind && a.reason == b.reason && a.trace == b.trace && a.details == b.details
+    }
+}
+
+impl Eq for Exception {}
+
+impl StdError for Exception {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_ref().map(|s| &**s as &(dyn StdError + 'static))
+    }
+}
+
+impl From<capnp::Error> for Exception {
+    fn from(e: capnp::Error) -> Self {
+        let kind = match e.kind {
+            capnp::ErrorKind::Overloaded => ExceptionKind::Overloaded,
+            capnp::ErrorKind::Disconnected => ExceptionKind::Disconnected,
+            capnp::ErrorKind::Unimplemented => ExceptionKind::Unimplemented,
+            _ => ExceptionKind::Failed,
+        };
+        Exception::new(kind, e.to_string()).with_source(e)
+    }
+}
+
+impl From<ProtocolError> for Exception {
+    fn from(e: ProtocolError) -> Self {
+        Exception::failed(e.to_string()).with_source(e)
+    }
+}
+
+impl From<Error> for Exception {
+    fn from(e: Error) -> Self {
+        match e {
+            Error::Exception(e) => e,
+            Error::Protocol(e) => e.into(),
+            Error::Transport(e) => Exception::disconnected(e.to_string()).with_source(e),
+        }
+    }
+}
+
+/// A rule of the protocol that the peer broke. The connection is aborted with this as the reason.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// A message could not be decoded.
+    #[error("malformed message: {0}")]
+    Malformed(String),
+    /// A `Call` or `Bootstrap` used the ID of a question that is still in the answer table.
+    #[error("question ID {0} is already in use")]
+    DuplicateQuestion(AnswerId),
+    /// A `Return` answered a question that is not in the question table.
+    #[error("Return for question {0}, which is not outstanding")]
+    UnknownQuestion(QuestionId),
+    /// A second `Return` for the same question.
+    #[error("second Return for question {0}")]
+    DuplicateReturn(QuestionId),
+    /// A `Finish` for a question that is not in the answer table.
+    #[error("Finish for question {0}, which is not in the answer table")]
+    UnknownAnswer(AnswerId),
+    /// A second `Finish` for the same question.
+    #[error("second Finish for question {0}")]
+    DuplicateFinish(AnswerId),
+    /// A target or descriptor named a promised answer that is not in the answer table.
+    #[error("promised answer {0} is not in the answer table")]
+    UnknownPromisedAnswer(AnswerId),
+    /// A target, descriptor or `Release` named a capability that is not in the export table.
+    #[error("capability {0} is not in the export table")]
+    UnknownExport(ExportId),
+    /// A `Release` of more references than were given.
+    #[error("Release of {released} references to capability {id}, of {held} held")]
+    ReleaseBelowZero {
+        /// The export.
+        id: ExportId,
+        /// How many the message released.
+        released: u32,
+        /// How many the peer held.
+        held: u32,
+    },
+    /// A `Resolve` for an import that is not a promise.
+    #[error("Resolve for capability {0}, which is not a promise")]
+    ResolveOfSettled(ImportId),
+    /// A second `Resolve` for the same promise.
+    #[error("second Resolve for promise {0}")]
+    DuplicateResolve(ImportId),
+    /// A descriptor called an import settled that is a promise, or the other way round.
+    #[error("capability {0} was described both as a promise and as settled")]
+    PromiseMismatch(ImportId),
+    /// A `Disembargo` came back that was never sent.
+    #[error("Disembargo for embargo {0}, which is not outstanding")]
+    UnknownEmbargo(EmbargoId),
+    /// A `Disembargo` of context `senderLoopback` named a target that does not lead back to its sender.
+    #[error("Disembargo of a target that does not resolve to a capability of the sender's")]
+    DisembargoNotReflected,
+    /// `Return.takeFromOtherQuestion` named an answer that is unknown, taken already, or not kept for it.
+    #[error("Return takes its results from question {0}, which holds none for it")]
+    NothingToTake(AnswerId),
+    /// `Return.resultsSentElsewhere` for a question whose results were to come to us.
+    #[error("results of question {0} were sent elsewhere, unasked")]
+    ResultsSentElsewhere(QuestionId),
+    /// Results for a question whose results were to be kept by the callee.
+    #[error("results of question {0} were sent here, although they were to be kept")]
+    ResultsNotKept(QuestionId),
+    /// `Return.noFinishNeeded` with results that hold capabilities.
+    #[error("Return for question {0} needs no Finish, yet holds capabilities")]
+    NoFinishWithCapabilities(QuestionId),
+    /// `unimplemented` for a message that every vat must implement, or that we never sent.
+    #[error("peer does not implement {0}")]
+    Unimplemented(&'static str),
+    /// A message crossed a limit of [`Limits`](crate::Limits) that the peer must keep.
+    #[error("limit crossed: {0}")]
+    Limit(String),
+}
+
+/// Bytes could not be moved, or were not a Cap'n Proto message.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransportError {
+    /// The operating system said so.
+    #[error("{context}: {source}")]
+    Io {
+        /// What was being done.
+        context: &'static str,
+        /// The system's error.
+        source: Arc<io::Error>,
+    },
+    /// The stream ended inside a message.
+    #[error("the stream ended inside a message")]
+    Truncated,
+    /// A message's segment table is out of bounds.
+    #[error("not a message: {0}")]
+    BadFrame(String),
+    /// A message is larger than [`Limits::message_words`](crate::Limits::message_words).
+    #[error("message of {words} words, where {limit} are allowed")]
+    TooLarge {
+        /// The size that its segment table claims.
+        words: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// The peer did not send its first message in time.
+    #[error("no message within {0:?} of connecting")]
+    FirstMessageLate(std::time::Duration),
+}
+
+impl TransportError {
+    /// Wraps an I/O error with what was being done.
+    pub fn io(context: &'static str, source: io::Error) -> Self {
+        TransportError::Io { context, source: Arc::new(source) }
+    }
+}
+
+/// Any error of this crate.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// A call failed.
+    #[error(transparent)]
+    Exception(#[from] Exception),
+    /// The peer broke the protocol.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    /// The transport failed.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+}
+
+impl Error {
+    /// The kind of exception that this is to a caller.
+    pub fn kind(&self) -> ExceptionKind {
+        match self {
+            Error::Exception(e) => e.kind(),
+            Error::Protocol(_) => ExceptionKind::Failed,
+            Error::Transport(_) => ExceptionKind::Disconnected,
+        }
+    }
+
+    /// An error of kind [`Failed`](ExceptionKind::Failed).
+    pub fn failed(reason: impl Into<String>) -> Self {
+        Exception::failed(reason).into()
+    }
+
+    /// An error of kind [`Unimplemented`](ExceptionKind::Unimplemented).
+    pub fn unimplemented(reason: impl Into<String>) -> Self {
+        Exception::unimplemented(reason).into()
+    }
+}
+
+impl From<capnp::Error> for Error {
+    fn from(e: capnp::Error) -> Self {
+        Error::Exception(e.into())
+    }
+}
+
+impl From<capnp::NotInSchema> for Error {
+    fn from(e: capnp::NotInSchema) -> Self {
+        Error::Exception(Exception::failed(e.to_string()).with_source(e))
+    }
+}
+
+impl From<std::str::Utf8Error> for Error {
+    fn from(e: std::str::Utf8Error) -> Self {
+        Error::Exception(Exception::failed(e.to_string()).with_source(e))
+    }
+}
+
+/// What the functions of this crate return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,61 @@
+//! Limits of a connection and of a listener, in one struct.
+
+use std::time::Duration;
+
+/// What a connection may use. Every limit has a default that suits a server on the open network.
+///
+/// What crosses a limit fails with a clear error, and nothing else is lost. "Words" are Cap'n Proto words of
+/// eight bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// How many questions of ours may be outstanding before a call blocks its caller. Calls made where
+    /// nothing may block (callbacks, forwarding) are sent all the same.
+    pub questions: usize,
+    /// How many of our capabilities the peer may hold. A call or answer that would export more fails as
+    /// `overloaded`.
+    pub exports: usize,
+    /// How many words of incoming calls may be in service before the connection stops reading. One call is
+    /// always admitted, however large.
+    pub call_words: usize,
+    /// How many bytes may be queued for sending before a call blocks its caller, and before answers that the
+    /// peer does not read stop the connection from reading.
+    pub send_bytes: usize,
+    /// The size of the largest message, in words, either way. A larger one from the peer ends the connection,
+    /// since its bytes can't be skipped safely; a larger one of ours fails its call.
+    pub message_words: usize,
+    /// How many segments a message may have.
+    pub segments: usize,
+    /// How many words may be read from one message, counting each time: the defence against amplification.
+    pub traversal_words: usize,
+    /// How deep pointers may nest.
+    pub nesting: i32,
+    /// How many connections a listener serves at once. More wait to be accepted.
+    pub connections: usize,
+    /// How long a peer that connected to a listener may take to send its first message. `None`: forever.
+    pub first_message: Option<Duration>,
+    /// After how much silence TCP asks whether the peer is still there. `None`: never.
+    pub keepalive: Option<Duration>,
+    /// How long to wait for one write of the peer's to be taken while closing. Also the time that an `Abort`
+    /// may take to be sent.
+    pub linger: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            questions: 4096,
+            exports: 65536,
+            call_words: 8 << 20,
+            send_bytes: 64 << 20,
+            message_words: 8 << 20,
+            segments: 512,
+            traversal_words: 64 << 20,
+            nesting: 64,
+            connections: 4096,
+            first_message: Some(Duration::from_secs(30)),
+            keepalive: Some(Duration::from_secs(60)),
+            linger: Duration::from_secs(1),
+        }
+    }
+}

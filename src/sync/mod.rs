@@ -1,0 +1,42 @@
+//! Locks, condition variables, queues, threads and the clock: the only module that reaches for the
+//! primitives of the standard library or of `parking_lot`, so that a model checker can stand in for them
+//! (`--cfg shuttle` for whole connections, `--cfg loom` for single primitives).
+//!
+//! ```text
+//! Note [Lock order]
+//! =================
+//! Every mutex has a `Rank`. A thread takes locks in rising rank only, and never two of one rank; debug
+//! builds panic where a thread does not. As there is one rank for the state of connections, no thread
+//! holds two connections' locks. Everything above `Rank::Connection` is a leaf: it is held for a few lines
+//! that call nothing foreign. Before foreign code runs (user code, I/O, a waker, another connection)
+//! `assert_unlocked` says so in debug builds.
+//! ```
+
+mod lock;
+mod queue;
+mod thread;
+mod timer;
+
+pub(crate) use lock::{assert_unlocked, Condvar, Mutex, MutexGuard, Rank};
+pub(crate) use queue::{Pop, Queue};
+pub(crate) use std::sync::{Arc, OnceLock, Weak};
+pub(crate) use thread::{enter_role, role, spawn, yield_now, JoinHandle, Role};
+pub(crate) use timer::{Timer, TimerKey};
+
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic;
+#[cfg(not(shuttle))]
+pub(crate) use std::sync::atomic;
+
+pub(crate) use std::time::{Duration, Instant};
+
+/// A thread-local that a model checker's threads have one each of, too.
+macro_rules! per_thread {
+    ($($(#[$doc:meta])* static $name:ident: $ty:ty = $init:expr;)*) => {$(
+        #[cfg(shuttle)]
+        shuttle::thread_local! { $(#[$doc])* static $name: $ty = $init; }
+        #[cfg(not(shuttle))]
+        std::thread_local! { $(#[$doc])* static $name: $ty = const { $init }; }
+    )*};
+}
+pub(crate) use per_thread;

@@ -1,0 +1,58 @@
+//! Threads, and what a thread is for: some must never wait.
+
+use std::cell::Cell;
+
+use super::per_thread;
+
+/// What the current thread is for, which decides what it may wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// A thread of the user's or of a pool: it may wait for anything.
+    User,
+    /// One of the four threads of a connection: it waits for its own queue (or for its socket) alone.
+    Connection,
+    /// The timer, which waits for the next deadline alone.
+    Timer,
+}
+
+per_thread! {
+    static ROLE: Cell<Role> = Cell::new(Role::User);
+}
+
+/// What the current thread is for.
+pub(crate) fn role() -> Role {
+    ROLE.with(Cell::get)
+}
+
+/// Gives the current thread a role until the result is dropped.
+pub(crate) fn enter_role(role: Role) -> impl Drop {
+    struct Restore(Role);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ROLE.with(|r| r.set(self.0));
+        }
+    }
+    Restore(ROLE.with(|r| r.replace(role)))
+}
+
+#[cfg(not(shuttle))]
+pub(crate) use std::thread::{yield_now, JoinHandle};
+
+#[cfg(shuttle)]
+pub(crate) use shuttle::thread::{yield_now, JoinHandle};
+
+/// Starts a named thread with a role. Fails if the system has no thread to give.
+pub(crate) fn spawn(
+    name: impl Into<String>,
+    role: Role,
+    run: impl FnOnce() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    let body = move || {
+        let _role = enter_role(role);
+        run();
+    };
+    #[cfg(not(shuttle))]
+    return std::thread::Builder::new().name(name.into()).spawn(body);
+    #[cfg(shuttle)]
+    return shuttle::thread::Builder::new().name(name.into()).spawn(body);
+}

@@ -1,0 +1,7 @@
+//! Messages: as Rust values ([`message`]), as content that may hold capabilities ([`content`]), and the
+//! way between those and the bytes of `rpc.capnp` ([`encode`], [`decode`]).
+
+pub(crate) mod content;
+pub(crate) mod decode;
+pub(crate) mod encode;
+pub(crate) mod message;
