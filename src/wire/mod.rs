@@ -4,4 +4,5 @@
 pub(crate) mod content;
 pub(crate) mod decode;
 pub(crate) mod encode;
+pub mod frame;
 pub(crate) mod message;

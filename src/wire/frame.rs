@@ -1,0 +1,72 @@
+//! A whole message as bytes: its segments, without the table that goes before them on a stream.
+
+use capnp::message::{Builder, HeapAllocator, ReaderSegments};
+use capnp::Word;
+
+/// A message that was received: segments of words, in one allocation.
+pub struct Frame {
+    words: Vec<Word>,
+    /// Where each segment ends, in words.
+    ends: Vec<usize>,
+}
+
+impl Frame {
+    /// A message out of all its words and the length of each segment. Lengths past the words are cut short.
+    pub fn new(words: Vec<Word>, segment_words: impl IntoIterator<Item = usize>) -> Self {
+        let mut end = 0usize;
+        let ends = segment_words
+            .into_iter()
+            .map(|n| {
+                end = end.saturating_add(n).min(words.len());
+                end
+            })
+            .collect();
+        Frame { words, ends }
+    }
+
+    /// The size of all segments together.
+    pub fn words(&self) -> usize {
+        self.words.len()
+    }
+
+    /// The number of segments.
+    pub fn segments(&self) -> usize {
+        self.ends.len()
+    }
+}
+
+impl std::fmt::Debug for Frame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Frame({} words in {} segments)", self.words(), self.segments())
+    }
+}
+
+impl ReaderSegments for Frame {
+    fn get_segment(&self, index: u32) -> Option<&[u8]> {
+        let index = index as usize;
+        let end = *self.ends.get(index)?;
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        Some(Word::words_to_bytes(&self.words[start..end]))
+    }
+
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+}
+
+/// A message that is ready to be sent.
+pub struct Outbound {
+    pub(crate) message: Builder<HeapAllocator>,
+}
+
+impl Outbound {
+    /// The segments to write, in order. Their table is the transport's to write.
+    pub fn with_segments<R>(&self, f: impl FnOnce(&[&[u8]]) -> R) -> R {
+        f(&self.message.get_segments_for_output())
+    }
+
+    /// The size of all segments together, in words.
+    pub fn words(&self) -> usize {
+        self.with_segments(|s| s.iter().map(|s| s.len() / 8).sum())
+    }
+}
