@@ -2,4 +2,9 @@
 
 pub mod error;
 pub mod id;
+pub mod limits;
+mod promise;
 mod sync;
+
+pub use error::{Error, Exception, ExceptionKind, Result};
+pub use promise::{Cancel, Promise};

@@ -1,0 +1,243 @@
+//! The answer of a call made in this vat: where it is waited for, and what may be called in it meanwhile.
+
+use std::fmt;
+use std::mem;
+
+use super::client::{Client, Kind};
+use super::contents::{Payload, Response};
+use super::port::QuestionRef;
+use super::promised::PromiseCell;
+use crate::error::Exception;
+use crate::promise::{Cancel, Fulfiller};
+use crate::sync::{assert_unlocked, Arc, Mutex, Rank, Weak};
+
+/// Where the answer of a call made here arrives.
+pub(crate) struct AnswerCell(Mutex<State>);
+
+struct State {
+    fulfiller: Option<Fulfiller<Response>>,
+    source: Source,
+    /// Capabilities in the results that were asked for before it was known what they are.
+    cells: Vec<(Box<[u16]>, Weak<PromiseCell>)>,
+}
+
+/// What answers for the results' capabilities.
+enum Source {
+    /// Nothing yet: promises are handed out.
+    Unknown,
+    /// A pipeline that the callee set, or the question that the call became.
+    Ahead(Pipeline),
+    /// The results.
+    Known(Result<Payload, Exception>),
+    /// Nobody wants the results.
+    Abandoned,
+}
+
+impl AnswerCell {
+    pub(crate) fn new(fulfiller: Fulfiller<Response>) -> Arc<Self> {
+        let state = State { fulfiller: Some(fulfiller), source: Source::Unknown, cells: Vec::new() };
+        Arc::new(AnswerCell(Mutex::new(Rank::Promise, state)))
+    }
+
+    /// The answer is there.
+    pub(crate) fn answer(&self, mut outcome: Result<Payload, Exception>) {
+        assert_unlocked();
+        let mut state = self.0.lock();
+        if matches!(state.source, Source::Known(_)) {
+            return;
+        }
+        let cells = live(mem::take(&mut state.cells));
+        let resolutions = match &mut outcome {
+            Ok(payload) => substitute(payload, &cells),
+            Err(why) => cells.into_iter().map(|(_, c)| (c, Client::broken(why.clone()))).collect(),
+        };
+        let old = mem::replace(&mut state.source, Source::Known(outcome.clone()));
+        let fulfiller = state.fulfiller.take();
+        drop(state);
+        drop(old);
+        for (cell, client) in resolutions {
+            cell.resolve(client);
+        }
+        if let Some(fulfiller) = fulfiller {
+            fulfiller.set(outcome.map(Response::new));
+        }
+    }
+
+    /// Pipelined calls need not wait for the answer: `pipeline` knows where they go. The first one counts.
+    pub(crate) fn set_pipeline(&self, pipeline: Pipeline) {
+        assert_unlocked();
+        let mut state = self.0.lock();
+        if !matches!(state.source, Source::Unknown) {
+            return;
+        }
+        state.source = Source::Ahead(pipeline.clone());
+        let cells = live(state.cells.clone());
+        drop(state);
+        for (path, cell) in cells {
+            cell.resolve(pipeline.at(&path).client());
+        }
+    }
+
+    /// Breaks the promise for the response if it is still pending when called: for a deadline.
+    pub(crate) fn time_out(&self, why: Exception) {
+        let fulfiller = self.0.lock().fulfiller.take();
+        if let Some(fulfiller) = fulfiller {
+            fulfiller.reject(why);
+        }
+    }
+
+    fn client_at(self: &Arc<Self>, path: &[u16], handle: &Arc<CallHandle>) -> Client {
+        let mut state = self.0.lock();
+        // One promise for each place, so that all who ask share its embargo.
+        let known = state.cells.iter().find(|(p, _)| **p == *path).and_then(|(_, c)| c.upgrade());
+        if let Some(cell) = known {
+            return Client(Kind::Promise(cell));
+        }
+        match &state.source {
+            Source::Ahead(pipeline) => {
+                let pipeline = pipeline.clone();
+                drop(state);
+                pipeline.at(path).client()
+            }
+            Source::Known(Ok(payload)) => payload.client_at(path),
+            Source::Known(Err(why)) => Client::broken(why.clone()),
+            Source::Unknown => {
+                let cell = PromiseCell::new(Some(handle.clone()));
+                state.cells.push((path.into(), Arc::downgrade(&cell)));
+                Client(Kind::Promise(cell))
+            }
+            Source::Abandoned => Client::broken(Exception::failed("the call was canceled")),
+        }
+    }
+
+    /// Nobody wants the results.
+    fn abandon(&self) {
+        let mut state = self.0.lock();
+        if matches!(state.source, Source::Known(_)) {
+            return;
+        }
+        let old = mem::replace(&mut state.source, Source::Abandoned);
+        drop(state);
+        drop(old);
+    }
+}
+
+type Cell = (Box<[u16]>, Arc<PromiseCell>);
+
+fn live(cells: Vec<(Box<[u16]>, Weak<PromiseCell>)>) -> Vec<Cell> {
+    cells.into_iter().filter_map(|(path, cell)| Some((path, cell.upgrade()?))).collect()
+}
+
+/// Puts the promises that were handed out for places in the results where the results had what they resolve
+/// to: so that who takes a capability out of the response stays behind calls that were made ahead of it.
+/// Returns what each is resolved to.
+fn substitute(payload: &mut Payload, cells: &[Cell]) -> Vec<(Arc<PromiseCell>, Client)> {
+    let found: Vec<_> = cells.iter().map(|(path, cell)| (payload.index_at(path), cell.clone())).collect();
+    let mut resolutions = Vec::with_capacity(found.len());
+    for (index, cell) in &found {
+        resolutions.push((
+            cell.clone(),
+            match index {
+                Ok(Some(index)) => payload.caps[*index].clone(),
+                Ok(None) => Client::null(),
+                Err(e) => Client::broken(e.clone()),
+            },
+        ));
+    }
+    for (index, cell) in found {
+        if let Ok(Some(index)) = index {
+            if cell.resolved.get().is_none() {
+                payload.caps[index] = Client(Kind::Promise(cell));
+            }
+        }
+    }
+    resolutions
+}
+
+/// Held by everybody who wants something of a call made here: its response, or a capability in it. The last
+/// one that goes cancels the call.
+pub(crate) struct CallHandle {
+    pub(crate) cell: Arc<AnswerCell>,
+    pub(crate) cancel: Cancel,
+}
+
+impl Drop for CallHandle {
+    fn drop(&mut self) {
+        self.cell.abandon();
+        self.cancel.cancel(false);
+    }
+}
+
+/// The capabilities in results that have yet to come: calls on them are sent ahead.
+///
+/// As long as a pipeline, or a client taken from it, is held, the call goes on.
+#[derive(Clone)]
+pub struct Pipeline {
+    root: Root,
+    path: Vec<u16>,
+}
+
+#[derive(Clone)]
+enum Root {
+    /// A call made here.
+    Call(Arc<CallHandle>),
+    /// A question to a peer.
+    Question(Arc<QuestionRef>),
+    /// Results that are known.
+    Known(Arc<Payload>),
+    Broken(Exception),
+}
+
+impl Pipeline {
+    fn new(root: Root) -> Self {
+        Pipeline { root, path: Vec::new() }
+    }
+
+    pub(crate) fn of_call(handle: Arc<CallHandle>) -> Self {
+        Self::new(Root::Call(handle))
+    }
+
+    pub(crate) fn of_question(question: Arc<QuestionRef>) -> Self {
+        Self::new(Root::Question(question))
+    }
+
+    pub(crate) fn of_payload(payload: Payload) -> Self {
+        Self::new(Root::Known(Arc::new(payload)))
+    }
+
+    /// A pipeline in which every capability is broken.
+    pub fn broken(why: impl Into<Exception>) -> Self {
+        Self::new(Root::Broken(why.into()))
+    }
+
+    /// The pointer field with the given index, of the struct at this place.
+    #[must_use]
+    pub fn field(&self, index: u16) -> Self {
+        let mut field = self.clone();
+        field.path.push(index);
+        field
+    }
+
+    /// The capability at this place. Calls on it need not wait for the results.
+    pub fn client(&self) -> Client {
+        match &self.root {
+            Root::Call(handle) => handle.cell.client_at(&self.path, handle),
+            Root::Question(question) => question.port.pipelined(question, &self.path),
+            Root::Known(payload) => payload.client_at(&self.path),
+            Root::Broken(why) => Client::broken(why.clone()),
+        }
+    }
+
+    /// The place that `path` leads to from here.
+    pub(crate) fn at(&self, path: &[u16]) -> Self {
+        let mut at = self.clone();
+        at.path.extend_from_slice(path);
+        at
+    }
+}
+
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pipeline({:?})", self.path)
+    }
+}

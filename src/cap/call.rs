@@ -1,0 +1,154 @@
+//! A call under way, and where its answer goes.
+
+use std::fmt;
+
+use super::answer::{AnswerCell, Pipeline};
+use super::contents::Payload;
+use super::port::{AnswerKey, ConnectionId, Port};
+use crate::error::Exception;
+use crate::promise::{Attachment, Cancel};
+use crate::sync::{Arc, Instant, Mutex, Rank};
+
+/// A call on its way from whoever made it to whatever serves it.
+pub(crate) struct CallInfo {
+    pub(crate) interface_id: u64,
+    pub(crate) method_id: u16,
+    pub(crate) params: Payload,
+    pub(crate) responder: Responder,
+    pub(crate) cancel: Cancel,
+    pub(crate) hints: Hints,
+    /// The promise that the call is queued on, which must not go while it is.
+    pub(crate) waits_on: Option<Arc<dyn Attachment>>,
+}
+
+/// What the caller says of the use it will make of the results: `rpc.capnp`'s `Call.noPromisePipelining` and
+/// `Call.onlyPromisePipeline`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hints {
+    pub(crate) no_promise_pipelining: bool,
+    pub(crate) only_promise_pipeline: bool,
+}
+
+impl CallInfo {
+    /// Answers with an exception instead of calling anything.
+    pub(crate) fn fail(self, why: Exception) {
+        self.responder.answer(Err(why));
+    }
+}
+
+impl fmt::Debug for CallInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "call of method {:#x}.{}", self.interface_id, self.method_id)
+    }
+}
+
+/// Whether whoever makes a call may be made to wait until there is room for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mode {
+    /// Wait for room, until the deadline if there is one.
+    Block(Option<Instant>),
+    /// Never wait. See Note [Threads].
+    Queue,
+}
+
+/// Something that is used once, kept in a table. Tables are cloned when they are changed: it is taken out of
+/// all clones together.
+pub(crate) struct Parcel<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Parcel<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Parcel(Arc::new(Mutex::new(Rank::Queue, Some(value))))
+    }
+
+    pub(crate) fn take(&self) -> Option<T> {
+        self.0.lock().take()
+    }
+}
+
+impl<T> Clone for Parcel<T> {
+    fn clone(&self) -> Self {
+        Parcel(self.0.clone())
+    }
+}
+
+impl<T> fmt::Debug for Parcel<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Parcel")
+    }
+}
+
+/// Where an answer goes.
+#[derive(Clone)]
+pub(crate) enum Route {
+    /// To a call made in this vat.
+    Here(Arc<AnswerCell>),
+    /// To a call that came over a connection.
+    Remote(Arc<dyn Port>, AnswerKey),
+}
+
+impl Route {
+    /// What pipelined calls on the answer go to until it is there.
+    pub(crate) fn set_pipeline(&self, pipeline: Pipeline) {
+        match self {
+            Route::Here(cell) => cell.set_pipeline(pipeline),
+            Route::Remote(port, key) => port.set_pipeline(*key, pipeline),
+        }
+    }
+
+    /// The entry of the answer table of `connection` that this route leads to, if it does.
+    pub(crate) fn answer_on(&self, connection: ConnectionId) -> Option<AnswerKey> {
+        match self {
+            Route::Remote(port, key) if port.connection() == connection => Some(*key),
+            _ => None,
+        }
+    }
+}
+
+/// The duty to answer a call, once. Dropped unused, it answers with an exception: nothing that was called is
+/// left without an answer.
+pub(crate) struct Responder(Option<Route>);
+
+impl Responder {
+    pub(crate) fn new(route: Route) -> Self {
+        Responder(Some(route))
+    }
+
+    pub(crate) fn route(&self) -> &Route {
+        self.0.as_ref().expect("a responder has its route until it is consumed")
+    }
+
+    pub(crate) fn answer(mut self, outcome: Result<Payload, Exception>) {
+        self.respond(outcome);
+    }
+
+    /// Gives up the duty, because somebody else has it now.
+    pub(crate) fn disarm(mut self) {
+        self.0 = None;
+    }
+
+    fn respond(&mut self, outcome: Result<Payload, Exception>) {
+        match self.0.take() {
+            Some(Route::Here(cell)) => cell.answer(outcome),
+            Some(Route::Remote(port, key)) => port.answer(key, outcome),
+            None => {}
+        }
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            self.respond(Err(Exception::failed("the call was dropped without an answer")));
+        }
+    }
+}
+
+impl fmt::Debug for Responder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(Route::Here(_)) => f.write_str("Responder(here)"),
+            Some(Route::Remote(_, key)) => write!(f, "Responder({})", key.id),
+            None => f.write_str("Responder(done)"),
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Clients: what a program holds of an object, wherever it is.
+
+use std::any::Any;
+use std::fmt;
+
+use capnp::MessageSize;
+
+use super::call::{CallInfo, Mode};
+use super::object::{LocalObject, Server};
+use super::pool::Pool;
+use super::port::{ImportRef, RemoteRef, Sent, To};
+use super::promised::{ClientFulfiller, PromiseCell, Watcher};
+use super::request::Request;
+use crate::error::{Exception, Result};
+use crate::promise::{promise, Promise};
+use crate::sync::Arc;
+
+/// How many resolved promises a call follows before it is taken to run in a circle that two connections
+/// closed at the same moment. A circle closed in one place is broken there.
+const MAX_HOPS: usize = 10_000;
+
+/// A reference to an object: in this vat, in a peer, promised, broken or null.
+///
+/// Cheap to clone, and usable from any thread. Calls made through one client, or through clones of it by
+/// threads that agree on an order, arrive in the order made. When the last clone is dropped, the object's
+/// host is told; calls that are under way go on.
+///
+/// Equality is by object: a promise equals what it has been resolved to.
+#[derive(Clone)]
+pub struct Client(pub(crate) Kind);
+
+#[derive(Clone)]
+pub(crate) enum Kind {
+    Null,
+    Broken(Exception),
+    /// An object of this vat.
+    Local(Arc<LocalObject>),
+    /// A promise of this vat; calls wait in it.
+    Promise(Arc<PromiseCell>),
+    /// A settled capability in a peer.
+    Import(Arc<ImportRef>),
+    /// A promise in a peer; calls go there until it is resolved.
+    Remote(Arc<RemoteRef>),
+}
+
+impl Client {
+    /// A client of an object of this vat, whose methods run on the process's common [`Pool`].
+    ///
+    /// Calls are delivered in order and one at a time, unless a method lets the next one start
+    /// ([`Call::allow_next`](super::Call::allow_next)).
+    pub fn new<S: Server>(server: S) -> Self {
+        Self::with_pool(server, Pool::global())
+    }
+
+    /// As [`new`](Self::new), with methods run on the given pool.
+    pub fn with_pool<S: Server>(server: S, pool: &Pool) -> Self {
+        Client(Kind::Local(LocalObject::new(Arc::new(server), pool.clone())))
+    }
+
+    /// The null capability: what a pointer field that was never set holds. Calls on it fail.
+    pub fn null() -> Self {
+        Client(Kind::Null)
+    }
+
+    /// A client on which every call fails with `why`.
+    pub fn broken(why: impl Into<Exception>) -> Self {
+        Client(Kind::Broken(why.into()))
+    }
+
+    /// A client of an object that is not known yet, and the right to say which it is. Calls wait until then.
+    pub fn promise() -> (Self, ClientFulfiller) {
+        let cell = PromiseCell::new(None);
+        (Client(Kind::Promise(cell.clone())), ClientFulfiller::new(cell))
+    }
+
+    /// Begins a call: a request whose params are to be filled in and which is then sent.
+    pub fn request(&self, interface_id: u64, method_id: u16) -> Request {
+        self.request_sized(interface_id, method_id, None)
+    }
+
+    /// As [`request`](Self::request), with a hint of the size of the params, which saves copying.
+    pub fn request_sized(&self, interface_id: u64, method_id: u16, size_hint: Option<MessageSize>) -> Request {
+        Request::new(self.clone(), interface_id, method_id, size_hint)
+    }
+
+    /// Whether this is the null capability, or a promise that was resolved to it.
+    pub fn is_null(&self) -> bool {
+        matches!(self.resolved().0, Kind::Null)
+    }
+
+    /// Why calls on this client fail, if it is known that they do.
+    pub fn broken_reason(&self) -> Option<Exception> {
+        match self.resolved().0 {
+            Kind::Broken(why) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// Whether this is a promise that has not been resolved yet.
+    pub fn is_promise(&self) -> bool {
+        matches!(self.resolved().0, Kind::Promise(_) | Kind::Remote(_))
+    }
+
+    /// Waits until it is known which object this client is of, and gives a client of that.
+    ///
+    /// There is no need to wait before making calls: they are sent ahead.
+    ///
+    /// # Blocking
+    /// Until every promise on the way is resolved, or its connection has ended. May be called inside a method.
+    ///
+    /// # Errors
+    /// If a promise was broken; and as [`Promise::wait`].
+    pub fn resolve(&self) -> Result<Client> {
+        let mut client = self.resolved();
+        while let Some(promise) = client.next_resolution() {
+            client = promise.wait()?.resolved();
+        }
+        match client.0 {
+            Kind::Broken(why) => Err(why.into()),
+            _ => Ok(client),
+        }
+    }
+
+    /// The server value behind a client of this vat, if the client (once resolved) is of an object made here
+    /// from an `S`.
+    pub fn local_server<S: Server>(&self) -> Option<Arc<S>> {
+        match self.resolved().0 {
+            Kind::Local(object) => {
+                let any: Arc<dyn Any + Send + Sync> = object.server.clone();
+                any.downcast().ok()
+            }
+            _ => None,
+        }
+    }
+
+    /// What this client has been resolved to so far: itself if it is no promise, or is a pending one.
+    pub(crate) fn resolved(&self) -> Client {
+        let mut client = self;
+        for _ in 0..MAX_HOPS {
+            match client.next() {
+                Some(next) => client = next,
+                None => return client.clone(),
+            }
+        }
+        Client::broken(Exception::failed("a circle of promises that resolve to each other"))
+    }
+
+    fn next(&self) -> Option<&Client> {
+        match &self.0 {
+            Kind::Promise(cell) => cell.resolved.get(),
+            Kind::Remote(promise) => promise.resolved.get(),
+            _ => None,
+        }
+    }
+
+    /// A promise for what this client is resolved to next, or `None` if it is settled.
+    pub(crate) fn next_resolution(&self) -> Option<Promise<Client>> {
+        let client = self.resolved();
+        if !matches!(client.0, Kind::Promise(_) | Kind::Remote(_)) {
+            return None;
+        }
+        let (promise, fulfiller) = promise();
+        client.watch(Watcher::waiter(fulfiller));
+        Some(promise)
+    }
+
+    /// Has `watcher` told when this client is resolved one step further; at once if it is no pending promise.
+    pub(crate) fn watch(&self, watcher: Watcher) {
+        match &self.0 {
+            Kind::Promise(cell) => cell.watch(watcher),
+            Kind::Remote(promise) => match promise.resolved.get() {
+                Some(client) => watcher.resolved(client),
+                None => promise.port.watch(promise, watcher),
+            },
+            _ => watcher.resolved(self),
+        }
+    }
+
+    /// Delivers a call to the object, or as far towards it as it can go now.
+    pub(crate) fn deliver(&self, mut call: CallInfo, mode: Mode) {
+        let mut to = self.clone();
+        for _ in 0..MAX_HOPS {
+            let (next, back) = match &to.0 {
+                Kind::Null => return call.fail(null_call()),
+                Kind::Broken(why) => return call.fail(why.clone()),
+                Kind::Local(object) => return object.deliver(call),
+                Kind::Promise(cell) => match cell.deliver(call) {
+                    None => return,
+                    Some(follow) => follow,
+                },
+                Kind::Import(import) => match import.port.call(To::Import(import), call, mode) {
+                    Sent::Done => return,
+                    Sent::Follow(client, call) => (client, call),
+                },
+                Kind::Remote(promise) => match promise.resolved.get() {
+                    Some(client) => (client.clone(), call),
+                    None => match promise.port.call(To::Promise(promise), call, mode) {
+                        Sent::Done => return,
+                        Sent::Follow(client, call) => (client, call),
+                    },
+                },
+            };
+            (to, call) = (next, back);
+        }
+        call.fail(Exception::failed("a circle of promises that resolve to each other"));
+    }
+
+    /// A number that tells this object from others of this process as long as it lives.
+    pub(crate) fn address(&self) -> usize {
+        match &self.0 {
+            Kind::Null => 0,
+            Kind::Broken(_) => 1,
+            Kind::Local(object) => Arc::as_ptr(object) as usize,
+            Kind::Promise(cell) => Arc::as_ptr(cell) as usize,
+            Kind::Import(import) => Arc::as_ptr(import) as usize,
+            Kind::Remote(promise) => Arc::as_ptr(promise) as usize,
+        }
+    }
+}
+
+fn null_call() -> Exception {
+    Exception::failed("called a null capability")
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Client::null()
+    }
+}
+
+impl PartialEq for Client {
+    fn eq(&self, other: &Self) -> bool {
+        let (a, b) = (self.resolved(), other.resolved());
+        match (&a.0, &b.0) {
+            (Kind::Broken(a), Kind::Broken(b)) => a == b,
+            _ => a.address() == b.address(),
+        }
+    }
+}
+
+impl Eq for Client {}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Null => f.write_str("Client(null)"),
+            Kind::Broken(why) => write!(f, "Client(broken, {why})"),
+            Kind::Local(object) => write!(f, "Client(local {:p})", Arc::as_ptr(object)),
+            Kind::Promise(cell) => match cell.resolved.get() {
+                Some(to) => write!(f, "Client(promise {:p} -> {to:?})", Arc::as_ptr(cell)),
+                None => write!(f, "Client(promise {:p})", Arc::as_ptr(cell)),
+            },
+            Kind::Import(i) => write!(f, "Client(import {} of connection {})", i.id, i.port.connection()),
+            Kind::Remote(p) => match p.resolved.get() {
+                Some(to) => write!(f, "Client(promise of connection {} -> {to:?})", p.port.connection()),
+                None => write!(f, "Client(promise of connection {})", p.port.connection()),
+            },
+        }
+    }
+}

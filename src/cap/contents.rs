@@ -1,0 +1,129 @@
+//! Params and results as their reader sees them: content, and the clients that its capability pointers mean.
+
+use std::fmt;
+
+use capnp::any_pointer;
+use capnp::traits::{FromPointerReader, Imbue};
+
+use super::client::Client;
+use super::hook::ReadTable;
+use crate::error::{Exception, Result};
+use crate::promise::Attachment;
+use crate::sync::{Arc, OnceLock};
+use crate::wire::content::Content;
+
+/// Content with the clients that it refers to: the truth, which crosses threads.
+#[derive(Clone)]
+pub(crate) struct Payload {
+    pub(crate) content: Content,
+    pub(crate) caps: Vec<Client>,
+    /// What is given back when the payload goes: a share of the limit on incoming calls.
+    pub(crate) share: Option<Arc<dyn Attachment>>,
+}
+
+impl Payload {
+    pub(crate) fn new(content: Content, caps: Vec<Client>) -> Self {
+        Payload { content, caps, share: None }
+    }
+
+    /// Which capability stands at `path`: an index into `caps`, or `None` for a null pointer.
+    pub(crate) fn index_at(&self, path: &[u16]) -> Result<Option<usize>, Exception> {
+        if self.caps.is_empty() && path.is_empty() {
+            return Ok(None);
+        }
+        Ok(self.content.cap_index_at(path, self.caps.len())?.map(|i| i as usize))
+    }
+
+    /// The client at `path`.
+    pub(crate) fn client_at(&self, path: &[u16]) -> Client {
+        match self.index_at(path) {
+            Ok(Some(index)) => self.caps[index].clone(),
+            Ok(None) => Client::null(),
+            Err(e) => Client::broken(e),
+        }
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Payload({} words, {:?})", self.content.words(), self.caps)
+    }
+}
+
+struct Contents {
+    payload: Payload,
+    /// Made when the first reader asks for it.
+    table: OnceLock<ReadTable>,
+}
+
+impl Contents {
+    fn new(payload: Payload) -> Arc<Self> {
+        Arc::new(Contents { payload, table: OnceLock::new() })
+    }
+
+    fn get(&self) -> Result<any_pointer::Reader<'_>> {
+        let mut reader = self.payload.content.reader()?;
+        let table = self.table.get_or_init(|| ReadTable::new(&self.payload.caps));
+        reader.imbue(table.get());
+        Ok(reader)
+    }
+}
+
+macro_rules! contents {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        ///
+        /// Owns its message; clones share it. `Send + Sync`: any thread can read it, and it stays valid
+        /// whatever becomes of the connection.
+        #[derive(Clone)]
+        pub struct $name(Arc<Contents>);
+
+        impl $name {
+            pub(crate) fn new(payload: Payload) -> Self {
+                $name(Contents::new(payload))
+            }
+
+            #[allow(dead_code)]
+            pub(crate) fn payload(&self) -> &Payload {
+                &self.0.payload
+            }
+
+            /// The content as it is: a struct for a method's params or results.
+            ///
+            /// # Errors
+            /// If the message is malformed.
+            pub fn get(&self) -> Result<any_pointer::Reader<'_>> {
+                self.0.get()
+            }
+
+            /// The content as a type that `capnpc` generated, as in `get_as::<add_params::Reader>()`.
+            ///
+            /// # Errors
+            /// If the message is malformed.
+            pub fn get_as<'a, T: FromPointerReader<'a>>(&'a self) -> Result<T> {
+                Ok(self.get()?.get_as()?)
+            }
+
+            /// The size of the content's message in words.
+            pub fn words(&self) -> usize {
+                self.0.payload.content.words()
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({} words)"), self.words())
+            }
+        }
+    };
+}
+
+contents! {
+    /// The params of a call, in its method.
+    Params
+}
+
+contents! {
+    /// The results of a call, at its caller.
+    Response
+}

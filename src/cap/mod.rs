@@ -1,0 +1,40 @@
+//! Capabilities: what a program holds, calls, and serves, whichever connection it is behind.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`client`] | [`Client`] and its kinds |
+//! | [`request`] | building and sending a call |
+//! | [`contents`] | params and results as their reader sees them |
+//! | [`hook`] | the bridge to the `capnp` crate's capability types |
+//! | [`call`] | a call under way, and where its answer goes |
+//! | [`answer`] | the answer of a call made here, and its pipeline |
+//! | [`promised`] | promise clients |
+//! | [`port`] | a connection as capabilities see it |
+//! | [`serving`] | a call as its method sees it |
+//! | [`object`] | objects and their mailboxes |
+//! | [`pool`] | the threads that run methods |
+//! | [`stream`] | streaming calls |
+
+pub(crate) mod answer;
+pub(crate) mod call;
+pub(crate) mod client;
+pub(crate) mod contents;
+pub(crate) mod hook;
+pub(crate) mod object;
+pub(crate) mod pool;
+pub(crate) mod port;
+pub(crate) mod promised;
+pub(crate) mod request;
+pub(crate) mod serving;
+pub(crate) mod stream;
+
+pub use answer::Pipeline;
+pub use client::Client;
+pub use contents::{Params, Response};
+pub use object::Server;
+pub use pool::Pool;
+pub use port::ConnectionId;
+pub use promised::ClientFulfiller;
+pub use request::{RemotePromise, Request};
+pub use serving::{Call, Deferred};
+pub use stream::Stream;

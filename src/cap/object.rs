@@ -1,0 +1,135 @@
+//! Objects of this vat, and their mailboxes.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+use super::call::CallInfo;
+use super::pool::{Pool, Task};
+use super::serving::Call;
+use crate::error::{Exception, Result};
+use crate::promise::cancel;
+use crate::sync::{Arc, Mutex, Rank};
+
+/// An object: what answers calls.
+///
+/// `&self` is shared by all calls. By default they come one at a time and in order; a method that calls
+/// [`Call::allow_next`] lets the next one start beside it, on another thread of the pool.
+pub trait Server: Any + Send + Sync {
+    /// Answers one call: reads [`Call::params`], fills in [`Call::results`], and returns.
+    ///
+    /// Runs on a thread of the object's pool, outside all locks: it may take its time, wait, and call others.
+    /// It owns the params and results, so nothing is taken from under it when the connection ends. To answer
+    /// later, from any thread, take [`Call::defer`] and return `Ok`.
+    ///
+    /// # Errors
+    /// An error is the answer. So is a panic, as an exception of kind `failed`; the object lives on.
+    fn dispatch(&self, call: &mut Call) -> Result<()>;
+}
+
+/// How many calls an object answers before it lets others of its pool have the thread.
+const TURN: usize = 64;
+
+/// An object and the calls that wait for it.
+///
+/// ```text
+/// Note [Mailbox]
+/// ==============
+/// An object is scheduled (a task in its pool, or a thread running it) exactly while `busy` is true: a call
+/// that finds it false makes it true and submits the task, and it becomes false in the critical section
+/// that finds the queue empty. So no call is left lying, and two threads never run one object unless a
+/// method has let the next call start. That method's thread gives its turn away, and ends after the method.
+/// ```
+pub(crate) struct LocalObject {
+    pub(crate) server: Arc<dyn Server>,
+    pool: Pool,
+    mailbox: Mutex<Mailbox>,
+}
+
+struct Mailbox {
+    calls: VecDeque<CallInfo>,
+    busy: bool,
+}
+
+impl LocalObject {
+    pub(crate) fn new(server: Arc<dyn Server>, pool: Pool) -> Arc<Self> {
+        let mailbox = Mutex::new(Rank::Mailbox, Mailbox { calls: VecDeque::new(), busy: false });
+        Arc::new(LocalObject { server, pool, mailbox })
+    }
+
+    /// Appends a call to the mailbox. Never waits. See Note [Mailbox].
+    pub(crate) fn deliver(self: &Arc<Self>, call: CallInfo) {
+        let mut mailbox = self.mailbox.lock();
+        mailbox.calls.push_back(call);
+        let idle = !std::mem::replace(&mut mailbox.busy, true);
+        drop(mailbox);
+        if idle {
+            self.pool.submit(Task::Object(self.clone()));
+        }
+    }
+
+    /// Answers calls until none is left, the turn is over, or a method has given it away.
+    pub(crate) fn run(self: &Arc<Self>) {
+        for _ in 0..TURN {
+            let mut mailbox = self.mailbox.lock();
+            let Some(call) = mailbox.calls.pop_front() else {
+                mailbox.busy = false;
+                return;
+            };
+            drop(mailbox);
+            if !self.answer(call) {
+                return;
+            }
+        }
+        self.pool.submit(Task::Object(self.clone()));
+    }
+
+    /// Lets the next call start beside the one that runs.
+    pub(crate) fn pass_turn(self: &Arc<Self>) {
+        let mut mailbox = self.mailbox.lock();
+        mailbox.busy = !mailbox.calls.is_empty();
+        let waiting = mailbox.busy;
+        drop(mailbox);
+        if waiting {
+            self.pool.submit(Task::Object(self.clone()));
+        }
+    }
+
+    /// Answers all calls that wait with an exception: the pool has no thread for them.
+    pub(crate) fn refuse(&self, why: &Exception) {
+        let mut mailbox = self.mailbox.lock();
+        mailbox.busy = false;
+        let calls = std::mem::take(&mut mailbox.calls);
+        drop(mailbox);
+        for call in calls {
+            call.fail(why.clone());
+        }
+    }
+
+    /// Runs the method. False if it has given the turn away.
+    fn answer(self: &Arc<Self>, call: CallInfo) -> bool {
+        if call.cancel.is_canceled() {
+            call.fail(cancel::canceled());
+            return true;
+        }
+        call.cancel.start();
+        let token = call.cancel.clone();
+        let mut call = Call::new(self.clone(), call);
+        let body = || self.server.dispatch(&mut call);
+        let outcome = cancel::with_current(token, || catch_unwind(AssertUnwindSafe(body)));
+        let outcome = outcome.unwrap_or_else(|panic| Err(panicked(&*panic).into()));
+        call.finish(outcome)
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Exception {
+    let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+    Exception::failed(format!("the method panicked: {}", text.unwrap_or("(no message)")))
+}
+
+impl Drop for LocalObject {
+    fn drop(&mut self) {
+        // The user's value goes now: see Note [Effects run after unlock].
+        crate::sync::assert_unlocked();
+    }
+}

@@ -1,0 +1,164 @@
+//! A connection as capabilities see it, and references to the places in the peer that can be called.
+
+use std::fmt;
+
+use super::answer::Pipeline;
+use super::call::{CallInfo, Mode};
+use super::client::Client;
+use super::promised::Watcher;
+use crate::error::Exception;
+use crate::id::{AnswerId, ExportId, ImportId, QuestionId};
+use crate::peer::Peer;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, OnceLock};
+use crate::wire::message::Path;
+
+use super::contents::Payload;
+
+/// Tells connections of this process apart. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub(crate) u64);
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Counts the uses of an ID: a reference to an earlier use of the same number is not a reference to this one.
+pub(crate) type Generation = u64;
+
+/// Names a promise of the peer's within a connection. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct RefId(pub(crate) u64);
+
+/// Names an entry of the answer table for whoever is to answer it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AnswerKey {
+    pub(crate) id: AnswerId,
+    pub(crate) generation: Generation,
+}
+
+/// What a connection does for the capabilities that lead over it. Each function is one transaction.
+pub(crate) trait Port: Send + Sync {
+    fn connection(&self) -> ConnectionId;
+
+    fn peer(&self) -> &Peer;
+
+    /// Sends a call. Gives it back if `to` has been resolved meanwhile, with what to call instead.
+    fn call(&self, to: To<'_>, call: CallInfo, mode: Mode) -> Sent;
+
+    /// The capability at `path` in the results of a question.
+    fn pipelined(&self, question: &Arc<QuestionRef>, path: &[u16]) -> Client;
+
+    /// Has `watcher` told when the promise is resolved; at once if it is.
+    fn watch(&self, promise: &RemoteRef, watcher: Watcher);
+
+    /// Answers a call of the peer's. Ignored if it has been answered or is gone.
+    fn answer(&self, key: AnswerKey, outcome: Result<Payload, Exception>);
+
+    /// Tells what pipelined calls on an answer go to until it is there.
+    fn set_pipeline(&self, key: AnswerKey, pipeline: Pipeline);
+
+    /// Has the connection's callback thread look at something later. May be called under any lock.
+    fn post(&self, notice: Notice);
+}
+
+/// What a call is addressed to.
+pub(crate) enum To<'a> {
+    Import(&'a Arc<ImportRef>),
+    Promise(&'a Arc<RemoteRef>),
+}
+
+/// What became of a call given to a [`Port`].
+pub(crate) enum Sent {
+    /// It is on its way, or has been answered.
+    Done,
+    /// It is not: the promise has become this client.
+    Follow(Client, CallInfo),
+}
+
+/// Something that a connection is to look at later. A notice that has been overtaken does nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// The last reference to an import is gone.
+    ImportDropped(ImportId, Generation),
+    /// The last reference to a promise of the peer's is gone.
+    PromiseDropped(RefId),
+    /// Nobody wants a question's results, or calls on them, any more.
+    QuestionDropped(QuestionId, Generation),
+    /// A promise that we exported may have been resolved.
+    ExportResolved(ExportId, Generation),
+    /// A call of the peer's that it no longer wants has reached its method, and is canceled now.
+    AnswerCanceled(AnswerKey),
+}
+
+/// A capability in the peer, by our import table. The last one that goes releases the import.
+pub(crate) struct ImportRef {
+    pub(crate) port: Arc<dyn Port>,
+    pub(crate) id: ImportId,
+    pub(crate) generation: Generation,
+}
+
+impl Drop for ImportRef {
+    fn drop(&mut self) {
+        self.port.post(Notice::ImportDropped(self.id, self.generation));
+    }
+}
+
+/// A question that somebody still wants something of: its results, or calls on them. The last one that goes
+/// finishes the question.
+pub(crate) struct QuestionRef {
+    pub(crate) port: Arc<dyn Port>,
+    pub(crate) id: QuestionId,
+    pub(crate) generation: Generation,
+    /// What the question was answered.
+    pub(crate) outcome: OnceLock<Result<Payload, Exception>>,
+    /// The question is no longer in the table: nothing is left to be finished.
+    pub(crate) ended: AtomicBool,
+}
+
+impl QuestionRef {
+    pub(crate) fn new(port: Arc<dyn Port>, id: QuestionId, generation: Generation) -> Self {
+        QuestionRef { port, id, generation, outcome: OnceLock::new(), ended: AtomicBool::new(false) }
+    }
+}
+
+impl Drop for QuestionRef {
+    fn drop(&mut self) {
+        if !self.ended.load(Ordering::Relaxed) {
+            self.port.post(Notice::QuestionDropped(self.id, self.generation));
+        }
+    }
+}
+
+/// A promise of the peer's: an import that is to be resolved, or a capability in results that are to come.
+/// All clones of a client share one, and so one embargo (see Note [Embargo]).
+pub(crate) struct RemoteRef {
+    pub(crate) port: Arc<dyn Port>,
+    pub(crate) id: RefId,
+    /// What it was resolved to. Set by the connection, once, within a transaction.
+    pub(crate) resolved: OnceLock<Client>,
+}
+
+impl Drop for RemoteRef {
+    fn drop(&mut self) {
+        self.port.post(Notice::PromiseDropped(self.id));
+    }
+}
+
+/// A place in the peer that calls can be addressed to, kept alive there as long as this is held.
+#[derive(Clone)]
+pub(crate) enum Place {
+    Import(Arc<ImportRef>),
+    Answer(Arc<QuestionRef>, Path),
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Import(i) => write!(f, "import {}", i.id),
+            Place::Answer(q, path) => write!(f, "question {} at {path:?}", q.id),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Promise clients of this vat: calls wait in them until it is known where they go.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::mem;
+
+use super::call::{CallInfo, Mode};
+use super::client::{Client, Kind};
+use super::port::{Generation, Notice, Port};
+use crate::error::Exception;
+use crate::id::ExportId;
+use crate::promise::{Attachment, Fulfiller};
+use crate::sync::{Arc, Mutex, OnceLock, Rank, Weak};
+
+/// A promise client's state. One thread at a time (the one that resolves it) hands the waiting calls on.
+///
+/// ```text
+///            resolve                  nothing waits any more
+///  Pending ------------> Draining --------------------------> Resolved
+/// ```
+///
+/// Calls that come while `Draining` wait behind those that came before: that keeps their order, although no
+/// lock is held while they are handed on. An embargo is a promise of this kind that is resolved when the
+/// `Disembargo` comes back (see Note [Embargo]).
+pub(crate) struct PromiseCell {
+    state: Mutex<State>,
+    /// What it was resolved to, once nothing waits any more.
+    pub(crate) resolved: OnceLock<Client>,
+    /// What must go on as long as somebody waits for this promise: the call whose results it stands in.
+    keeps: Option<Arc<dyn Attachment>>,
+}
+
+enum State {
+    Pending(VecDeque<CallInfo>, Vec<Watcher>),
+    Draining(VecDeque<CallInfo>, Vec<Watcher>),
+    Resolved,
+}
+
+impl PromiseCell {
+    pub(crate) fn new(keeps: Option<Arc<dyn Attachment>>) -> Arc<Self> {
+        Arc::new(PromiseCell {
+            state: Mutex::new(Rank::Promise, State::Pending(VecDeque::new(), Vec::new())),
+            resolved: OnceLock::new(),
+            keeps,
+        })
+    }
+
+    /// Takes a call to hold, or gives it back with what to call instead.
+    pub(crate) fn deliver(self: &Arc<Self>, mut call: CallInfo) -> Option<(Client, CallInfo)> {
+        let mut state = self.state.lock();
+        match &mut *state {
+            State::Pending(calls, _) | State::Draining(calls, _) => {
+                if self.keeps.is_some() {
+                    call.waits_on = Some(self.clone());
+                }
+                calls.push_back(call);
+                None
+            }
+            State::Resolved => {
+                drop(state);
+                let client = self.resolved.get().expect("set before the state says Resolved").clone();
+                Some((client, call))
+            }
+        }
+    }
+
+    pub(crate) fn watch(&self, watcher: Watcher) {
+        let mut state = self.state.lock();
+        match &mut *state {
+            State::Pending(_, watchers) | State::Draining(_, watchers) => watchers.push(watcher),
+            State::Resolved => {
+                drop(state);
+                watcher.resolved(self.resolved.get().expect("set before the state says Resolved"));
+            }
+        }
+    }
+
+    /// Says what the promise is, and hands on all calls that wait. The first to resolve wins.
+    pub(crate) fn resolve(self: &Arc<Self>, client: Client) {
+        let mut state = self.state.lock();
+        match mem::replace(&mut *state, State::Resolved) {
+            State::Pending(calls, watchers) => *state = State::Draining(calls, watchers),
+            other => {
+                *state = other;
+                return;
+            }
+        }
+        drop(state);
+        let client = self.without_circle(client);
+        loop {
+            let mut state = self.state.lock();
+            let State::Draining(calls, watchers) = &mut *state else {
+                unreachable!("only the thread that began to drain ends it");
+            };
+            if calls.is_empty() {
+                let watchers = mem::take(watchers);
+                let set = self.resolved.set(client.clone());
+                debug_assert!(set.is_ok(), "a promise is resolved once");
+                *state = State::Resolved;
+                drop(state);
+                for watcher in watchers {
+                    watcher.resolved(&client);
+                }
+                return;
+            }
+            let calls = mem::take(calls);
+            drop(state);
+            for mut call in calls {
+                let _released = call.waits_on.take();
+                client.deliver(call, Mode::Queue);
+            }
+        }
+    }
+
+    /// `client`, or a broken one if it leads back to this promise.
+    fn without_circle(self: &Arc<Self>, client: Client) -> Client {
+        match &client.resolved().0 {
+            Kind::Promise(cell) if Arc::ptr_eq(cell, self) => {
+                Client::broken(Exception::failed("a promise was resolved to itself"))
+            }
+            _ => client,
+        }
+    }
+}
+
+/// The right to say what a promise client is, once. Dropped unused, it breaks the promise.
+pub struct ClientFulfiller(Option<Arc<PromiseCell>>);
+
+impl ClientFulfiller {
+    pub(crate) fn new(cell: Arc<PromiseCell>) -> Self {
+        ClientFulfiller(Some(cell))
+    }
+
+    /// The promise is `client`, which may be another promise. Calls that waited are handed on in order, on
+    /// this thread; this does not wait for them. Resolving a promise to itself breaks it.
+    pub fn fulfill(mut self, client: Client) {
+        if let Some(cell) = self.0.take() {
+            cell.resolve(client);
+        }
+    }
+
+    /// There will be no object: calls that waited, and all to come, fail with `why`.
+    pub fn reject(self, why: impl Into<Exception>) {
+        self.fulfill(Client::broken(why));
+    }
+}
+
+impl Drop for ClientFulfiller {
+    fn drop(&mut self) {
+        if let Some(cell) = self.0.take() {
+            cell.resolve(Client::broken(Exception::failed(
+                "the promise was dropped by the side that was to fulfill it",
+            )));
+        }
+    }
+}
+
+impl fmt::Debug for ClientFulfiller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientFulfiller")
+    }
+}
+
+/// Somebody who is to be told when a promise is resolved one step further. Can be cloned with a table; tells
+/// once.
+#[derive(Clone)]
+pub(crate) struct Watcher(Arc<Watching>);
+
+enum Watching {
+    /// The connection that exported the promise.
+    Export(Weak<dyn Port>, ExportId, Generation),
+    /// A thread, or whatever else waits for a promise.
+    Waiter(Mutex<Option<Fulfiller<Client>>>),
+}
+
+impl Watcher {
+    pub(crate) fn export(port: Weak<dyn Port>, id: ExportId, generation: Generation) -> Self {
+        Watcher(Arc::new(Watching::Export(port, id, generation)))
+    }
+
+    pub(crate) fn waiter(fulfiller: Fulfiller<Client>) -> Self {
+        Watcher(Arc::new(Watching::Waiter(Mutex::new(Rank::Queue, Some(fulfiller)))))
+    }
+
+    /// The promise has become `client`. Not to be called under a lock.
+    pub(crate) fn resolved(&self, client: &Client) {
+        match &*self.0 {
+            Watching::Export(port, id, generation) => {
+                if let Some(port) = port.upgrade() {
+                    port.post(Notice::ExportResolved(*id, *generation));
+                }
+            }
+            Watching::Waiter(fulfiller) => {
+                let fulfiller = fulfiller.lock().take();
+                if let Some(fulfiller) = fulfiller {
+                    fulfiller.fulfill(client.clone());
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            Watching::Export(_, id, _) => write!(f, "Watcher(export {id})"),
+            Watching::Waiter(_) => f.write_str("Watcher(waiter)"),
+        }
+    }
+}

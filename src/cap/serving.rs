@@ -1,0 +1,252 @@
+//! A call as its method sees it.
+
+use std::fmt;
+
+use capnp::any_pointer;
+use capnp::traits::{FromPointerBuilder, FromPointerReader, Owned, SetterInput};
+use capnp::MessageSize;
+
+use super::answer::Pipeline;
+use super::call::{CallInfo, Responder, Route};
+use super::contents::{Params, Payload};
+use super::object::LocalObject;
+use super::port::ConnectionId;
+use super::request::{Builder, Request};
+use crate::error::{Error, Exception, Result};
+use crate::peer::Peer;
+use crate::promise::Cancel;
+use crate::sync::Arc;
+use crate::wire::content::Place;
+
+/// A call, in the method that answers it.
+///
+/// The method returns `Ok` to send the [`results`](Self::results), or an error to send that. Before, it may
+/// let the next call start, make the pipeline known early, hand the call on, or keep it to answer later.
+pub struct Call {
+    object: Arc<LocalObject>,
+    interface_id: u64,
+    method_id: u16,
+    params: Params,
+    results: Option<Builder>,
+    /// `None` once somebody else has the duty to answer.
+    responder: Option<Responder>,
+    cancel: Cancel,
+    holds_turn: bool,
+}
+
+impl Call {
+    pub(crate) fn new(object: Arc<LocalObject>, call: CallInfo) -> Self {
+        Call {
+            object,
+            interface_id: call.interface_id,
+            method_id: call.method_id,
+            params: Params::new(call.params),
+            results: None,
+            responder: Some(call.responder),
+            cancel: call.cancel,
+            holds_turn: true,
+        }
+    }
+
+    /// The ID of the interface that the method belongs to.
+    pub fn interface_id(&self) -> u64 {
+        self.interface_id
+    }
+
+    /// The method's ordinal within its interface.
+    pub fn method_id(&self) -> u16 {
+        self.method_id
+    }
+
+    /// The params. They can be cloned and kept, and sent to other threads; while they are kept, they count
+    /// towards [`Limits::call_words`](crate::limits::Limits::call_words).
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The params as a type that `capnpc` generated.
+    ///
+    /// # Errors
+    /// If the message is malformed.
+    pub fn params_as<'a, T: FromPointerReader<'a>>(&'a self) -> Result<T> {
+        self.params.get_as()
+    }
+
+    /// The results, to be filled in.
+    pub fn results(&mut self) -> any_pointer::Builder<'_> {
+        self.results_sized(None)
+    }
+
+    /// As [`results`](Self::results), with a hint of their size, which saves copying. Only the first hint counts.
+    pub fn results_sized(&mut self, size_hint: Option<MessageSize>) -> any_pointer::Builder<'_> {
+        self.results.get_or_insert_with(|| Builder::new(Place::ReturnResults, size_hint)).get()
+    }
+
+    /// The results as a new struct of a type that `capnpc` generated.
+    pub fn init_results<'a, T: FromPointerBuilder<'a>>(&'a mut self) -> T {
+        self.results().init_as()
+    }
+
+    /// Copies the results from a reader.
+    ///
+    /// # Errors
+    /// If what is read is malformed.
+    pub fn set_results<T: Owned>(&mut self, results: impl SetterInput<T>) -> Result<()> {
+        Ok(self.results().set_as(results)?)
+    }
+
+    /// The error of a method that this object does not have.
+    ///
+    /// # Errors
+    /// Always: of kind `unimplemented`.
+    pub fn unimplemented(&self) -> Result<()> {
+        Err(Error::unimplemented(format!(
+            "method {} of interface {:#x} is not implemented here",
+            self.method_id, self.interface_id
+        )))
+    }
+
+    /// Lets the object's next call start now, beside this one, on another thread.
+    pub fn allow_next(&mut self) {
+        if std::mem::take(&mut self.holds_turn) {
+            self.object.pass_turn();
+        }
+    }
+
+    /// Says that the capabilities in the [`results`](Self::results) so far are those that the results will
+    /// have: calls pipelined on them go there now instead of waiting for the method to end. The final results
+    /// must have the same capabilities in the same places.
+    ///
+    /// # Errors
+    /// If the results hold a capability of another implementation, or the call was handed on already.
+    pub fn set_pipeline(&mut self) -> Result<()> {
+        let payload = match &mut self.results {
+            Some(results) => results.snapshot(Place::ReturnResults)?,
+            None => super::request::empty(),
+        };
+        let responder = self.responder.as_ref().ok_or_else(handed_on)?;
+        responder.route().set_pipeline(Pipeline::of_payload(payload));
+        Ok(())
+    }
+
+    /// Hands the call on: `request`'s answer becomes this call's answer, and pipelined calls go to it at once.
+    /// Where both lead over the same connection, the results do not even come here (`sendResultsTo.yourself`).
+    ///
+    /// # Blocking
+    /// As [`Request::send`].
+    ///
+    /// # Errors
+    /// If the call was handed on already.
+    pub fn tail_call(&mut self, request: Request) -> Result<()> {
+        let responder = self.responder.take().ok_or_else(handed_on)?;
+        request.deliver(responder, self.cancel.clone(), None);
+        Ok(())
+    }
+
+    /// Takes the duty to answer out of the method: what returns can be sent to any thread and answers from
+    /// there. The method then returns `Ok`, and the next call may start.
+    ///
+    /// # Errors
+    /// If the call was handed on already.
+    pub fn defer(&mut self) -> Result<Deferred> {
+        let responder = self.responder.take().ok_or_else(handed_on)?;
+        Ok(Deferred { responder, cancel: self.cancel.clone(), params: self.params.clone() })
+    }
+
+    /// Whether the caller has canceled the call.
+    pub fn is_canceled(&self) -> bool {
+        self.cancel.is_canceled()
+    }
+
+    /// The call's cancellation, to be kept, waited for, or registered with.
+    pub fn cancellation(&self) -> &Cancel {
+        &self.cancel
+    }
+
+    /// The connection that the call came over, or `None` if it was made in this vat.
+    pub fn connection(&self) -> Option<ConnectionId> {
+        self.port(|port, _| port)
+    }
+
+    /// Who is at the other end of that connection.
+    pub fn peer(&self) -> Option<Peer> {
+        self.port(|_, peer| peer.clone())
+    }
+
+    fn port<R>(&self, f: impl FnOnce(ConnectionId, &Peer) -> R) -> Option<R> {
+        match self.responder.as_ref()?.route() {
+            Route::Remote(port, _) => Some(f(port.connection(), port.peer())),
+            Route::Here(_) => None,
+        }
+    }
+
+    /// The method has returned. False if it gave its turn away.
+    pub(crate) fn finish(mut self, outcome: Result<()>) -> bool {
+        let turn = self.holds_turn;
+        if let Some(responder) = self.responder.take() {
+            let results = self.results.take();
+            let outcome = outcome.map_err(Exception::from).and_then(|()| built(results));
+            responder.answer(outcome);
+            self.cancel.end();
+        }
+        turn
+    }
+}
+
+fn built(results: Option<Builder>) -> Result<Payload, Exception> {
+    results.map_or_else(|| Ok(super::request::empty()), Builder::finish)
+}
+
+fn handed_on() -> Error {
+    Error::failed("the call was handed on already")
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Call({:#x}.{})", self.interface_id, self.method_id)
+    }
+}
+
+/// The duty to answer a call later, from any thread. Dropped unused, it answers with an exception.
+pub struct Deferred {
+    responder: Responder,
+    cancel: Cancel,
+    params: Params,
+}
+
+impl Deferred {
+    /// The params of the call.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The call's cancellation.
+    pub fn cancellation(&self) -> &Cancel {
+        &self.cancel
+    }
+
+    /// Answers with the results that `build` makes, or with its error.
+    pub fn answer(self, build: impl FnOnce(any_pointer::Builder<'_>) -> Result<()>) {
+        let mut results = Builder::new(Place::ReturnResults, None);
+        let outcome = build(results.get()).map_err(Exception::from).and_then(|()| results.finish());
+        self.responder.answer(outcome);
+        self.cancel.end();
+    }
+
+    /// Answers with an exception.
+    pub fn fail(self, why: impl Into<Exception>) {
+        self.responder.answer(Err(why.into()));
+        self.cancel.end();
+    }
+
+    /// Hands the call on: [`Call::tail_call`].
+    pub fn tail_call(self, request: Request) {
+        request.deliver(self.responder, self.cancel, None);
+    }
+}
+
+impl fmt::Debug for Deferred {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Deferred")
+    }
+}

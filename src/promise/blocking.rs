@@ -1,0 +1,63 @@
+//! Who must hear of it before a thread goes to sleep.
+
+use std::cell::RefCell;
+
+use crate::error::Exception;
+use crate::sync::{per_thread, role, Arc, Role};
+
+/// Told when a thread is about to sleep for an answer: the pool that the thread belongs to, which may start
+/// another thread in its place or refuse.
+pub(crate) trait Blocking: Send + Sync {
+    /// The thread is about to sleep. An error is given to whoever wanted to wait.
+    fn begin(&self) -> Result<(), Exception>;
+    /// The thread is awake again.
+    fn end(&self);
+}
+
+per_thread! {
+    static OBSERVER: RefCell<Option<Arc<dyn Blocking>>> = RefCell::new(None);
+}
+
+/// Runs `body` with `observer` told of every wait on this thread.
+pub(crate) fn with_blocking<R>(observer: Arc<dyn Blocking>, body: impl FnOnce() -> R) -> R {
+    struct Restore(Option<Arc<dyn Blocking>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            OBSERVER.with(|o| *o.borrow_mut() = self.0.take());
+        }
+    }
+    let _restore = Restore(OBSERVER.with(|o| o.borrow_mut().replace(observer)));
+    body()
+}
+
+/// Asks whether this thread may sleep for an answer. The result is kept while it sleeps.
+///
+/// ```text
+/// Note [Threads]
+/// ==============
+/// A connection's four threads wait for one thing each: send for output, receive for input (and for room in
+/// the limits, which is what stops a peer that sends faster than it is served), coordinator and callback for
+/// their own queue. They never wait for an answer, for room in a queue, for a question ID, or for a user's
+/// method; neither does the timer. Two vats whose coordinators wait for each other would never wake. So
+/// waiting on such a thread is refused here, and calls made there are queued instead of blocking.
+/// ```
+pub(crate) fn enter_blocking() -> Result<impl Drop, Exception> {
+    struct Awake(Option<Arc<dyn Blocking>>);
+    impl Drop for Awake {
+        fn drop(&mut self) {
+            if let Some(observer) = self.0.take() {
+                observer.end();
+            }
+        }
+    }
+    if role() != Role::User {
+        return Err(Exception::failed(
+            "waiting on a connection's own thread would stop the connection: wait on a thread of your own",
+        ));
+    }
+    let observer = OBSERVER.with(|o| o.borrow().clone());
+    if let Some(observer) = &observer {
+        observer.begin()?;
+    }
+    Ok(Awake(observer))
+}

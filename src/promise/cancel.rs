@@ -1,0 +1,190 @@
+//! Whether a call was canceled, and who wants to know.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use crate::error::Exception;
+use crate::sync::{assert_unlocked, per_thread, Arc, Mutex, Rank};
+
+/// Tells a method whether its caller still wants the answer. A handle: clones speak of the same call.
+///
+/// Rule: `rpc.capnp`'s `Finish`, sent before the `Return`, cancels the call.
+#[derive(Clone)]
+pub struct Cancel(Arc<Mutex<Token>>);
+
+type Watcher = Box<dyn FnOnce() + Send>;
+
+/// ```text
+///            start()                 cancel(*)
+///  Waiting ----------> Started ----------------> Canceled
+///     | cancel(after_start: false)                  ^ ^
+///     |---------------------------------------------' |
+///     | cancel(after_start: true)         start()     |
+///     '--------------------------> Doomed ------------'
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The call has not reached its method.
+    Waiting,
+    /// As `Waiting`; to be canceled once it does.
+    Doomed,
+    /// The method runs, or has run.
+    Started,
+    /// Nobody wants the answer.
+    Canceled,
+}
+
+struct Token {
+    phase: Phase,
+    next_watcher: u64,
+    watchers: Vec<(u64, Watcher)>,
+}
+
+per_thread! {
+    /// The call whose method this thread runs.
+    static CURRENT: RefCell<Option<Cancel>> = RefCell::new(None);
+}
+
+impl Cancel {
+    pub(crate) fn new() -> Self {
+        Cancel(Arc::new(Mutex::new(
+            Rank::Cancel,
+            Token { phase: Phase::Waiting, next_watcher: 0, watchers: Vec::new() },
+        )))
+    }
+
+    /// Whether the caller has canceled the call.
+    pub fn is_canceled(&self) -> bool {
+        self.0.lock().phase == Phase::Canceled
+    }
+
+    /// Runs `action` when the call is canceled; at once, on this thread, if it is already.
+    ///
+    /// The action runs on whichever thread learns of the cancellation, often one of the connection's own:
+    /// it must not wait for anything. It is dropped without being run if the call ends uncanceled.
+    pub fn on_cancel(&self, action: impl FnOnce() + Send + 'static) {
+        self.watch(Box::new(action));
+    }
+
+    /// Blocks until the call is canceled.
+    ///
+    /// # Errors
+    /// On one of a connection's own threads, where nothing may wait.
+    pub fn wait(&self) -> Result<(), crate::Error> {
+        let (promise, fulfiller) = super::promise::<()>();
+        self.on_cancel(move || fulfiller.fulfill(()));
+        without_current(|| promise.wait())
+    }
+
+    /// The call has reached its method (or has left this vat).
+    pub(crate) fn start(&self) {
+        let mut token = self.0.lock();
+        match token.phase {
+            Phase::Waiting => token.phase = Phase::Started,
+            Phase::Doomed => {
+                drop(token);
+                self.cancel(false);
+            }
+            Phase::Started | Phase::Canceled => {}
+        }
+    }
+
+    /// Whether the call is to be dropped without reaching its method.
+    pub(crate) fn is_canceled_unstarted(&self) -> bool {
+        self.is_canceled()
+    }
+
+    /// Nobody wants the answer. With `after_start`, not before the method has been reached.
+    pub(crate) fn cancel(&self, after_start: bool) {
+        let mut token = self.0.lock();
+        token.phase = match token.phase {
+            Phase::Waiting if after_start => Phase::Doomed,
+            Phase::Canceled => return,
+            _ => Phase::Canceled,
+        };
+        if token.phase != Phase::Canceled {
+            return;
+        }
+        let watchers = std::mem::take(&mut token.watchers);
+        drop(token);
+        assert_unlocked();
+        for (_, watcher) in watchers {
+            watcher();
+        }
+    }
+
+    /// The call has ended: nobody is told any more.
+    pub(crate) fn end(&self) {
+        let watchers = std::mem::take(&mut self.0.lock().watchers);
+        drop(watchers);
+    }
+
+    fn watch(&self, action: Watcher) -> Option<u64> {
+        let mut token = self.0.lock();
+        if token.phase == Phase::Canceled {
+            drop(token);
+            action();
+            return None;
+        }
+        let id = token.next_watcher;
+        token.next_watcher += 1;
+        token.watchers.push((id, action));
+        Some(id)
+    }
+
+    /// Watches until the result is dropped.
+    pub(crate) fn watch_while(&self, action: impl FnOnce() + Send + 'static) -> impl Drop {
+        struct Unwatch(Cancel, Option<u64>);
+        impl Drop for Unwatch {
+            fn drop(&mut self) {
+                let Some(id) = self.1 else { return };
+                let mut token = self.0 .0.lock();
+                let at = token.watchers.iter().position(|(i, _)| *i == id);
+                let watcher = at.map(|at| token.watchers.swap_remove(at));
+                drop(token);
+                drop(watcher);
+            }
+        }
+        Unwatch(self.clone(), self.watch(Box::new(action)))
+    }
+
+    pub(crate) fn same(&self, other: &Cancel) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for Cancel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cancel(canceled: {})", self.is_canceled())
+    }
+}
+
+/// The error of a wait in a method whose call was canceled.
+pub(crate) fn canceled() -> Exception {
+    Exception::failed("the call was canceled by its caller")
+}
+
+/// The call whose method this thread runs.
+pub(crate) fn current() -> Option<Cancel> {
+    CURRENT.with(|c| c.borrow().clone())
+}
+
+/// Runs `body` as the method of the call that `cancel` belongs to.
+pub(crate) fn with_current<R>(cancel: Cancel, body: impl FnOnce() -> R) -> R {
+    replace_current(Some(cancel), body)
+}
+
+fn without_current<R>(body: impl FnOnce() -> R) -> R {
+    replace_current(None, body)
+}
+
+fn replace_current<R>(cancel: Option<Cancel>, body: impl FnOnce() -> R) -> R {
+    struct Restore(Option<Cancel>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CURRENT.with(|c| *c.borrow_mut() = self.0.take());
+        }
+    }
+    let _restore = Restore(CURRENT.with(|c| c.replace(cancel)));
+    body()
+}

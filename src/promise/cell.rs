@@ -1,0 +1,370 @@
+//! A value that is not there yet, and the right to put it there.
+
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use crossbeam_channel::Receiver;
+
+use super::cancel::{self, canceled};
+use super::enter_blocking;
+use crate::error::{Error, Exception, Result};
+use crate::sync::{assert_unlocked, Arc, Condvar, Duration, Instant, Mutex, Rank};
+
+/// Something that lives as long as somebody wants a promise's value.
+pub(crate) trait Attachment: Send + Sync {}
+impl<T: Send + Sync> Attachment for T {}
+
+struct Cell<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+/// ```text
+///             settle                take
+///  Pending ------------> Settled --------> Taken
+///     | on_ready                             ^
+///     '-----------> Called ------------------'
+///                            settle (runs the callback)
+/// ```
+enum State<T> {
+    Pending(Option<Waker>),
+    Called(Callback<T>),
+    Settled(Result<T, Exception>),
+    Taken,
+}
+
+type Callback<T> = Box<dyn FnOnce(Result<T>) + Send>;
+
+/// A promise and the right to settle it.
+pub(crate) fn promise<T: Send + 'static>() -> (Promise<T>, Fulfiller<T>) {
+    let cell = Arc::new(Cell { state: Mutex::new(Rank::Promise, State::Pending(None)), changed: Condvar::new() });
+    (Promise { cell: cell.clone(), attached: Vec::new() }, Fulfiller { cell: Some(cell) })
+}
+
+/// A promise that is settled already.
+pub(crate) fn fulfilled<T: Send + 'static>(result: Result<T, Exception>) -> Promise<T> {
+    let state = Mutex::new(Rank::Promise, State::Settled(result));
+    Promise { cell: Arc::new(Cell { state, changed: Condvar::new() }), attached: Vec::new() }
+}
+
+/// A value that will come, or the reason why it won't. One thread waits for it, takes it, or registers for
+/// it; dropping it says that nobody wants it, which cancels the call behind it.
+///
+/// It is a [`Future`] too: async code can await it on any executor.
+#[must_use = "dropping a promise cancels the call that it stands for"]
+pub struct Promise<T> {
+    cell: Arc<Cell<T>>,
+    attached: Vec<Box<dyn Attachment>>,
+}
+
+impl<T: Send + 'static> Promise<T> {
+    /// Waits for the value.
+    ///
+    /// # Blocking
+    /// Until the value is there, the call has failed (the end of the connection fails it), or the method that
+    /// this thread runs was itself canceled. May be called inside a method; other objects go on meanwhile.
+    ///
+    /// # Errors
+    /// Why the call failed; that the method that waits was canceled; that this is one of a connection's own
+    /// threads (a callback), where nothing may wait; that a bounded pool has no thread left.
+    pub fn wait(self) -> Result<T> {
+        self.wait_for(None).unwrap_or_else(|_| unreachable!("a wait without a deadline ends with a value"))
+    }
+
+    /// Waits for the value for at most `timeout`; gives the promise back if it has not come by then.
+    ///
+    /// # Blocking
+    /// As [`wait`](Self::wait).
+    pub fn wait_timeout(self, timeout: Duration) -> Result<Result<T>, Self> {
+        self.wait_until(Instant::now() + timeout)
+    }
+
+    /// Waits for the value until `deadline`; gives the promise back if it has not come by then.
+    ///
+    /// # Blocking
+    /// As [`wait`](Self::wait).
+    pub fn wait_until(self, deadline: Instant) -> Result<Result<T>, Self> {
+        self.wait_for(Some(deadline))
+    }
+
+    /// The value if it is there; the promise if not.
+    pub fn try_take(self) -> Result<Result<T>, Self> {
+        let taken = take(&mut self.cell.state.lock());
+        taken.ok_or(self)
+    }
+
+    /// Whether the value is there.
+    pub fn is_ready(&self) -> bool {
+        matches!(*self.cell.state.lock(), State::Settled(_))
+    }
+
+    /// Has `callback` called with the value; at once, on this thread, if it is there already. The call is no
+    /// longer canceled by dropping anything.
+    ///
+    /// The callback runs on the thread that brings the value, mostly a connection's callback thread. It must
+    /// be short, and must not wait: calls may be made there (they are queued), waits for promises fail.
+    pub fn on_ready(self, callback: impl FnOnce(Result<T>) + Send + 'static) {
+        let Promise { cell, attached } = self;
+        let mut state = cell.state.lock();
+        if let Some(result) = take(&mut state) {
+            drop(state);
+            return callback(result);
+        }
+        *state = State::Called(Box::new(move |result| {
+            drop(attached);
+            callback(result);
+        }));
+    }
+
+    /// The promise as a channel, for `crossbeam_channel::select!`. The call goes on if the channel is dropped.
+    pub fn into_channel(self) -> Receiver<Result<T>> {
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        self.on_ready(move |result| {
+            let _ = sender.send(result);
+        });
+        receiver
+    }
+
+    /// A promise for what `f` makes of the value. `f` runs where [`on_ready`](Self::on_ready)'s callback does;
+    /// dropping the new promise cancels as dropping this one would have.
+    pub fn map<U: Send + 'static>(mut self, f: impl FnOnce(T) -> Result<U> + Send + 'static) -> Promise<U> {
+        let (mut mapped, fulfiller) = promise();
+        mapped.attached = mem::take(&mut self.attached);
+        self.on_ready(move |result| match result.and_then(f) {
+            Ok(value) => fulfiller.fulfill(value),
+            Err(e) => fulfiller.reject(e.into()),
+        });
+        mapped
+    }
+
+    /// Keeps `attachment` until the promise is settled and taken, or dropped.
+    pub(crate) fn attach(mut self, attachment: impl Attachment + 'static) -> Self {
+        self.attached.push(Box::new(attachment));
+        self
+    }
+
+    fn wait_for(self, deadline: Option<Instant>) -> Result<Result<T>, Self> {
+        if let Some(result) = take(&mut self.cell.state.lock()) {
+            return Ok(result);
+        }
+        assert_unlocked();
+        let _asleep = match enter_blocking() {
+            Ok(asleep) => asleep,
+            Err(e) => return Ok(Err(e.into())),
+        };
+        let current = cancel::current();
+        let _watch = current.as_ref().map(|c| {
+            let cell = self.cell.clone();
+            c.watch_while(move || {
+                // Taken and given back, so that the waiter is either asleep or has yet to look.
+                drop(cell.state.lock());
+                cell.changed.notify_all();
+            })
+        });
+        let mut state = self.cell.state.lock();
+        loop {
+            if let Some(result) = take(&mut state) {
+                return Ok(result);
+            }
+            if current.as_ref().is_some_and(|c| c.is_canceled()) {
+                return Ok(Err(canceled().into()));
+            }
+            if self.cell.changed.wait_until(&mut state, deadline) {
+                return match take(&mut state) {
+                    Some(result) => Ok(result),
+                    None => {
+                        drop(state);
+                        Err(self)
+                    }
+                };
+            }
+        }
+    }
+}
+
+fn take<T>(state: &mut State<T>) -> Option<Result<T>> {
+    match mem::replace(state, State::Taken) {
+        State::Settled(result) => Some(result.map_err(Error::from)),
+        other => {
+            *state = other;
+            None
+        }
+    }
+}
+
+impl<T: Send + 'static> Future for Promise<T> {
+    type Output = Result<T>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.cell.state.lock();
+        if let Some(result) = take(&mut state) {
+            return Poll::Ready(result);
+        }
+        let old = match &mut *state {
+            State::Pending(waker) => waker.replace(cx.waker().clone()),
+            _ => None,
+        };
+        drop(state);
+        drop(old);
+        Poll::Pending
+    }
+}
+
+impl<T> fmt::Debug for Promise<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match *self.cell.state.lock() {
+            State::Pending(_) | State::Called(_) => "Promise(pending)",
+            State::Settled(_) => "Promise(settled)",
+            State::Taken => "Promise(taken)",
+        })
+    }
+}
+
+/// The right to settle a [`Promise`], once. Dropped unused, it breaks the promise.
+pub struct Fulfiller<T> {
+    cell: Option<Arc<Cell<T>>>,
+}
+
+impl<T> Fulfiller<T> {
+    /// Gives the promise its value.
+    pub fn fulfill(mut self, value: T) {
+        self.settle(Ok(value));
+    }
+
+    /// Breaks the promise.
+    pub fn reject(mut self, why: Exception) {
+        self.settle(Err(why));
+    }
+
+    /// Gives or breaks.
+    pub(crate) fn set(mut self, result: Result<T, Exception>) {
+        self.settle(result);
+    }
+
+    fn settle(&mut self, result: Result<T, Exception>) {
+        let Some(cell) = self.cell.take() else { return };
+        settle(&cell, result);
+    }
+
+    /// A weak handle that breaks the promise with an exception if it is still pending when called.
+    pub(crate) fn breaker(&self) -> impl FnOnce(Exception) + Send
+    where
+        T: Send + 'static,
+    {
+        let cell = self.cell.as_ref().map(Arc::downgrade);
+        move |why| {
+            if let Some(cell) = cell.and_then(|c| c.upgrade()) {
+                settle(&cell, Err(why));
+            }
+        }
+    }
+}
+
+/// The first to settle wins. What runs here (a callback, a waker) is foreign: no lock may be held.
+fn settle<T>(cell: &Cell<T>, result: Result<T, Exception>) {
+    assert_unlocked();
+    let mut state = cell.state.lock();
+    match mem::replace(&mut *state, State::Taken) {
+        State::Pending(waker) => {
+            *state = State::Settled(result);
+            drop(state);
+            cell.changed.notify_all();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+        State::Called(callback) => {
+            drop(state);
+            callback(result.map_err(Error::from));
+        }
+        settled @ State::Settled(_) => *state = settled,
+        State::Taken => {}
+    }
+}
+
+impl<T> Drop for Fulfiller<T> {
+    fn drop(&mut self) {
+        if self.cell.is_some() {
+            self.settle(Err(Exception::failed("the promise was dropped by the side that was to fulfill it")));
+        }
+    }
+}
+
+impl<T> fmt::Debug for Fulfiller<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fulfiller")
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+    use crate::promise::Cancel;
+    use crate::sync::{enter_role, spawn, Role};
+
+    #[test]
+    fn waits_across_threads() {
+        let (p, f) = promise();
+        let t = spawn("fulfiller", Role::User, move || f.fulfill(7)).unwrap();
+        assert_eq!(p.wait().unwrap(), 7);
+        t.join().unwrap();
+    }
+
+    #[test]
+    fn a_deadline_gives_the_promise_back() {
+        let (p, f) = promise();
+        let p = p.wait_until(Instant::now()).unwrap_err();
+        f.fulfill(1);
+        assert_eq!(p.try_take().unwrap().unwrap(), 1);
+    }
+
+    #[test]
+    fn a_dropped_fulfiller_breaks_the_promise() {
+        let (p, f) = promise::<()>();
+        drop(f);
+        assert!(p.wait().unwrap_err().to_string().contains("dropped"));
+    }
+
+    #[test]
+    fn waiting_on_a_connections_thread_is_refused() {
+        let (p, _f) = promise::<()>();
+        let _role = enter_role(Role::Connection);
+        assert!(p.wait().unwrap_err().to_string().contains("own thread"));
+    }
+
+    #[test]
+    fn a_canceled_method_stops_waiting() {
+        let cancel = Cancel::new();
+        let (p, _f) = promise::<()>();
+        cancel.start();
+        let c = cancel.clone();
+        let t = spawn("canceler", Role::User, move || c.cancel(false)).unwrap();
+        let got = cancel::with_current(cancel, || p.wait());
+        assert!(got.unwrap_err().to_string().contains("canceled"));
+        t.join().unwrap();
+    }
+
+    #[test]
+    fn callbacks_channels_and_maps() {
+        let (p, f) = promise();
+        let r = p.map(|n: u32| Ok(n + 1)).into_channel();
+        f.fulfill(1);
+        assert_eq!(r.recv().unwrap().unwrap(), 2);
+        let (p, f) = promise::<u32>();
+        f.reject(Exception::overloaded("x"));
+        let r = p.into_channel();
+        assert_eq!(r.recv().unwrap().unwrap_err().kind(), crate::error::ExceptionKind::Overloaded);
+    }
+
+    #[test]
+    fn doomed_calls_are_canceled_when_they_start() {
+        let c = Cancel::new();
+        c.cancel(true);
+        assert!(!c.is_canceled());
+        c.start();
+        assert!(c.is_canceled());
+    }
+}

@@ -1,0 +1,10 @@
+//! Promises that a thread can wait for, and the cancellation of the work behind them.
+
+mod blocking;
+pub(crate) mod cancel;
+mod cell;
+
+pub(crate) use blocking::{enter_blocking, with_blocking, Blocking};
+pub use cancel::Cancel;
+pub(crate) use cell::{fulfilled, promise, Attachment};
+pub use cell::{Fulfiller, Promise};

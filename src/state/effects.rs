@@ -1,0 +1,108 @@
+//! What a transaction wants done outside the lock.
+//!
+//! ```text
+//! Note [Effects run after unlock]
+//! ===============================
+//! A transaction changes the tables and nothing else. What it wants done beyond them it writes down here:
+//! messages to send, callbacks to run, values to drop. At its commit, still under the lock, the messages and
+//! callbacks are appended to the connection's queues, so that the order of the queues is the order of the
+//! commits. The values are dropped after the lock is released, because dropping a client may drop a user's
+//! object, whose `drop` is foreign code. A panic in debug builds tells where that was forgotten: an object
+//! that is dropped under a lock, and a lock taken out of order (Note [Lock order]).
+//! ```
+
+use crate::cap::answer::Pipeline;
+use crate::cap::call::{CallInfo, Responder};
+use crate::cap::client::Client;
+use crate::cap::contents::Payload;
+use crate::cap::port::{AnswerKey, Notice, Place};
+use crate::cap::promised::{PromiseCell, Watcher};
+use crate::error::Exception;
+use crate::id::ExportId;
+use crate::promise::Cancel;
+use crate::sync::Arc;
+use crate::wire::message::{Message, Outgoing, PeerEmbargoId};
+
+/// What a transaction wants done. See Note [Effects run after unlock].
+#[derive(Default)]
+pub(crate) struct Effects {
+    pub(crate) send: Vec<Message<Outgoing>>,
+    pub(crate) callbacks: Vec<Callback>,
+    pub(crate) garbage: Vec<Garbage>,
+}
+
+impl Effects {
+    /// Sends a message.
+    pub(crate) fn send(&mut self, message: Message<Outgoing>) {
+        self.send.push(message);
+    }
+
+    /// Has the callback thread do something.
+    pub(crate) fn later(&mut self, callback: Callback) {
+        self.callbacks.push(callback);
+    }
+
+    /// Drops something once the lock is released.
+    pub(crate) fn discard(&mut self, garbage: impl Send + 'static) {
+        self.garbage.push(Box::new(garbage));
+    }
+}
+
+/// Something for the callback thread to do, with no lock held, in the order of the queue.
+///
+/// ```text
+/// Note [Order across callbacks]
+/// =============================
+/// Every call of the peer's is handed to its object by the callback thread, and where it goes is decided
+/// when its message is handled, or, for a call on an answer that has yet to come, when that comes. So calls
+/// reach their objects in the order in which those decisions were made, which is what a peer can rely on:
+/// a call on a promised answer that arrived before the answer was given is handed on before any that
+/// arrived after it, on the answer or on the capability in it. Embargo echoes take the same queue, and so
+/// come after all calls that came before them.
+/// ```
+#[derive(Debug)]
+pub(crate) enum Callback {
+    /// Hand a call on.
+    Deliver { call: CallInfo, to: Destination },
+    /// Give a question's outcome to whoever asked.
+    Respond { responder: Responder, outcome: Result<Payload, Exception> },
+    /// Say what a promise of ours is.
+    Resolve { cell: Arc<PromiseCell>, to: Destination },
+    /// Tell those who watch a promise of the peer's what it became.
+    Tell { watchers: Vec<Watcher>, client: Client },
+    /// Watch a promise.
+    Watch { client: Client, watcher: Watcher },
+    /// Send a Disembargo back.
+    Echo { embargo: PeerEmbargoId, to: Place },
+    /// Cancel a call of the peer's.
+    Cancel { key: AnswerKey, token: Cancel, after_start: bool },
+    /// Take back references that results gave to the peer.
+    Release(Arc<[ExportId]>),
+    /// Look at something that changed outside.
+    Notice(Notice),
+}
+
+/// Where a call that arrived goes.
+///
+/// ```text
+/// Note [Tribble]
+/// ==============
+/// Once we have told the peer, by a Resolve or a Return, that a promise P of ours is R, whatever still
+/// arrives addressed to P goes to R for ever, even if R resolves further: the peer orders what it sends to
+/// the two by that. Where R is hosted by the peer, calls to P must be reflected there, and its Disembargo
+/// after them on the same way. So that moment fixes the destination as `Reflect`: a place in the peer, not a
+/// client that would follow R's own resolution. For an R that is here or behind another connection, following
+/// is harmless: all that arrives for P and for R takes the same client, in order.
+/// ```
+#[derive(Clone, Debug)]
+pub(crate) enum Destination {
+    /// To a client, and on with it if it is resolved.
+    Client(Client),
+    /// Back to the peer, to this very place.
+    Reflect(Place),
+    /// To a capability that a method has said will be in its results.
+    Pipeline(Pipeline),
+}
+
+/// Something to be dropped outside the lock.
+pub(crate) type Garbage = Box<dyn Send>;

@@ -1,0 +1,46 @@
+//! The shape of an entry in the question and answer tables.
+
+use im::Vector;
+
+/// An entry of the question or of the answer table: which of the two messages that end it has come (or gone),
+/// and what is to be done when the other does.
+///
+/// ```text
+///                  Return                      Finish
+///         .----------------> HaveReturn -----------------.
+///  NewQA -|                                              |-> (gone, ID free)
+///         '----------------> HaveFinish -----------------'
+///                  Finish                      Return
+/// ```
+///
+/// For a question the Return is received and the Finish is sent; for an answer it is the other way round. What
+/// is to be done is data, so that it can be cloned with the table, looked at, and compared. When its message
+/// comes, it moves into the callback queue, and is done there in a transaction of its own.
+#[derive(Clone, Debug)]
+pub(crate) enum Entry<R: Clone, F: Clone, OnReturn: Clone, OnFinish: Clone> {
+    NewQA { on_return: Vector<OnReturn>, on_finish: Vector<OnFinish> },
+    HaveReturn { return_msg: R, on_finish: Vector<OnFinish> },
+    HaveFinish { finish_msg: F, on_return: Vector<OnReturn> },
+}
+
+impl<R: Clone, F: Clone, OnReturn: Clone, OnFinish: Clone> Entry<R, F, OnReturn, OnFinish> {
+    pub(crate) fn new() -> Self {
+        Entry::NewQA { on_return: Vector::new(), on_finish: Vector::new() }
+    }
+
+    /// What is to be done on Return, while that has not come.
+    pub(crate) fn on_return_mut(&mut self) -> Option<&mut Vector<OnReturn>> {
+        match self {
+            Entry::NewQA { on_return, .. } | Entry::HaveFinish { on_return, .. } => Some(on_return),
+            Entry::HaveReturn { .. } => None,
+        }
+    }
+
+    pub(crate) fn has_returned(&self) -> bool {
+        matches!(self, Entry::HaveReturn { .. })
+    }
+
+    pub(crate) fn has_finished(&self) -> bool {
+        matches!(self, Entry::HaveFinish { .. })
+    }
+}

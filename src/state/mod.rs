@@ -1,0 +1,209 @@
+//! The state of a connection: four tables and the embargoes, as pure transitions.
+//!
+//! A transition takes a message of the peer's (or something that this vat wants) and changes the tables;
+//! what is to be done beyond them it writes into [`Effects`]. There is no lock, thread or I/O here.
+//!
+//! ```text
+//! Note [Four tables]
+//! ==================
+//!            we choose the IDs      the peer chooses the IDs
+//! calls      questions: sent        answers: received
+//! objects    exports: ours          imports: the peer's
+//!
+//! Our questions are the peer's answers, our exports its imports. Beside them stand `promises` (promises of
+//! the peer's that somebody here holds: imports to be resolved, and capabilities in results to come) and
+//! `embargoes` (Disembargoes that have not come back).
+//!
+//! Note [Rollback]
+//! ===============
+//! The tables are persistent maps, so that cloning the state costs a few reference counts. A transaction that
+//! handles a message keeps the old version; if the message breaks a rule half-way, the old version is put
+//! back, and nothing of the message is left but the abort. The same makes a snapshot of all tables at one
+//! moment free.
+//! ```
+
+mod answers;
+mod check;
+mod descriptors;
+mod effects;
+mod embargoes;
+mod entry;
+mod exports;
+mod imports;
+mod outcome;
+mod questions;
+mod snapshot;
+mod targets;
+
+use im::{HashMap, OrdMap, OrdSet};
+
+use answers::Answer;
+use embargoes::Embargo;
+use exports::Export;
+use imports::{Import, Pending};
+use questions::Question;
+
+pub(crate) use effects::{Callback, Destination, Effects, Garbage};
+pub use snapshot::Snapshot;
+
+use crate::cap::client::Client;
+use crate::cap::port::{ConnectionId, Generation, Notice, Port, RefId};
+use crate::error::{Exception, ProtocolError};
+use crate::id::{AnswerId, EmbargoId, ExportId, ImportId, QuestionId};
+use crate::sync::{Arc, Weak};
+use crate::table::Allocated;
+use crate::wire::message::{Message, Outgoing};
+
+pub(crate) use answers::Arrival;
+
+/// The state of a connection. See Note [Four tables].
+#[derive(Clone)]
+pub(crate) struct State {
+    connection: ConnectionId,
+    port: Weak<dyn Port>,
+    max_exports: usize,
+    /// What the peer gets when it asks for our bootstrap object.
+    bootstrap: Client,
+    questions: Allocated<QuestionId, Question>,
+    /// Questions asked for the sake of pipelining alone; their IDs have the top bit set.
+    pipeline_questions: OrdMap<QuestionId, Question>,
+    next_pipeline_question: u32,
+    /// The peer answers questions asked for pipelining alone, against the hint: it is not given any more.
+    peer_ignores_pipeline_hint: bool,
+    answers: OrdMap<AnswerId, Answer>,
+    /// Answers that were returned with `noFinishNeeded`, until the peer uses the ID again or finishes it.
+    ended_answers: OrdSet<AnswerId>,
+    exports: Allocated<ExportId, Export>,
+    /// The export of each client that has one, by the client's address.
+    export_ids: HashMap<usize, ExportId>,
+    imports: OrdMap<ImportId, Import>,
+    promises: OrdMap<RefId, Pending>,
+    embargoes: Allocated<EmbargoId, Embargo>,
+    next_generation: Generation,
+    next_ref: u64,
+    /// Why the connection has ended, once it has.
+    ended: Option<Exception>,
+}
+
+impl State {
+    pub(crate) fn new(
+        connection: ConnectionId,
+        port: Weak<dyn Port>,
+        max_exports: usize,
+        bootstrap: Client,
+    ) -> Self {
+        State {
+            connection,
+            port,
+            max_exports,
+            bootstrap,
+            questions: Allocated::new(),
+            pipeline_questions: OrdMap::new(),
+            next_pipeline_question: 0,
+            peer_ignores_pipeline_hint: false,
+            answers: OrdMap::new(),
+            ended_answers: OrdSet::new(),
+            exports: Allocated::new(),
+            export_ids: HashMap::new(),
+            imports: OrdMap::new(),
+            promises: OrdMap::new(),
+            embargoes: Allocated::new(),
+            next_generation: 0,
+            next_ref: 0,
+            ended: None,
+        }
+    }
+
+    /// Why the connection has ended, if it has.
+    pub(crate) fn ended(&self) -> Option<&Exception> {
+        self.ended.as_ref()
+    }
+
+    /// How many questions are outstanding.
+    pub(crate) fn outstanding(&self) -> usize {
+        self.questions.len() + self.pipeline_questions.len()
+    }
+
+    /// Whether calls are under way in either direction.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.questions.len() == 0 && self.pipeline_questions.is_empty() && self.answers.is_empty()
+    }
+
+    /// Handles a message of the peer's.
+    pub(crate) fn receive(&mut self, arrival: Arrival, fx: &mut Effects) -> Result<(), ProtocolError> {
+        let Arrival { message, share } = arrival;
+        if self.ended.is_some() {
+            return Ok(());
+        }
+        match message {
+            Message::Unimplemented(ours) => self.receive_unimplemented(*ours, fx),
+            // The connection handles it: nothing in the tables is concerned.
+            Message::Abort(_) => Ok(()),
+            Message::Bootstrap { question } => self.receive_bootstrap(question, fx),
+            Message::Call(call) => self.receive_call(call, share, fx),
+            Message::Return(ret) => self.receive_return(ret, fx),
+            Message::Finish(finish) => self.receive_finish(finish, fx),
+            Message::Resolve(resolve) => self.receive_resolve(resolve, fx),
+            Message::Release { id, count } => self.release_export(id, count, fx),
+            Message::Disembargo(disembargo) => self.receive_disembargo(disembargo, fx),
+            Message::Unknown(whole) => {
+                fx.send(Message::Unimplemented(whole));
+                Ok(())
+            }
+        }
+    }
+
+    /// The peer has sent back a message of ours that it does not implement.
+    fn receive_unimplemented(
+        &mut self,
+        ours: Message<Outgoing>,
+        fx: &mut Effects,
+    ) -> Result<(), ProtocolError> {
+        match ours {
+            Message::Call(call) => self.question_refused(call.question, fx),
+            Message::Bootstrap { question } => self.question_refused(question, fx),
+            Message::Resolve(resolve) => self.resolve_refused(resolve, fx),
+            Message::Disembargo(disembargo) => self.disembargo_refused(disembargo, fx),
+            // A peer that keeps no references, or bounces what bounced: its own affair.
+            Message::Finish(_) | Message::Release { .. } | Message::Unimplemented(_) => Ok(()),
+            Message::Return(_) => Err(ProtocolError::Unimplemented("Return")),
+            Message::Abort(_) => Err(ProtocolError::Unimplemented("Abort, which was never sent")),
+            Message::Unknown(_) => Err(ProtocolError::Unimplemented("a message that was never sent")),
+        }
+    }
+
+    /// Looks at something that changed outside. What has been overtaken does nothing.
+    pub(crate) fn notice(&mut self, notice: Notice, fx: &mut Effects) {
+        match notice {
+            Notice::ImportDropped(id, generation) => self.import_dropped(id, generation, fx),
+            Notice::PromiseDropped(id) => self.promise_dropped(id, fx),
+            Notice::QuestionDropped(id, generation) => self.question_dropped(id, generation, fx),
+            Notice::ExportResolved(id, generation) => self.export_resolved(id, generation, fx),
+            Notice::AnswerCanceled(key) => self.answer_canceled(key, fx),
+        }
+    }
+
+    /// The connection is gone: everybody who waits for something is told, and the tables are emptied.
+    pub(crate) fn end(&mut self, why: Exception, fx: &mut Effects) {
+        if self.ended.is_some() {
+            return;
+        }
+        self.ended = Some(why.clone());
+        self.end_promises(&why, fx);
+        self.end_questions(&why, fx);
+        self.end_embargoes(&why, fx);
+        self.end_answers(&why, fx);
+        self.end_exports(fx);
+        fx.discard(std::mem::take(&mut self.imports));
+        fx.discard(std::mem::take(&mut self.bootstrap));
+    }
+
+    fn port(&self) -> Option<Arc<dyn Port>> {
+        self.port.upgrade()
+    }
+
+    fn generation(&mut self) -> Generation {
+        self.next_generation += 1;
+        self.next_generation
+    }
+}
