@@ -14,11 +14,13 @@ use std::fmt;
 
 use capnp::any_pointer;
 use capnp::message::{Builder, HeapAllocator, Reader, ReaderOptions};
+use capnp::private::arena::GeneratedCodeArena;
+use capnp::private::layout::PointerReader;
 use capnp::traits::Imbue;
 use capnp::MessageSize;
 
 use crate::error::Exception;
-use crate::generated::rpc_capnp::{message, payload};
+use crate::generated::rpc_capnp::{message, payload, return_};
 use crate::limits::Limits;
 use crate::sync::Arc;
 use crate::wire::frame::Frame;
@@ -67,11 +69,11 @@ pub(crate) enum Place {
 
 impl Place {
     /// The payload at this place of a message.
-    fn read(self, message: message::Reader<'_>) -> Result<payload::Reader<'_>, capnp::Error> {
+    pub(super) fn read(self, message: message::Reader<'_>) -> Result<payload::Reader<'_>, capnp::Error> {
         match (self, message.which()?) {
             (Place::CallParams, message::Call(call)) => call?.get_params(),
             (Place::ReturnResults, message::Return(ret)) => match ret?.which()? {
-                crate::generated::rpc_capnp::return_::Results(results) => results,
+                return_::Results(results) => results,
                 _ => Err(absent()),
             },
             _ => Err(absent()),
@@ -83,7 +85,7 @@ impl Place {
         match (self, message.which()?) {
             (Place::CallParams, message::Call(call)) => call?.get_params(),
             (Place::ReturnResults, message::Return(ret)) => match ret?.which()? {
-                crate::generated::rpc_capnp::return_::Results(results) => results,
+                return_::Results(results) => results,
                 _ => Err(absent()),
             },
             _ => Err(absent()),
@@ -130,7 +132,7 @@ impl Content {
     /// The content, without a table of capabilities.
     pub(crate) fn reader(&self) -> Result<any_pointer::Reader<'_>, capnp::Error> {
         match &self.0 {
-            Source::Null => Ok(null_pointer()),
+            Source::Null => Ok(any_pointer::Reader::new(PointerReader::get_root_from_arena(&NULL)?)),
             Source::Received(message, place) => Ok(place.read(message.message()?)?.get_content()),
             Source::Built(built) => built.content(),
         }
@@ -180,9 +182,8 @@ impl fmt::Debug for Content {
     }
 }
 
-fn null_pointer() -> any_pointer::Reader<'static> {
-    payload::Reader::default().get_content()
-}
+/// A message that is a null pointer.
+static NULL: GeneratedCodeArena = GeneratedCodeArena::new(&[capnp::word(0, 0, 0, 0, 0, 0, 0, 0)]);
 
 /// An rpc `Message` that is a call or return with nothing but a content yet.
 struct Built {
@@ -196,7 +197,8 @@ impl Built {
     }
 }
 
-/// What all of a message but its content may need, without its table of capabilities.
+/// What all of a message but its content may need, where targets have short paths and nothing has
+/// capabilities.
 const HEADER_WORDS: u64 = 40;
 
 /// What each capability may need beside the pointer to it.
@@ -208,11 +210,9 @@ const UNKNOWN_WORDS: u64 = 88;
 /// The most that the first segment of a message is made for. Larger messages have more segments.
 pub(super) const MAX_SEGMENT_WORDS: u64 = 1 << 28;
 
-/// A builder of a call or return whose first segment has room for a content of the given size.
-pub(super) fn message_for(place: Place, size: MessageSize) -> Builder<HeapAllocator> {
-    let caps = u64::from(size.cap_count).saturating_mul(DESCRIPTOR_WORDS);
-    let words = size.word_count.saturating_add(caps).saturating_add(HEADER_WORDS);
-    let mut message = builder(words);
+/// A builder of a call or return whose first segment has room for so many words and the usual header.
+pub(super) fn message_for(place: Place, words: u64) -> Builder<HeapAllocator> {
+    let mut message = builder(words.saturating_add(HEADER_WORDS));
     place.init(message.init_root());
     message
 }
@@ -229,8 +229,11 @@ pub(crate) struct ContentBuilder(Built);
 impl ContentBuilder {
     /// An empty content for a place, with room for what the hint says.
     pub(crate) fn new(place: Place, size_hint: Option<MessageSize>) -> Self {
-        let size = size_hint.unwrap_or(MessageSize { word_count: UNKNOWN_WORDS, cap_count: 0 });
-        ContentBuilder(Built { message: message_for(place, size), place })
+        let words = size_hint.map_or(UNKNOWN_WORDS, |size| {
+            let caps = u64::from(size.cap_count).saturating_mul(DESCRIPTOR_WORDS);
+            size.word_count.saturating_add(caps)
+        });
+        ContentBuilder(Built { message: message_for(place, words), place })
     }
 
     /// What has been built so far, to go on. Without a table of capabilities: the caller lends one.

@@ -49,12 +49,11 @@ pub(super) fn copy(
     caps: usize,
 ) -> Result<Vec<u32>, capnp::Error> {
     let (table, mut met) = (table(caps), CapTable::new());
-    {
-        let mut from = from;
-        from.imbue(&table);
-        to.imbue_mut(&mut met);
-        to.set_as::<any_pointer::Owned>(from)?;
-    }
+    let mut from = from;
+    from.imbue(&table);
+    let mut to = to.reborrow();
+    to.imbue_mut(&mut met);
+    to.set_as::<any_pointer::Owned>(from)?;
     Ok(met.iter().flatten().map(|hook| hook.get_ptr() as u32).collect())
 }
 

@@ -67,12 +67,7 @@ fn push_fields(pointers: &mut Vec<usize>, start: usize, pointer: u64) {
     pointers.extend((start + data..).take(count));
 }
 
-fn push_elements(
-    pointers: &mut Vec<usize>,
-    message: &Segment<'_>,
-    start: usize,
-    pointer: u64,
-) -> Option<()> {
+fn push_elements(pointers: &mut Vec<usize>, message: &Segment<'_>, start: usize, pointer: u64) -> Option<()> {
     match pointer >> 32 & 7 {
         POINTERS => pointers.extend((start..).take((pointer >> 35) as usize)),
         STRUCTS => {
