@@ -1,10 +1,25 @@
 //! Cap'n Proto RPC for Rust programs that block.
 
+mod cap;
 pub mod error;
+#[doc(hidden)]
+#[rustfmt::skip]
+pub mod generated;
 pub mod id;
 pub mod limits;
+mod peer;
 mod promise;
+mod state;
 mod sync;
+mod table;
+pub mod transport;
+mod wire;
 
+pub use cap::{
+    Call, Client, ClientFulfiller, ConnectionId, Deferred, Params, Pipeline, Pool, RemotePromise, Request,
+    Response, Server, Stream,
+};
 pub use error::{Error, Exception, ExceptionKind, Result};
+pub use limits::Limits;
+pub use peer::{Peer, PeerCredentials};
 pub use promise::{Cancel, Promise};
