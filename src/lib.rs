@@ -2,4 +2,7 @@
 
 pub mod error;
 pub mod id;
+pub mod limits;
 mod sync;
+pub mod transport;
+pub mod wire;

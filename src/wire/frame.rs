@@ -61,7 +61,7 @@ pub struct Outbound {
 
 impl Outbound {
     /// The segments to write, in order. Their table is the transport's to write.
-    pub fn with_segments<R>(&self, f: impl FnOnce(&[&[u8]]) -> R) -> R {
+    pub fn with_segments<'a, R>(&'a self, f: impl FnOnce(&[&'a [u8]]) -> R) -> R {
         f(&self.message.get_segments_for_output())
     }
 
