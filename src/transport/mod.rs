@@ -18,8 +18,11 @@ use std::time::Duration;
 
 use crate::error::TransportError;
 
+mod memory;
+mod pair;
 mod peer;
 mod reader;
+mod socket;
 #[cfg(test)]
 mod testing;
 mod writer;
