@@ -1,8 +1,13 @@
 //! Cap'n Proto RPC for Rust programs that block.
 
 pub mod error;
+#[doc(hidden)]
+#[rustfmt::skip]
+pub mod generated;
 pub mod id;
-pub mod limits;
+mod limits;
 mod sync;
 pub mod transport;
-pub mod wire;
+mod wire;
+
+pub use limits::Limits;

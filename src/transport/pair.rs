@@ -20,7 +20,7 @@ impl Transport {
     /// first send after the shutdown or together with the sink, and then the other end sees the end.
     ///
     /// ```
-    /// use capnp_threads::{limits::Limits, transport::Transport};
+    /// use capnp_threads::{transport::Transport, Limits};
     ///
     /// let to_parent = Transport::pair(std::io::stdin(), std::io::stdout(), &Limits::default());
     /// assert_eq!(to_parent.peer.to_string(), "a reader and a writer");

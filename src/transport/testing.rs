@@ -22,7 +22,12 @@ pub(super) fn segmented(text: &str) -> Outbound {
 
 fn built(mut message: Builder<HeapAllocator>, text: &str) -> Outbound {
     message.set_root::<capnp::text::Owned>(text).unwrap();
-    Outbound { message }
+    outbound(message)
+}
+
+/// A message that was built.
+pub(super) fn outbound(message: Builder<HeapAllocator>) -> Outbound {
+    message.into()
 }
 
 /// The text in a message.

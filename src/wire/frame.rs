@@ -55,18 +55,46 @@ impl ReaderSegments for Frame {
 }
 
 /// A message that is ready to be sent.
-pub struct Outbound {
-    pub(crate) message: Builder<HeapAllocator>,
+pub struct Outbound(Body);
+
+enum Body {
+    Built(Builder<HeapAllocator>),
+    Segment(Vec<Word>),
 }
 
 impl Outbound {
     /// The segments to write, in order. Their table is the transport's to write.
     pub fn with_segments<'a, R>(&'a self, f: impl FnOnce(&[&'a [u8]]) -> R) -> R {
-        f(&self.message.get_segments_for_output())
+        match &self.0 {
+            Body::Built(message) => f(&message.get_segments_for_output()),
+            Body::Segment(words) => f(&[Word::words_to_bytes(words)]),
+        }
     }
 
     /// The size of all segments together, in words.
     pub fn words(&self) -> usize {
-        self.with_segments(|s| s.iter().map(|s| s.len() / 8).sum())
+        match &self.0 {
+            Body::Built(message) => message.size_in_words(),
+            Body::Segment(words) => words.len(),
+        }
+    }
+}
+
+impl From<Builder<HeapAllocator>> for Outbound {
+    fn from(message: Builder<HeapAllocator>) -> Self {
+        Outbound(Body::Built(message))
+    }
+}
+
+/// A message of one segment.
+impl From<Vec<Word>> for Outbound {
+    fn from(segment: Vec<Word>) -> Self {
+        Outbound(Body::Segment(segment))
+    }
+}
+
+impl std::fmt::Debug for Outbound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Outbound({} words)", self.words())
     }
 }

@@ -5,4 +5,6 @@ pub(crate) mod content;
 pub(crate) mod decode;
 pub(crate) mod encode;
 pub mod frame;
+mod index;
 pub(crate) mod message;
+mod patch;

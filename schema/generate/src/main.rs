@@ -1,0 +1,71 @@
+//! Writes the Rust code that is committed for our schemas. Run through `schema/generate.sh`.
+//!
+//! Usage: `generate SCHEMAS OUT`: reads `SCHEMAS/*.capnp`, writes `OUT/src/generated/*.rs` and
+//! `OUT/examples/generated/*.rs`.
+
+use std::error::Error;
+use std::path::Path;
+use std::{env, fs};
+
+/// Schemas whose code belongs to the library, and to the examples.
+const SETS: [(&str, &[&str]); 2] = [
+    ("src/generated", &["persistent", "rpc", "rpc-twoparty"]),
+    ("examples/generated", &["bench", "calculator", "chat", "hello"]),
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let [schemas, out] = args.as_slice() else {
+        return Err("usage: generate SCHEMAS OUT".into());
+    };
+    for (folder, names) in SETS {
+        generate(Path::new(schemas), &Path::new(out).join(folder), names)?;
+    }
+    Ok(())
+}
+
+fn generate(schemas: &Path, out: &Path, names: &[&str]) -> Result<(), Box<dyn Error>> {
+    let mut command = capnpc::CompilerCommand::new();
+    command.src_prefix(schemas).output_path(out).default_parent_module(vec!["generated".into()]);
+    for name in names {
+        command.file(schemas.join(format!("{name}.capnp")));
+    }
+    command.run()?;
+    for name in names {
+        let file = out.join(format!("{}_capnp.rs", name.replace('-', "_")));
+        let text = fs::read_to_string(&file)?;
+        fs::write(&file, rename_annotation(&sort_alias_parameters(drop_tool_version(&text))))?;
+    }
+    Ok(())
+}
+
+/// Removes the line that names the version of the `capnp` tool, so that another version whose output is the
+/// same otherwise makes no difference.
+fn drop_tool_version(text: &str) -> String {
+    let kept = text.lines().filter(|line| !line.starts_with("// capnp binary version:"));
+    kept.flat_map(|line| [line, "\n"]).collect()
+}
+
+/// Renames the module of the annotation `persistent`, since the interface `Persistent` has one of that name.
+fn rename_annotation(text: &str) -> String {
+    text.replace("\npub mod persistent {\n", "\npub mod persistent_annotation {\n")
+}
+
+/// Sorts the type parameters of aliases for the params and results of methods. `capnpc` takes them out of a
+/// hash set, so their order changes from run to run.
+fn sort_alias_parameters(mut text: String) -> String {
+    let aliases: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("pub type "))
+        .filter_map(|alias| alias.split_once(",> ="))
+        .map(|(alias, _)| alias.to_string())
+        .collect();
+    for alias in aliases {
+        if let Some((name, parameters)) = alias.split_once('<') {
+            let mut sorted: Vec<&str> = parameters.split(',').collect();
+            sorted.sort_unstable();
+            text = text.replace(&format!("{alias},>"), &format!("{name}<{},>", sorted.join(",")));
+        }
+    }
+    text
+}

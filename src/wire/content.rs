@@ -1,0 +1,271 @@
+//! Contents of payloads: params and results, as they were received or as they are being built.
+//!
+//! ```text
+//! Note [Contents are kept in their message]
+//! =========================================
+//! A content is never taken out of the message around it. What was received stays in the frame, which is
+//! shared; what is built is built inside an rpc `Message` whose other fields are still empty, and `encode`
+//! fills those in when the message goes out. So a call's params are written once, where they are sent from.
+//! Capability pointers in a content are plain indices into the descriptors beside it; whoever reads or
+//! builds a content through the `capnp` crate's setters lends it a table for that time.
+//! ```
+
+use std::fmt;
+
+use capnp::any_pointer;
+use capnp::message::{Builder, HeapAllocator, Reader, ReaderOptions};
+use capnp::private::arena::GeneratedCodeArena;
+use capnp::private::layout::PointerReader;
+use capnp::traits::Imbue;
+use capnp::MessageSize;
+
+use crate::error::Exception;
+use crate::generated::rpc_capnp::{message, payload, return_};
+use crate::limits::Limits;
+use crate::sync::Arc;
+use crate::wire::frame::Frame;
+use crate::wire::index;
+
+/// A message that was received.
+pub(crate) struct Received {
+    reader: Reader<Frame>,
+}
+
+impl Received {
+    /// A message out of its frame, read within the given limits.
+    pub(crate) fn new(frame: Frame, limits: &Limits) -> Self {
+        let options = ReaderOptions {
+            traversal_limit_in_words: Some(limits.traversal_words),
+            nesting_limit: limits.nesting,
+        };
+        Received { reader: Reader::new(frame, options) }
+    }
+
+    /// The size of the message.
+    pub(crate) fn words(&self) -> usize {
+        self.reader.get_segments().words()
+    }
+
+    /// The message.
+    pub(crate) fn message(&self) -> Result<message::Reader<'_>, capnp::Error> {
+        self.reader.get_root()
+    }
+}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Received({} words)", self.words())
+    }
+}
+
+/// Which payload of an rpc `Message` a content is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// `call.params`.
+    CallParams,
+    /// `return.results`.
+    ReturnResults,
+}
+
+impl Place {
+    /// The payload at this place of a message.
+    pub(super) fn read(self, message: message::Reader<'_>) -> Result<payload::Reader<'_>, capnp::Error> {
+        match (self, message.which()?) {
+            (Place::CallParams, message::Call(call)) => call?.get_params(),
+            (Place::ReturnResults, message::Return(ret)) => match ret?.which()? {
+                return_::Results(results) => results,
+                _ => Err(absent()),
+            },
+            _ => Err(absent()),
+        }
+    }
+
+    /// The payload at this place of a message that is being built.
+    pub(super) fn build(self, message: message::Builder<'_>) -> Result<payload::Builder<'_>, capnp::Error> {
+        match (self, message.which()?) {
+            (Place::CallParams, message::Call(call)) => call?.get_params(),
+            (Place::ReturnResults, message::Return(ret)) => match ret?.which()? {
+                return_::Results(results) => results,
+                _ => Err(absent()),
+            },
+            _ => Err(absent()),
+        }
+    }
+
+    /// Makes the message one that has this place.
+    fn init(self, message: message::Builder<'_>) {
+        match self {
+            Place::CallParams => message.init_call().init_params(),
+            Place::ReturnResults => message.init_return().init_results(),
+        };
+    }
+}
+
+fn absent() -> capnp::Error {
+    capnp::Error::failed("the message holds no such payload".into())
+}
+
+/// The content of a payload: null, or a pointer inside a message. Cheap to clone. It can't be changed.
+///
+/// See Note [Contents are kept in their message].
+#[derive(Clone)]
+pub(crate) struct Content(Source);
+
+#[derive(Clone)]
+enum Source {
+    Null,
+    Received(Arc<Received>, Place),
+    Built(Arc<Built>),
+}
+
+impl Content {
+    /// No content: a null pointer.
+    pub(crate) fn null() -> Self {
+        Content(Source::Null)
+    }
+
+    /// The content at a place of a received message.
+    pub(crate) fn received(message: Arc<Received>, place: Place) -> Self {
+        Content(Source::Received(message, place))
+    }
+
+    /// The content, without a table of capabilities.
+    pub(crate) fn reader(&self) -> Result<any_pointer::Reader<'_>, capnp::Error> {
+        match &self.0 {
+            Source::Null => Ok(any_pointer::Reader::new(PointerReader::get_root_from_arena(&NULL)?)),
+            Source::Received(message, place) => Ok(place.read(message.message()?)?.get_content()),
+            Source::Built(built) => built.content(),
+        }
+    }
+
+    /// How many words of memory the content keeps, with the message around it.
+    pub(crate) fn words(&self) -> usize {
+        match &self.0 {
+            Source::Null => 0,
+            Source::Received(message, _) => message.words(),
+            Source::Built(built) => built.message.size_in_words(),
+        }
+    }
+
+    /// Follows pointer fields from the content's root to a capability, and returns its index in the table of
+    /// `caps` descriptors. `None` if a pointer on the way, or the last, is null.
+    ///
+    /// # Errors
+    ///
+    /// If something on the way is no struct, or what is at the end no capability of the table.
+    pub(crate) fn cap_index_at(&self, path: &[u16], caps: usize) -> Result<Option<u32>, Exception> {
+        let table = index::table(caps);
+        let mut root = self.reader()?;
+        root.imbue(&table);
+        index::at(root, path).map_err(|e| Exception::from(e).with_context("no capability at that path"))
+    }
+
+    /// The message that the content was built in, if it was built for this place and nobody else holds it.
+    pub(super) fn into_message(self, place: Place) -> Result<Builder<HeapAllocator>, Content> {
+        match self.0 {
+            Source::Built(built) if built.place == place => match Arc::try_unwrap(built) {
+                Ok(built) => Ok(built.message),
+                Err(shared) => Err(Content(Source::Built(shared))),
+            },
+            other => Err(Content(other)),
+        }
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Source::Null => f.write_str("Content(null)"),
+            Source::Received(message, place) => write!(f, "Content({place:?} of {message:?})"),
+            Source::Built(built) => write!(f, "Content({:?}, {} words)", built.place, self.words()),
+        }
+    }
+}
+
+/// A message that is a null pointer.
+static NULL: GeneratedCodeArena = GeneratedCodeArena::new(&[capnp::word(0, 0, 0, 0, 0, 0, 0, 0)]);
+
+/// An rpc `Message` that is a call or return with nothing but a content yet.
+struct Built {
+    message: Builder<HeapAllocator>,
+    place: Place,
+}
+
+impl Built {
+    fn content(&self) -> Result<any_pointer::Reader<'_>, capnp::Error> {
+        Ok(self.place.read(self.message.get_root_as_reader()?)?.get_content())
+    }
+}
+
+/// What all of a message but its content may need, where targets have short paths and nothing has
+/// capabilities.
+const HEADER_WORDS: u64 = 40;
+
+/// What each capability may need beside the pointer to it.
+const DESCRIPTOR_WORDS: u64 = 4;
+
+/// The size of a content that nothing is known of.
+const UNKNOWN_WORDS: u64 = 88;
+
+/// The most that the first segment of a message is made for. Larger messages have more segments.
+pub(super) const MAX_SEGMENT_WORDS: u64 = 1 << 28;
+
+/// A builder of a call or return whose first segment has room for so many words and the usual header.
+pub(super) fn message_for(place: Place, words: u64) -> Builder<HeapAllocator> {
+    let mut message = builder(words.saturating_add(HEADER_WORDS));
+    place.init(message.init_root());
+    message
+}
+
+/// A builder of a message whose first segment has the given size.
+pub(super) fn builder(words: u64) -> Builder<HeapAllocator> {
+    let words = words.clamp(1, MAX_SEGMENT_WORDS) as u32;
+    Builder::new(HeapAllocator::new().first_segment_words(words))
+}
+
+/// A content that is being built, in the message that it will be sent in.
+pub(crate) struct ContentBuilder(Built);
+
+impl ContentBuilder {
+    /// An empty content for a place, with room for what the hint says.
+    pub(crate) fn new(place: Place, size_hint: Option<MessageSize>) -> Self {
+        let words = size_hint.map_or(UNKNOWN_WORDS, |size| {
+            let caps = u64::from(size.cap_count).saturating_mul(DESCRIPTOR_WORDS);
+            size.word_count.saturating_add(caps)
+        });
+        ContentBuilder(Built { message: message_for(place, words), place })
+    }
+
+    /// What has been built so far, to go on. Without a table of capabilities: the caller lends one.
+    pub(crate) fn content(&mut self) -> any_pointer::Builder<'_> {
+        let Built { message, place } = &mut self.0;
+        let payload = message.get_root().and_then(|root| place.build(root));
+        payload.expect("`new` made the message so that it has this place").get_content()
+    }
+
+    /// How many words have been built, with the message around them.
+    pub(crate) fn words(&self) -> usize {
+        self.0.message.size_in_words()
+    }
+
+    /// Ends the building.
+    pub(crate) fn freeze(self) -> Content {
+        Content(Source::Built(Arc::new(self.0)))
+    }
+}
+
+impl fmt::Debug for ContentBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ContentBuilder({:?}, {} words)", self.0.place, self.words())
+    }
+}
+
+const _: () = {
+    const fn crosses_threads<T: Send + Sync>() {}
+    crosses_threads::<Received>();
+    crosses_threads::<Content>();
+    crosses_threads::<ContentBuilder>();
+};
+
+#[cfg(test)]
+mod tests;
