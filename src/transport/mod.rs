@@ -25,10 +25,12 @@ mod reader;
 mod socket;
 #[cfg(test)]
 mod testing;
+mod trace;
 mod writer;
 
 pub use peer::{Peer, PeerCredentials};
 pub use reader::FrameReader;
+pub use trace::{Direction, MessageKind, TraceEvent, TraceMessage, TraceOptions, Traced};
 pub use writer::FrameWriter;
 
 pub use crate::wire::frame::{Frame, Outbound};
