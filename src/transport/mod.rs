@@ -2,13 +2,40 @@
 //!
 //! A [`Transport`] is two halves and a handle that ends both. The halves are used by one thread each: the
 //! send thread alone waits for output, the receive thread alone waits for input.
+//!
+//! | made by | moves messages over |
+//! | --- | --- |
+//! | [`Transport::tcp`], [`Transport::unix`] | a socket |
+//! | [`Transport::pair`], [`Transport::child`] | any reader and writer; a child process's stdin and stdout |
+//! | [`Transport::in_memory`] | the memory of this process |
+//! | [`Transport::traced`] | another transport, showing each message to a callback |
+//!
+//! For anything else, implement [`MessageSink`], [`MessageSource`] and [`Shutdown`]; [`FrameReader`] and
+//! [`FrameWriter`] do the framing of a stream of bytes.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::error::TransportError;
-use crate::wire::frame::{Frame, Outbound};
 
-/// The half that sends.
+mod memory;
+mod pair;
+
+mod reader;
+mod socket;
+#[cfg(test)]
+mod testing;
+mod trace;
+mod writer;
+
+pub use crate::peer::{Peer, PeerCredentials};
+pub use reader::FrameReader;
+pub use trace::{Direction, MessageKind, TraceEvent, TraceMessage, TraceOptions, Traced};
+pub use writer::FrameWriter;
+
+pub use crate::wire::frame::{Frame, Outbound};
+
+/// The half that sends. Dropping it tells the peer, where the transport can, that nothing more will come.
 pub trait MessageSink: Send {
     /// Sends all messages of the batch, in order.
     ///
@@ -30,6 +57,13 @@ pub trait MessageSource: Send {
     /// # Errors
     /// When the system refuses, the stream ends inside a message, or the bytes are no message.
     fn receive(&mut self) -> Result<Option<Frame>, TransportError>;
+
+    /// From now on the first message may take this long in all; then [`receive`](Self::receive) fails with
+    /// [`TransportError::FirstMessageLate`]. Without effect once a message has come, and, as provided, on a
+    /// source that can only wait forever.
+    fn set_first_message_timeout(&mut self, timeout: Duration) {
+        let _ = timeout;
+    }
 }
 
 /// The handle that ends a transport from another thread.
@@ -49,4 +83,21 @@ pub struct Transport {
     pub shutdown: Box<dyn Shutdown>,
     /// Who is at the other end.
     pub peer: Peer,
+}
+
+impl Transport {
+    /// The same transport, on which the peer must send its first message within `timeout` from now, or
+    /// receiving fails with [`TransportError::FirstMessageLate`]. Works for sockets and in memory; any other
+    /// source goes on waiting unless it implements [`MessageSource::set_first_message_timeout`].
+    #[must_use]
+    pub fn expect_first_message_within(mut self, timeout: Duration) -> Self {
+        self.source.set_first_message_timeout(timeout);
+        self
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport").field("peer", &self.peer).finish_non_exhaustive()
+    }
 }

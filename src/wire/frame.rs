@@ -64,7 +64,7 @@ enum Body {
 
 impl Outbound {
     /// The segments to write, in order. Their table is the transport's to write.
-    pub fn with_segments<R>(&self, f: impl FnOnce(&[&[u8]]) -> R) -> R {
+    pub fn with_segments<'a, R>(&'a self, f: impl FnOnce(&[&'a [u8]]) -> R) -> R {
         match &self.0 {
             Body::Built(message) => f(&message.get_segments_for_output()),
             Body::Segment(words) => f(&[Word::words_to_bytes(words)]),

@@ -1,0 +1,180 @@
+//! Transports within this process: two queues.
+
+use std::io;
+
+use capnp::Word;
+
+use super::{MessageSink, MessageSource, Peer, Shutdown, Transport};
+use crate::error::TransportError;
+use crate::sync::{Arc, Duration, Instant, Pop, Queue};
+use crate::wire::frame::{Frame, Outbound};
+
+impl Transport {
+    /// Two transports that lead to each other, without a socket between them. Each message is copied once,
+    /// so that sender and receiver own their memory. The queues are unbounded: a send never waits.
+    ///
+    /// What was sent before either end was shut down, or the sending half dropped, can still be received.
+    #[must_use]
+    pub fn in_memory() -> (Transport, Transport) {
+        let (a, b) = (Arc::new(Queue::new()), Arc::new(Queue::new()));
+        (end(a.clone(), b.clone()), end(b, a))
+    }
+}
+
+type Frames = Arc<Queue<Frame>>;
+
+fn end(to_peer: Frames, from_peer: Frames) -> Transport {
+    Transport {
+        sink: Box::new(MemorySink(to_peer.clone())),
+        source: Box::new(MemorySource { frames: from_peer.clone(), first: None }),
+        shutdown: Box::new(MemoryShutdown([to_peer, from_peer])),
+        peer: Peer::InMemory,
+    }
+}
+
+struct MemorySink(Frames);
+
+impl MessageSink for MemorySink {
+    fn send(&mut self, batch: &[Outbound]) -> Result<(), TransportError> {
+        let frames = batch.iter().map(|outbound| outbound.with_segments(copied)).collect();
+        self.0.extend(frames).map_err(|_| {
+            let source = io::Error::new(io::ErrorKind::BrokenPipe, "the transport was shut down");
+            TransportError::io("sending", source)
+        })
+    }
+}
+
+impl Drop for MemorySink {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+fn copied(segments: &[&[u8]]) -> Frame {
+    let lengths = segments.iter().map(|segment| segment.len() / 8);
+    let mut words = Word::allocate_zeroed_vec(lengths.clone().sum());
+    let mut rest = Word::words_to_bytes_mut(&mut words);
+    for segment in segments {
+        let (here, after) = rest.split_at_mut(segment.len());
+        here.copy_from_slice(segment);
+        rest = after;
+    }
+    Frame::new(words, lengths)
+}
+
+struct MemorySource {
+    frames: Frames,
+    /// How long the first message may take, and until when, while it has not come.
+    first: Option<(Duration, Instant)>,
+}
+
+impl MessageSource for MemorySource {
+    fn receive(&mut self) -> Result<Option<Frame>, TransportError> {
+        let popped = self.frames.pop(self.first.map(|(_, deadline)| deadline));
+        match (popped, self.first) {
+            (Pop::Empty, Some((limit, _))) => Err(TransportError::FirstMessageLate(limit)),
+            (Pop::Item(frame), _) => {
+                self.first = None;
+                Ok(Some(frame))
+            }
+            (Pop::Empty | Pop::Closed, _) => Ok(None),
+        }
+    }
+
+    fn set_first_message_timeout(&mut self, timeout: Duration) {
+        self.first = Instant::now().checked_add(timeout).map(|deadline| (timeout, deadline));
+    }
+}
+
+impl Drop for MemorySource {
+    fn drop(&mut self) {
+        self.frames.close();
+    }
+}
+
+struct MemoryShutdown([Frames; 2]);
+
+impl Shutdown for MemoryShutdown {
+    fn shutdown(&self) {
+        self.0.iter().for_each(|frames| frames.close());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::testing::{message, segmented, text};
+
+    fn received(t: &mut Transport) -> Option<String> {
+        t.source.receive().unwrap().map(text)
+    }
+
+    #[cfg(not(shuttle))]
+    #[test]
+    fn messages_arrive_in_order_both_ways() {
+        let (mut a, mut b) = Transport::in_memory();
+        a.sink.send(&[message("1"), segmented("two")]).unwrap();
+        a.sink.send(&[message("3")]).unwrap();
+        b.sink.send(&[message("back")]).unwrap();
+        assert_eq!(received(&mut a).unwrap(), "back");
+        for expected in ["1", "two", "3"] {
+            assert_eq!(received(&mut b).unwrap(), expected);
+        }
+    }
+
+    #[cfg(not(shuttle))]
+    #[test]
+    fn after_shutdown_what_was_sent_is_drained_and_nothing_is_let_in() {
+        let (mut a, mut b) = Transport::in_memory();
+        a.sink.send(&[message("last")]).unwrap();
+        a.shutdown.shutdown();
+        b.shutdown.shutdown();
+        assert!(a.sink.send(&[message("later")]).is_err());
+        assert!(b.sink.send(&[message("later")]).is_err());
+        assert_eq!(received(&mut b).unwrap(), "last");
+        assert_eq!(received(&mut b), None);
+        assert_eq!(received(&mut a), None);
+    }
+
+    #[cfg(not(shuttle))]
+    #[test]
+    fn a_dropped_half_is_noticed() {
+        let (a, mut b) = Transport::in_memory();
+        drop(a.sink);
+        assert_eq!(received(&mut b), None);
+        b.sink.send(&[message("heard")]).unwrap();
+        drop(a.source);
+        assert!(b.sink.send(&[message("unheard")]).is_err());
+    }
+
+    #[cfg(not(shuttle))]
+    #[test]
+    fn the_first_message_alone_has_a_deadline() {
+        let (mut a, b) = Transport::in_memory();
+        let mut b = b.expect_first_message_within(Duration::ZERO);
+        assert!(matches!(b.source.receive(), Err(TransportError::FirstMessageLate(Duration::ZERO))));
+        a.sink.send(&[message("first")]).unwrap();
+        assert_eq!(received(&mut b).unwrap(), "first");
+        drop(a);
+        assert_eq!(received(&mut b), None);
+    }
+
+    /// Whatever the threads' order, what was sent before the end arrives, in order, and then the end.
+    #[cfg(shuttle)]
+    #[test]
+    fn order_and_end_hold_in_any_interleaving() {
+        let check = || {
+            let (mut a, mut b) = Transport::in_memory();
+            let send = move || {
+                a.sink.send(&[message("1"), segmented("2")]).unwrap();
+                a.sink.send(&[message("3")]).unwrap();
+                a.shutdown.shutdown();
+            };
+            let sender = crate::sync::spawn("sender", crate::sync::Role::User, send).unwrap();
+            let all: Vec<_> = std::iter::from_fn(|| received(&mut b)).collect();
+            assert_eq!(all, ["1", "2", "3"]);
+            sender.join().unwrap();
+        };
+        shuttle::check_random(check, 500);
+    }
+}

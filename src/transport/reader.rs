@@ -1,0 +1,346 @@
+//! Reading the stream framing of Cap'n Proto.
+//!
+//! ```text
+//! Note [Stream framing]
+//! =====================
+//! On a stream, a message is its segment table and then its segments, with nothing between messages. All
+//! numbers are 32-bit, little-endian:
+//!
+//!     segments - 1 | words of segment 0 | words of segment 1 | ... | padding to 8 bytes | segment 0 | ...
+//!
+//! So a message is always a whole number of words, and starts at a multiple of 8 bytes from the start of the
+//! stream. The first word holds the number of segments and the length of the first; each further word of the
+//! table holds two lengths.
+//! ```
+
+use std::io::{self, IoSliceMut, Read};
+
+use capnp::{word, Word};
+
+use crate::error::TransportError;
+use crate::limits::Limits;
+use crate::wire::frame::Frame;
+
+/// The size of the buffer that small messages, and the beginnings of large ones, are read into.
+const BUFFER_WORDS: usize = 2048;
+/// How many words of a large message memory is made for ahead of their arrival.
+const AHEAD_WORDS: usize = 16384;
+const WORD: usize = 8;
+const ZERO: Word = word(0, 0, 0, 0, 0, 0, 0, 0);
+
+/// Reads messages from a stream of bytes, as [`FrameWriter`](super::FrameWriter) writes them.
+///
+/// One `read` of the stream takes whatever has arrived: many small messages come out of it without another
+/// one. What does not fit into the buffer is read straight into the message's own memory, together with the
+/// beginning of the next message where the stream can read into two places at once.
+///
+/// What a message claims about itself costs nothing before it is true: memory grows with the bytes that have
+/// arrived, to at most twice their number and 256 KiB.
+pub struct FrameReader<R> {
+    stream: R,
+    buffer: Vec<Word>,
+    /// The bytes in the buffer that no message has taken. `start` is a multiple of the word size.
+    start: usize,
+    end: usize,
+    /// The segment table of the message being read.
+    lengths: Vec<usize>,
+    max_words: u64,
+    max_segments: u64,
+}
+
+impl<R: Read> FrameReader<R> {
+    /// Reads from `stream` messages of at most [`Limits::message_words`] and [`Limits::segments`].
+    pub fn new(stream: R, limits: &Limits) -> Self {
+        FrameReader {
+            stream,
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            lengths: Vec::new(),
+            max_words: limits.message_words as u64,
+            max_segments: limits.segments as u64,
+        }
+    }
+
+    /// The stream, for setting its options.
+    pub fn stream_mut(&mut self) -> &mut R {
+        &mut self.stream
+    }
+
+    /// The next message, or `None` if the stream ended between two messages.
+    ///
+    /// # Errors
+    /// [`Truncated`](TransportError::Truncated) if the stream ended inside a message,
+    /// [`BadFrame`](TransportError::BadFrame) and [`TooLarge`](TransportError::TooLarge) as soon as the
+    /// segment table crosses a limit, [`Io`](TransportError::Io) if the stream could not be read. After any
+    /// of these the place in the stream is lost.
+    ///
+    /// # Blocking
+    /// As long as the stream does, until it has given a whole message.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, TransportError> {
+        let Some(words) = self.table()? else { return Ok(None) };
+        let there = self.buffered() / WORD;
+        let body = if words <= there { self.take(words) } else { self.large_body(words)? };
+        Ok(Some(Frame::new(body, self.lengths.iter().copied())))
+    }
+
+    /// Reads the segment table into `lengths`. Gives their sum, or `None` at the end of the stream.
+    fn table(&mut self) -> Result<Option<usize>, TransportError> {
+        let Some((last, first_length)) = self.two_numbers()? else {
+            return if self.buffered() == 0 { Ok(None) } else { Err(TransportError::Truncated) };
+        };
+        let segments = u64::from(last) + 1;
+        if segments > self.max_segments {
+            let limit = self.max_segments;
+            return Err(TransportError::BadFrame(format!("{segments} segments, where {limit} are allowed")));
+        }
+        self.lengths.clear();
+        let mut total = 0;
+        self.segment(first_length, &mut total)?;
+        while (self.lengths.len() as u64) < segments {
+            let (a, b) = self.two_numbers()?.ok_or(TransportError::Truncated)?;
+            self.segment(a, &mut total)?;
+            if (self.lengths.len() as u64) < segments {
+                self.segment(b, &mut total)?;
+            }
+        }
+        Ok(Some(total as usize))
+    }
+
+    fn segment(&mut self, words: u32, total: &mut u64) -> Result<(), TransportError> {
+        *total += u64::from(words);
+        if *total > self.max_words {
+            return Err(TransportError::TooLarge { words: *total, limit: self.max_words });
+        }
+        self.lengths.push(words as usize);
+        Ok(())
+    }
+
+    /// The next word of a segment table, or `None` if the stream ends before it does.
+    fn two_numbers(&mut self) -> Result<Option<(u32, u32)>, TransportError> {
+        while self.buffered() < WORD {
+            if self.fill()? == 0 {
+                return Ok(None);
+            }
+        }
+        let bytes = &Word::words_to_bytes(&self.buffer)[self.start..];
+        let numbers = (number(&bytes[..4]), number(&bytes[4..]));
+        self.start += WORD;
+        Ok(Some(numbers))
+    }
+
+    fn buffered(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Takes words that are all in the buffer.
+    fn take(&mut self, words: usize) -> Vec<Word> {
+        let first = self.start / WORD;
+        self.start += words * WORD;
+        self.buffer[first..first + words].to_vec()
+    }
+
+    /// Reads once into the buffer, which holds less than a word. Zero: the stream has ended.
+    fn fill(&mut self) -> Result<usize, TransportError> {
+        if self.buffer.is_empty() {
+            self.buffer = vec![ZERO; BUFFER_WORDS];
+        }
+        let bytes = Word::words_to_bytes_mut(&mut self.buffer);
+        bytes.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        let n = retried(|| self.stream.read(&mut bytes[self.end..]))?;
+        self.end += n;
+        Ok(n)
+    }
+
+    /// Reads a body that is not in the buffer as a whole.
+    fn large_body(&mut self, words: usize) -> Result<Vec<Word>, TransportError> {
+        let mut body = Vec::new();
+        let mut arrived = self.buffered();
+        grow(&mut body, arrived, words);
+        let begun = &Word::words_to_bytes(&self.buffer)[self.start..self.end];
+        Word::words_to_bytes_mut(&mut body)[..arrived].copy_from_slice(begun);
+        (self.start, self.end) = (0, 0);
+        while arrived / WORD < words {
+            grow(&mut body, arrived, words);
+            arrived += self.read_body(&mut body, arrived, words)?;
+        }
+        Ok(body)
+    }
+
+    /// Reads once into `body` after what has arrived, and into the empty buffer what comes after the body.
+    /// Gives the number of bytes of the body that came.
+    fn read_body(
+        &mut self,
+        body: &mut [Word],
+        arrived: usize,
+        words: usize,
+    ) -> Result<usize, TransportError> {
+        let complete = body.len() == words;
+        let rest = &mut Word::words_to_bytes_mut(body)[arrived..];
+        let wanted = rest.len();
+        let n = if complete {
+            let buffer = Word::words_to_bytes_mut(&mut self.buffer);
+            let both = &mut [IoSliceMut::new(rest), IoSliceMut::new(buffer)];
+            retried(|| self.stream.read_vectored(both))?
+        } else {
+            retried(|| self.stream.read(rest))?
+        };
+        if n == 0 {
+            return Err(TransportError::Truncated);
+        }
+        self.end = n.saturating_sub(wanted);
+        Ok(n.min(wanted))
+    }
+}
+
+/// Makes room for what may arrive next of a body of `words`, of which `arrived` bytes are there.
+fn grow(body: &mut Vec<Word>, arrived: usize, words: usize) {
+    let len = words.min(arrived / WORD + AHEAD_WORDS);
+    if len > body.capacity() {
+        let capacity = words.min(len.max(body.capacity().saturating_mul(2)));
+        body.reserve_exact(capacity - body.len());
+    }
+    if len > body.len() {
+        body.resize(len, ZERO);
+    }
+}
+
+fn number(bytes: &[u8]) -> u32 {
+    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+/// Reads once, again if a signal came between.
+fn retried(mut read: impl FnMut() -> io::Result<usize>) -> Result<usize, TransportError> {
+    loop {
+        match read() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            result => return result.map_err(|e| TransportError::io("receiving", e)),
+        }
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use capnp::message::ReaderSegments;
+
+    use super::*;
+    use crate::transport::testing::{bytes_of, numbered, Chunks};
+
+    fn limits() -> Limits {
+        Limits::default()
+    }
+
+    fn all<R: Read>(stream: R) -> Vec<Vec<Vec<u8>>> {
+        let mut reader = FrameReader::new(stream, &limits());
+        let mut frames = Vec::new();
+        while let Some(frame) = reader.next_frame().unwrap() {
+            frames.push((0..frame.len()).map(|i| frame.get_segment(i as u32).unwrap().to_vec()).collect());
+        }
+        frames
+    }
+
+    #[test]
+    fn frames_split_at_every_byte_come_out_whole() {
+        let segments = [numbered(3), numbered(0), numbered(5)];
+        let one = bytes_of(&[&segments[..], &segments[..1]]);
+        for at in 0..=one.len() {
+            let stream = Chunks::new(&one, [at, usize::MAX]);
+            assert_eq!(all(stream), [segments.to_vec(), segments[..1].to_vec()], "split at {at}");
+        }
+        assert_eq!(all(Chunks::new(&one, std::iter::repeat(1))), [segments.to_vec(), segments[..1].to_vec()]);
+    }
+
+    #[test]
+    fn many_small_frames_cost_one_read() {
+        let segment = [numbered(2)];
+        let bytes = bytes_of(&[&segment[..]; 200]);
+        let mut reader = FrameReader::new(Chunks::new(&bytes, std::iter::repeat(usize::MAX)), &limits());
+        for _ in 0..200 {
+            assert_eq!(reader.next_frame().unwrap().unwrap().words(), 2);
+            assert_eq!(reader.stream_mut().calls(), 1);
+        }
+        assert!(reader.next_frame().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_stream_of_large_frames_costs_one_read_each() {
+        let segment = [numbered(9000)];
+        let bytes = bytes_of(&[&segment[..]; 20]);
+        let mut reader = FrameReader::new(Chunks::new(&bytes, std::iter::repeat(usize::MAX)), &limits());
+        for i in 1..=20 {
+            let frame = reader.next_frame().unwrap().unwrap();
+            assert_eq!(frame.get_segment(0).unwrap(), segment[0]);
+            assert!(reader.stream_mut().calls() <= i + 1);
+        }
+    }
+
+    #[test]
+    fn large_frames_arrive_in_any_pieces() {
+        let segments = [numbered(AHEAD_WORDS * 3), numbered(7), numbered(BUFFER_WORDS + 1)];
+        let bytes = bytes_of(&[&segments[..], &segments[1..]]);
+        for chunk in [1000, 4099, 16385, usize::MAX] {
+            let stream = Chunks::new(&bytes, std::iter::repeat(chunk));
+            assert_eq!(all(stream), [segments.to_vec(), segments[1..].to_vec()], "pieces of {chunk}");
+        }
+    }
+
+    #[test]
+    fn memory_grows_with_what_has_arrived() {
+        let mut body = Vec::new();
+        for arrived in (0..40 << 20).step_by(100_000) {
+            grow(&mut body, arrived, usize::MAX);
+            assert!(body.len() * WORD > arrived);
+            assert!(body.capacity() * WORD <= arrived * 2 + (256 << 10), "after {arrived} bytes");
+        }
+        grow(&mut body, 0, 10);
+        let mut small = Vec::new();
+        grow(&mut small, 0, 10);
+        assert_eq!((small.len(), small.capacity()), (10, 10));
+    }
+
+    #[test]
+    fn claims_beyond_the_limits_fail_at_once_and_cost_nothing() {
+        let mut bytes = u32::MAX.to_le_bytes().to_vec();
+        bytes.extend([0; 4]);
+        let mut reader = FrameReader::new(&bytes[..], &limits());
+        assert!(matches!(reader.next_frame(), Err(TransportError::BadFrame(_))));
+        assert!(reader.lengths.capacity() == 0 && reader.buffer.capacity() <= BUFFER_WORDS);
+
+        let mut bytes = 0u32.to_le_bytes().to_vec();
+        bytes.extend(u32::MAX.to_le_bytes());
+        let mut reader = FrameReader::new(&bytes[..], &limits());
+        let claimed = u64::from(u32::MAX);
+        assert!(
+            matches!(reader.next_frame(), Err(TransportError::TooLarge { words, .. }) if words == claimed)
+        );
+        assert!(reader.lengths.capacity() == 0 && reader.buffer.capacity() <= BUFFER_WORDS);
+    }
+
+    #[test]
+    fn claims_within_wide_limits_cost_what_has_arrived() {
+        let limits = Limits { segments: usize::MAX, message_words: usize::MAX, ..limits() };
+        for table in [[u32::MAX, 1, 1, 1], [2, u32::MAX, u32::MAX, u32::MAX]] {
+            let bytes: Vec<u8> = table.iter().flat_map(|n| n.to_le_bytes()).collect();
+            let mut reader = FrameReader::new(&bytes[..], &limits);
+            assert!(matches!(reader.next_frame(), Err(TransportError::Truncated)));
+            assert!(reader.lengths.capacity() <= 8 && reader.buffer.capacity() <= BUFFER_WORDS);
+        }
+    }
+
+    #[test]
+    fn an_end_inside_a_message_is_an_error() {
+        let bytes = bytes_of(&[&[numbered(2), numbered(1)][..]]);
+        assert!(FrameReader::new(&bytes[..0], &limits()).next_frame().unwrap().is_none());
+        for len in 1..bytes.len() {
+            let result = FrameReader::new(&bytes[..len], &limits()).next_frame();
+            assert!(matches!(result, Err(TransportError::Truncated)), "cut at {len}");
+        }
+    }
+
+    #[test]
+    fn an_empty_message_is_a_message() {
+        assert_eq!(all(&[0u8; 8][..]), [[Vec::<u8>::new()]]);
+    }
+}

@@ -1,0 +1,391 @@
+//! Transports over sockets: TCP and Unix.
+
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::net::{self, TcpStream};
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
+
+use super::{FrameReader, FrameWriter, MessageSink, MessageSource, Peer, Shutdown, Transport};
+use crate::error::TransportError;
+use crate::limits::Limits;
+use crate::sync::{Arc, Duration, Instant};
+use crate::wire::frame::{Frame, Outbound};
+
+impl Transport {
+    /// A transport over a TCP connection, which sends without delay and asks after
+    /// [`Limits::keepalive`] of silence whether the peer is still there. The stream is made blocking, and
+    /// loses its read timeout.
+    ///
+    /// # Errors
+    /// When the system refuses an option, or the stream is not connected.
+    pub fn tcp(stream: TcpStream, limits: &Limits) -> io::Result<Transport> {
+        stream.set_nonblocking(false)?;
+        stream.set_nodelay(true)?;
+        if let Some(silence) = limits.keepalive {
+            socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive(silence))?;
+        }
+        let peer = Peer::Tcp { local: stream.local_addr()?, remote: stream.peer_addr()? };
+        over(stream, peer, limits)
+    }
+
+    /// A transport over a Unix socket. The stream is made blocking, and loses its read timeout.
+    ///
+    /// # Errors
+    /// When the system refuses an option.
+    #[cfg(unix)]
+    pub fn unix(stream: UnixStream, limits: &Limits) -> io::Result<Transport> {
+        stream.set_nonblocking(false)?;
+        let peer = super::peer::of_unix(&stream);
+        over(stream, peer, limits)
+    }
+}
+
+/// Asks after `silence`, and again every so often until the system gives up. Systems count whole seconds.
+fn keepalive(silence: Duration) -> socket2::TcpKeepalive {
+    let silence = silence.max(Duration::from_secs(1));
+    let keepalive = socket2::TcpKeepalive::new().with_time(silence);
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple", windows))]
+    let keepalive = keepalive.with_interval((silence / 4).max(Duration::from_secs(1)));
+    keepalive
+}
+
+fn over<S: Socket>(socket: S, peer: Peer, limits: &Limits) -> io::Result<Transport>
+where
+    for<'a> &'a S: Read + Write,
+{
+    socket.read_timeout(None)?;
+    let socket = Arc::new(socket);
+    let incoming = Incoming { socket: socket.clone(), deadline: None };
+    Ok(Transport {
+        sink: Box::new(SocketSink { outgoing: Outgoing(socket.clone()), frames: FrameWriter::new() }),
+        source: Box::new(SocketSource {
+            frames: FrameReader::new(incoming, limits),
+            first: FirstMessage::Unlimited,
+        }),
+        shutdown: Box::new(SocketShutdown(socket)),
+        peer,
+    })
+}
+
+/// What TCP and Unix sockets have in common beside reading and writing.
+trait Socket: Send + Sync + 'static {
+    fn read_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
+    fn shut(&self, which: net::Shutdown) -> io::Result<()>;
+}
+
+impl Socket for TcpStream {
+    fn read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.set_read_timeout(timeout)
+    }
+
+    fn shut(&self, which: net::Shutdown) -> io::Result<()> {
+        self.shutdown(which)
+    }
+}
+
+#[cfg(unix)]
+impl Socket for UnixStream {
+    fn read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.set_read_timeout(timeout)
+    }
+
+    fn shut(&self, which: net::Shutdown) -> io::Result<()> {
+        self.shutdown(which)
+    }
+}
+
+struct SocketSink<S: Socket> {
+    outgoing: Outgoing<S>,
+    frames: FrameWriter,
+}
+
+impl<S: Socket> MessageSink for SocketSink<S>
+where
+    for<'a> &'a S: Write,
+{
+    fn send(&mut self, batch: &[Outbound]) -> Result<(), TransportError> {
+        let written = self.frames.write_batch(&mut self.outgoing, batch);
+        written.map_err(|e| TransportError::io("sending", e))
+    }
+}
+
+/// The writing end of a socket. Dropping it ends that direction, so that the peer sees the end.
+struct Outgoing<S: Socket>(Arc<S>);
+
+impl<S: Socket> Write for Outgoing<S>
+where
+    for<'a> &'a S: Write,
+{
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        (&*self.0).write(buf)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&*self.0).write_vectored(bufs)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (&*self.0).flush()
+    }
+}
+
+impl<S: Socket> Drop for Outgoing<S> {
+    fn drop(&mut self) {
+        // Fails if the connection is gone, which is what is wanted.
+        let _ = self.0.shut(net::Shutdown::Write);
+    }
+}
+
+struct SocketSource<S: Socket> {
+    frames: FrameReader<Incoming<S>>,
+    first: FirstMessage,
+}
+
+/// ```text
+/// Unlimited --set_first_message_timeout--> Within(limit)
+///     |                                       |
+///     +------------ a message came -----------+--> Came
+/// ```
+enum FirstMessage {
+    Unlimited,
+    Within(Duration),
+    Came,
+}
+
+impl<S: Socket> MessageSource for SocketSource<S>
+where
+    for<'a> &'a S: Read,
+{
+    fn receive(&mut self) -> Result<Option<Frame>, TransportError> {
+        let received = self.frames.next_frame();
+        match self.first {
+            FirstMessage::Came => received,
+            FirstMessage::Unlimited => {
+                self.first = FirstMessage::Came;
+                received
+            }
+            FirstMessage::Within(limit) => self.first_message(received, limit),
+        }
+    }
+
+    fn set_first_message_timeout(&mut self, timeout: Duration) {
+        if !matches!(self.first, FirstMessage::Came) {
+            self.first = FirstMessage::Within(timeout);
+            self.frames.stream_mut().deadline = Instant::now().checked_add(timeout);
+        }
+    }
+}
+
+impl<S: Socket> SocketSource<S>
+where
+    for<'a> &'a S: Read,
+{
+    /// Judges the first message, or its failure, and lifts the deadline.
+    fn first_message(
+        &mut self,
+        received: Result<Option<Frame>, TransportError>,
+        limit: Duration,
+    ) -> Result<Option<Frame>, TransportError> {
+        let incoming = self.frames.stream_mut();
+        match received {
+            Err(TransportError::Io { source, .. })
+                if source.kind() == ErrorKind::TimedOut && incoming.late() =>
+            {
+                Err(TransportError::FirstMessageLate(limit))
+            }
+            received => {
+                self.first = FirstMessage::Came;
+                incoming.deadline = None;
+                incoming.socket.read_timeout(None).map_err(|e| TransportError::io("receiving", e))?;
+                received
+            }
+        }
+    }
+}
+
+/// The reading end of a socket, with the deadline of the first message until that has come.
+struct Incoming<S: Socket> {
+    socket: Arc<S>,
+    deadline: Option<Instant>,
+}
+
+impl<S: Socket> Incoming<S>
+where
+    for<'a> &'a S: Read,
+{
+    fn late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    /// Reads once, for as long as is left until the deadline.
+    fn read_in_time(&self, mut read: impl FnMut(&S) -> io::Result<usize>) -> io::Result<usize> {
+        let Some(deadline) = self.deadline else { return read(&self.socket) };
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            self.socket.read_timeout(Some(left))?;
+            match read(&self.socket) {
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+impl<S: Socket> Read for Incoming<S>
+where
+    for<'a> &'a S: Read,
+{
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.read_in_time(|mut socket| socket.read(buf))
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.read_in_time(|mut socket| socket.read_vectored(bufs))
+    }
+}
+
+struct SocketShutdown<S: Socket>(Arc<S>);
+
+impl<S: Socket> Shutdown for SocketShutdown<S> {
+    fn shutdown(&self) {
+        // Fails if the connection is gone, which is what is wanted.
+        let _ = self.0.shut(net::Shutdown::Both);
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::sync::{spawn, Role};
+    use crate::transport::testing::{message, text};
+
+    fn tcp_pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let a = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (a, listener.accept().unwrap().0)
+    }
+
+    fn tcp(stream: TcpStream) -> Transport {
+        Transport::tcp(stream, &Limits::default()).unwrap()
+    }
+
+    fn received(t: &mut Transport) -> Option<String> {
+        t.source.receive().unwrap().map(text)
+    }
+
+    /// More than the system buffers, so that the sender must wait for the receiver.
+    fn round_trip(mut a: Transport, mut b: Transport) {
+        let sent: Vec<_> = (0..200usize).map(|i| "x".repeat(i * i)).collect();
+        let texts = sent.clone();
+        let echo = move || {
+            while let Some(text) = received(&mut b) {
+                b.sink.send(&[message(&text)]).unwrap();
+            }
+        };
+        let echo = spawn("echo", Role::User, echo).unwrap();
+        let Transport { mut sink, mut source, .. } = a;
+        let send = move || {
+            let batch: Vec<_> = texts.iter().map(|t| message(t)).collect();
+            batch.chunks(50).for_each(|batch| sink.send(batch).unwrap());
+        };
+        let send = spawn("send", Role::User, send).unwrap();
+        for text_sent in sent {
+            assert_eq!(text(source.receive().unwrap().unwrap()), text_sent);
+        }
+        send.join().unwrap();
+        assert!(
+            source.receive().unwrap().is_none(),
+            "the dropped sink ends both directions by way of the echo"
+        );
+        echo.join().unwrap();
+        a = Transport { sink: Box::new(Nothing), source, shutdown: a.shutdown, peer: a.peer };
+        a.shutdown.shutdown();
+        a.shutdown.shutdown();
+    }
+
+    struct Nothing;
+
+    impl MessageSink for Nothing {
+        fn send(&mut self, _: &[Outbound]) -> Result<(), TransportError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn tcp_carries_messages_both_ways() {
+        let (a, b) = tcp_pair();
+        let (near, far) = (a.local_addr().unwrap(), b.local_addr().unwrap());
+        let (a, b) = (tcp(a), tcp(b));
+        assert_eq!(a.peer, Peer::Tcp { local: near, remote: far });
+        assert_eq!(b.peer, Peer::Tcp { local: far, remote: near });
+        round_trip(a, b);
+    }
+
+    #[test]
+    fn tcp_options_are_set() {
+        let (a, _b) = tcp_pair();
+        a.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        let same = a.try_clone().unwrap();
+        let _transport = tcp(a);
+        assert!(same.nodelay().unwrap());
+        assert_eq!(same.read_timeout().unwrap(), None);
+        assert!(socket2::SockRef::from(&same).keepalive().unwrap());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn unix_carries_messages_both_ways() {
+        let (a, b) = UnixStream::pair().unwrap();
+        let unix = |stream| Transport::unix(stream, &Limits::default()).unwrap();
+        round_trip(unix(a), unix(b));
+    }
+
+    #[test]
+    fn shutdown_wakes_the_receiver_and_fails_the_sender() {
+        let (a, b) = tcp_pair();
+        let (a, mut b) = (tcp(a), tcp(b));
+        let Transport { mut sink, mut source, shutdown, .. } = a;
+        let receive = move || assert!(source.receive().unwrap().is_none());
+        let receive = spawn("receive", Role::User, receive).unwrap();
+        shutdown.shutdown();
+        receive.join().unwrap();
+        assert!(sink.send(&[message("late")]).is_err());
+        assert_eq!(received(&mut b), None);
+    }
+
+    #[test]
+    fn the_first_message_has_its_time_in_all() {
+        let (a, mut b) = tcp_pair();
+        let limit = Duration::from_millis(20);
+        let mut a = tcp(a).expect_first_message_within(limit);
+        let trickle = move || {
+            let million_words = [0, 0, 0, 0, 0x40, 0x42, 0x0f, 0];
+            let _ = b.write_all(&million_words);
+            while b.write_all(&[0]).is_ok() {}
+        };
+        let trickle = spawn("trickle", Role::User, trickle).unwrap();
+        let late = a.source.receive();
+        assert!(matches!(late, Err(TransportError::FirstMessageLate(l)) if l == limit), "{late:?}");
+        drop(a);
+        trickle.join().unwrap();
+    }
+
+    #[test]
+    fn later_messages_have_all_the_time() {
+        let (a, b) = tcp_pair();
+        let same = a.try_clone().unwrap();
+        let mut b = tcp(b);
+        let mut a = tcp(a).expect_first_message_within(Duration::from_secs(3600));
+        b.sink.send(&[message("first")]).unwrap();
+        assert_eq!(received(&mut a).unwrap(), "first");
+        assert_eq!(same.read_timeout().unwrap(), None);
+        a.source.set_first_message_timeout(Duration::ZERO);
+        b.sink.send(&[message("second")]).unwrap();
+        assert_eq!(received(&mut a).unwrap(), "second");
+    }
+}
