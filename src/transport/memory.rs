@@ -26,7 +26,7 @@ type Frames = Arc<Queue<Frame>>;
 fn end(to_peer: Frames, from_peer: Frames) -> Transport {
     Transport {
         sink: Box::new(MemorySink(to_peer.clone())),
-        source: Box::new(MemorySource { frames: from_peer.clone(), first: None }),
+        source: Box::new(MemorySource { frames: from_peer.clone(), first: None, came: false }),
         shutdown: Box::new(MemoryShutdown([to_peer, from_peer])),
         peer: Peer::InMemory,
     }
@@ -66,6 +66,8 @@ struct MemorySource {
     frames: Frames,
     /// How long the first message may take, and until when, while it has not come.
     first: Option<(Duration, Instant)>,
+    /// Whether it has come.
+    came: bool,
 }
 
 impl MessageSource for MemorySource {
@@ -75,6 +77,7 @@ impl MessageSource for MemorySource {
             (Pop::Empty, Some((limit, _))) => Err(TransportError::FirstMessageLate(limit)),
             (Pop::Item(frame), _) => {
                 self.first = None;
+                self.came = true;
                 Ok(Some(frame))
             }
             (Pop::Empty | Pop::Closed, _) => Ok(None),
@@ -82,7 +85,9 @@ impl MessageSource for MemorySource {
     }
 
     fn set_first_message_timeout(&mut self, timeout: Duration) {
-        self.first = Instant::now().checked_add(timeout).map(|deadline| (timeout, deadline));
+        if !self.came {
+            self.first = Instant::now().checked_add(timeout).map(|deadline| (timeout, deadline));
+        }
     }
 }
 
@@ -155,6 +160,7 @@ mod tests {
         assert!(matches!(b.source.receive(), Err(TransportError::FirstMessageLate(Duration::ZERO))));
         a.sink.send(&[message("first")]).unwrap();
         assert_eq!(received(&mut b).unwrap(), "first");
+        b.source.set_first_message_timeout(Duration::ZERO);
         drop(a);
         assert_eq!(received(&mut b), None);
     }

@@ -24,6 +24,7 @@ mod pair;
 mod reader;
 mod socket;
 #[cfg(test)]
+#[cfg_attr(shuttle, allow(unused_imports))]
 mod testing;
 mod trace;
 mod writer;
