@@ -43,4 +43,26 @@ impl<R: Clone, F: Clone, OnReturn: Clone, OnFinish: Clone> Entry<R, F, OnReturn,
     pub(crate) fn has_finished(&self) -> bool {
         matches!(self, Entry::HaveFinish { .. })
     }
+
+    /// Neither returned nor finished.
+    pub(crate) fn is_new(&self) -> bool {
+        matches!(self, Entry::NewQA { .. })
+    }
+
+    /// The Return has come or gone, before the Finish: gives what is to be done. `None` from another state.
+    pub(crate) fn to_returned(&mut self, return_msg: R) -> Option<Vector<OnReturn>> {
+        let Entry::NewQA { on_return, on_finish } = self else { return None };
+        let (on_return, on_finish) = (std::mem::take(on_return), std::mem::take(on_finish));
+        *self = Entry::HaveReturn { return_msg, on_finish };
+        Some(on_return)
+    }
+
+    /// The Finish has come or gone, before the Return: gives what was to be done on Return, and leaves nothing
+    /// to be done. `None` from another state.
+    pub(crate) fn to_finished(&mut self, finish_msg: F) -> Option<Vector<OnReturn>> {
+        let Entry::NewQA { on_return, .. } = self else { return None };
+        let on_return = std::mem::take(on_return);
+        *self = Entry::HaveFinish { finish_msg, on_return: Vector::new() };
+        Some(on_return)
+    }
 }

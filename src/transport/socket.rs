@@ -35,7 +35,7 @@ impl Transport {
     #[cfg(unix)]
     pub fn unix(stream: UnixStream, limits: &Limits) -> io::Result<Transport> {
         stream.set_nonblocking(false)?;
-        let peer = super::peer::of_unix(&stream);
+        let peer = crate::peer::of_unix(&stream);
         over(stream, peer, limits)
     }
 }

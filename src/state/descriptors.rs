@@ -1,0 +1,173 @@
+//! Capabilities in messages: how ours are described to the peer, and what the peer's descriptions mean.
+
+use super::effects::{Callback, Destination, Effects};
+use super::exports::Described;
+use super::outcome::Told;
+use super::State;
+use crate::cap::client::{Client, Kind};
+use crate::cap::port::Place;
+use crate::cap::promised::PromiseCell;
+use crate::error::{Exception, ProtocolError};
+use crate::id::ExportId;
+use crate::wire::message::{Descriptor, Incoming, Outgoing, PromisedAnswer, Target};
+
+/// The capabilities of a payload, described for the peer.
+pub(super) struct DescribedAll {
+    pub(super) descriptors: Vec<Descriptor<Outgoing>>,
+    pub(super) told: Vec<Told>,
+    /// The exports that the descriptors count one reference each of.
+    pub(super) exports: Vec<ExportId>,
+}
+
+/// A capability that the peer described.
+pub(super) struct Accepted {
+    pub(super) client: Client,
+    /// The peer named something of ours. A promise that it resolves so needs an embargo even if what it named
+    /// turns out to lead back to the peer: see Note [Embargo].
+    pub(super) reflected: bool,
+}
+
+impl State {
+    /// Describes a client to the peer, counting a reference if it is exported.
+    pub(super) fn describe(&mut self, client: &Client, fx: &mut Effects) -> Result<Described, Exception> {
+        let client = client.resolved();
+        match &client.0 {
+            Kind::Null => {
+                let told = Told::Settled(Destination::Client(client));
+                Ok(Described { descriptor: Descriptor::None, told, export: None })
+            }
+            // A broken capability is a promise, which is told to be broken right after.
+            Kind::Broken(_) | Kind::Promise(_) => self.export_promise(client, fx),
+            Kind::Local(_) => self.export_settled(client),
+            Kind::Import(import) if import.port.connection() == self.connection => {
+                Ok(reflect(Place::Import(import.clone())))
+            }
+            Kind::Import(_) => self.export_settled(client),
+            Kind::Remote(promise) if promise.port.connection() == self.connection => {
+                match self.promises.get(&promise.id) {
+                    Some(pending) => Ok(reflect(pending.place.clone())),
+                    None => self.describe(&self.gone(), fx),
+                }
+            }
+            Kind::Remote(_) => self.export_promise(client, fx),
+        }
+    }
+
+    /// Describes all capabilities of a payload; if one can't be, none is counted.
+    pub(super) fn describe_all(
+        &mut self,
+        clients: &[Client],
+        fx: &mut Effects,
+    ) -> Result<DescribedAll, Exception> {
+        let n = clients.len();
+        let mut all =
+            DescribedAll { descriptors: Vec::with_capacity(n), told: Vec::with_capacity(n), exports: Vec::new() };
+        for client in clients {
+            match self.describe(client, fx) {
+                Ok(described) => {
+                    all.descriptors.push(described.descriptor);
+                    all.told.push(described.told);
+                    all.exports.extend(described.export);
+                }
+                Err(why) => {
+                    self.release_exports(&all.exports, fx).expect("counted just above");
+                    return Err(why);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Whether a client is a promise that can't be named to this peer but as a promise of ours.
+    pub(super) fn is_promise_elsewhere(&self, client: &Client) -> bool {
+        match &client.0 {
+            Kind::Promise(_) => true,
+            Kind::Remote(promise) => promise.port.connection() != self.connection,
+            _ => false,
+        }
+    }
+
+    /// A client for a capability that the peer described, counting a reference if it is the peer's.
+    pub(super) fn accept(
+        &mut self,
+        descriptor: Descriptor<Incoming>,
+        fx: &mut Effects,
+    ) -> Result<Accepted, ProtocolError> {
+        let theirs = |client| Accepted { client, reflected: false };
+        let ours = |client| Accepted { client, reflected: true };
+        Ok(match descriptor {
+            Descriptor::None => theirs(Client::null()),
+            Descriptor::SenderHosted(id) => theirs(self.import_settled(id)?),
+            Descriptor::SenderPromise(id) => theirs(self.import_promise(id)?),
+            // At level 1 the vine is all that we use of an introduction. It forwards calls.
+            Descriptor::ThirdPartyHosted { vine } => theirs(self.import_settled(vine)?),
+            Descriptor::ReceiverHosted(id) => {
+                let export = self.exports.get(id).ok_or(ProtocolError::UnknownExport(id))?;
+                ours(export.client.clone())
+            }
+            Descriptor::ReceiverAnswer(answer) => ours(self.promised(answer, fx)?),
+            Descriptor::Unknown(variant) => theirs(Client::broken(Exception::unimplemented(format!(
+                "capability descriptor of unknown kind {variant}"
+            )))),
+        })
+    }
+
+    /// Clients for all capabilities of a payload.
+    pub(super) fn accept_all(
+        &mut self,
+        descriptors: Vec<Descriptor<Incoming>>,
+        fx: &mut Effects,
+    ) -> Result<Vec<Accepted>, ProtocolError> {
+        descriptors.into_iter().map(|descriptor| self.accept(descriptor, fx)).collect()
+    }
+
+    /// The capability in an answer of ours that the peer's descriptor names.
+    fn promised(
+        &mut self,
+        promised: PromisedAnswer<crate::id::AnswerId>,
+        fx: &mut Effects,
+    ) -> Result<Client, ProtocolError> {
+        let PromisedAnswer { question: id, path } = promised;
+        let Some(answer) = self.answers.get_mut(&id) else {
+            return match self.ended_answers.contains(&id) {
+                true => Ok(Client::broken(super::targets::closed())),
+                false => Err(ProtocolError::UnknownPromisedAnswer(id)),
+            };
+        };
+        if let Some(returned) = answer.returned().cloned() {
+            return Ok(self.returned_client(&returned, &path));
+        }
+        let cell = PromiseCell::new(None);
+        match answer.pipeline.clone() {
+            Some(pipeline) => {
+                let to = Destination::Pipeline(pipeline.at(&path));
+                fx.later(Callback::Resolve { cell: cell.clone(), to });
+            }
+            None => answer.resolve_on_return(cell.clone(), path),
+        }
+        Ok(Client(Kind::Promise(cell)))
+    }
+
+    pub(super) fn gone(&self) -> Client {
+        Client::broken(self.ended.clone().unwrap_or_else(|| Exception::disconnected("the promise is gone")))
+    }
+}
+
+fn reflect(place: Place) -> Described {
+    let descriptor = match target(&place) {
+        Target::ImportedCap(id) => Descriptor::ReceiverHosted(id),
+        Target::PromisedAnswer(promised) => Descriptor::ReceiverAnswer(promised),
+    };
+    Described { descriptor, told: Told::Settled(Destination::Reflect(place)), export: None }
+}
+
+/// How a place in the peer is addressed.
+pub(super) fn target(place: &Place) -> Target<Outgoing> {
+    match place {
+        Place::Import(import) => Target::ImportedCap(import.id),
+        Place::Answer(question, path) => {
+            Target::PromisedAnswer(PromisedAnswer { question: question.id, path: path.clone() })
+        }
+    }
+}
+

@@ -1,0 +1,193 @@
+//! Embargoes: keeping calls in order when a promise of the peer's turns out to be here.
+//!
+//! ```text
+//! Note [Embargo]
+//! ==============
+//! Calls on a promise of the peer's go to the peer. If the promise turns out to be an object of ours (or one
+//! behind another connection), those that are under way come back to us, and a new call must not overtake
+//! them. So we send a Disembargo after them, hold new calls back in a promise of our own, and let them go
+//! when the Disembargo has come back: it comes behind the last call that was under way.
+//!
+//! - The embargo belongs to the reference: all clones of the promise's client share it.
+//! - None is needed if no call was made, or if the promise is null, broken, or still in the peer by a way that
+//!   calls on the promise took anyway. A promise that resolves to another of the peer's passes on whether it
+//!   was used.
+//! - What the peer names as ours (`receiverHosted`, `receiverAnswer`) needs one even if it leads back to the
+//!   peer: the peer has sent the calls to us, and we have sent them back.
+//! ```
+
+use super::descriptors::{target, Accepted};
+use super::effects::{Callback, Destination, Effects};
+use super::imports::Pending;
+use super::State;
+use crate::cap::client::{Client, Kind};
+use crate::cap::port::{Place, RemoteRef};
+use crate::cap::promised::{PromiseCell, Watcher};
+use crate::error::{Exception, ProtocolError};
+use crate::id::EmbargoId;
+use crate::sync::Arc;
+use crate::wire::message::{
+    Disembargo, DisembargoContext, Incoming, Message, Outgoing, PeerEmbargoId, Target,
+};
+
+/// A Disembargo of ours that has not come back.
+#[derive(Clone)]
+pub(crate) struct Embargo {
+    /// Where calls are held.
+    pub(super) cell: Arc<PromiseCell>,
+    /// Where they go then.
+    pub(super) to: Client,
+}
+
+/// What a promise of the peer's has become for those who hold it.
+pub(super) struct Resolved {
+    pub(super) client: Client,
+    pub(super) watchers: Vec<Watcher>,
+}
+
+impl State {
+    /// What the holders of a resolved promise get: what it was resolved to, at once or behind an embargo.
+    pub(super) fn settle(
+        &mut self,
+        cell: &Arc<RemoteRef>,
+        pending: Pending,
+        to: Accepted,
+        fx: &mut Effects,
+    ) -> Resolved {
+        let Pending { place, used, watchers, .. } = pending;
+        let watchers = watchers.into_iter().collect();
+        let Accepted { client: to, reflected } = to;
+        let settled = to.resolved();
+        let client = if is_promise(&settled, cell) {
+            Client::broken(Exception::failed("a promise was resolved to itself"))
+        } else if !used || self.keeps_order(&settled, reflected) {
+            settled
+        } else {
+            self.embargo(&place, settled, fx)
+        };
+        fx.discard((place, to));
+        Resolved { client, watchers }
+    }
+
+    /// Whether calls to `to` can't overtake those that went to the promise.
+    fn keeps_order(&mut self, to: &Client, reflected: bool) -> bool {
+        match &to.0 {
+            Kind::Null | Kind::Broken(_) => true,
+            Kind::Import(import) => !reflected && import.port.connection() == self.connection,
+            Kind::Remote(promise) if !reflected && promise.port.connection() == self.connection => {
+                if let Some(pending) = self.promises.get_mut(&promise.id) {
+                    pending.used = true;
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn embargo(&mut self, place: &Place, to: Client, fx: &mut Effects) -> Client {
+        let cell = PromiseCell::new(None);
+        let id = self.embargoes.insert(|_| Embargo { cell: cell.clone(), to });
+        fx.send(Message::Disembargo(Disembargo {
+            target: target(place),
+            context: DisembargoContext::SenderLoopback(id),
+        }));
+        Client(Kind::Promise(cell))
+    }
+
+    pub(super) fn receive_disembargo(
+        &mut self,
+        disembargo: Disembargo<Incoming>,
+        fx: &mut Effects,
+    ) -> Result<(), ProtocolError> {
+        match disembargo.context {
+            DisembargoContext::SenderLoopback(id) => self.echo(disembargo.target, id, fx),
+            DisembargoContext::ReceiverLoopback(id) => self.lift(id, fx),
+        }
+    }
+
+    /// Sends the peer's Disembargo back, behind all calls that came before it: see Note [Order across
+    /// callbacks].
+    fn echo(
+        &mut self,
+        target: Target<Incoming>,
+        embargo: PeerEmbargoId,
+        fx: &mut Effects,
+    ) -> Result<(), ProtocolError> {
+        let to = match target {
+            Target::ImportedCap(id) => {
+                self.exports.get(id).ok_or(ProtocolError::UnknownExport(id))?.destination()
+            }
+            Target::PromisedAnswer(promised) => {
+                let id = promised.question;
+                let answer = self.answers.get(&id).ok_or(ProtocolError::UnknownPromisedAnswer(id))?;
+                let returned = answer.returned().ok_or(ProtocolError::DisembargoNotReflected)?;
+                returned.destination(&promised.path)
+            }
+        };
+        let to = match to {
+            Destination::Reflect(place) => place,
+            Destination::Client(client) => self.reflected(&client)?,
+            Destination::Pipeline(_) => return Err(ProtocolError::DisembargoNotReflected),
+        };
+        fx.later(Callback::Echo { embargo, to });
+        Ok(())
+    }
+
+    /// The place in the peer that a client leads to, if it leads there.
+    fn reflected(&self, client: &Client) -> Result<Place, ProtocolError> {
+        match client.resolved().0 {
+            Kind::Import(import) if import.port.connection() == self.connection => Ok(Place::Import(import)),
+            _ => Err(ProtocolError::DisembargoNotReflected),
+        }
+    }
+
+    /// The second half of [`echo`](Self::echo), when the calls before it have been handed on.
+    pub(crate) fn send_echo(&mut self, embargo: PeerEmbargoId, to: &Place, fx: &mut Effects) {
+        if self.ended.is_none() {
+            fx.send(Message::Disembargo(Disembargo {
+                target: target(to),
+                context: DisembargoContext::ReceiverLoopback(embargo),
+            }));
+        }
+    }
+
+    /// A Disembargo of ours has come back: what was held goes on.
+    fn lift(&mut self, id: EmbargoId, fx: &mut Effects) -> Result<(), ProtocolError> {
+        let Embargo { cell, to } = self.embargoes.remove(id).ok_or(ProtocolError::UnknownEmbargo(id))?;
+        fx.later(Callback::Resolve { cell, to: Destination::Client(to) });
+        Ok(())
+    }
+
+    /// The peer does not understand Disembargo: what was held can't go on in order.
+    pub(super) fn disembargo_refused(
+        &mut self,
+        disembargo: Disembargo<Outgoing>,
+        fx: &mut Effects,
+    ) -> Result<(), ProtocolError> {
+        match disembargo.context {
+            DisembargoContext::SenderLoopback(id) => {
+                let embargo = self.embargoes.remove(id).ok_or(ProtocolError::UnknownEmbargo(id))?;
+                let why = Exception::unimplemented("the peer does not implement Disembargo");
+                let to = Destination::Client(Client::broken(why));
+                fx.later(Callback::Resolve { cell: embargo.cell, to });
+                fx.discard(embargo.to);
+                Ok(())
+            }
+            DisembargoContext::ReceiverLoopback(_) => {
+                Err(ProtocolError::Unimplemented("the Disembargo that it asked for"))
+            }
+        }
+    }
+
+    pub(super) fn end_embargoes(&mut self, why: &Exception, fx: &mut Effects) {
+        for (_, embargo) in self.embargoes.clear() {
+            let to = Destination::Client(Client::broken(why.clone()));
+            fx.later(Callback::Resolve { cell: embargo.cell, to });
+            fx.discard(embargo.to);
+        }
+    }
+}
+
+fn is_promise(client: &Client, cell: &Arc<RemoteRef>) -> bool {
+    matches!(&client.0, Kind::Remote(promise) if Arc::ptr_eq(promise, cell))
+}

@@ -1,0 +1,176 @@
+//! Our capabilities that the peer may call.
+
+use super::effects::{Callback, Destination, Effects};
+use super::outcome::Told;
+use super::State;
+use crate::cap::client::{Client, Kind};
+use crate::cap::port::Generation;
+use crate::cap::promised::Watcher;
+use crate::error::{Exception, ProtocolError};
+use crate::id::ExportId;
+use crate::sync::{Arc, OnceLock};
+use crate::wire::message::{Descriptor, Message, Outgoing, Resolution, Resolve};
+
+/// Where calls to a promise that we exported go once its resolution has been told. Shared with the results
+/// that named the promise, which may outlive the export. See Note [Tribble].
+pub(crate) type Frozen = Arc<OnceLock<Destination>>;
+
+/// A capability of ours that the peer holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Export {
+    pub(super) client: Client,
+    /// How many references the peer holds: one for each time that a descriptor named it.
+    pub(super) references: u32,
+    pub(super) generation: Generation,
+    /// Set for a promise.
+    pub(super) promise: Option<Frozen>,
+}
+
+impl Export {
+    pub(super) fn destination(&self) -> Destination {
+        match self.promise.as_ref().and_then(|frozen| frozen.get()) {
+            Some(destination) => destination.clone(),
+            None => Destination::Client(self.client.clone()),
+        }
+    }
+
+    fn is_unresolved(&self) -> bool {
+        self.promise.as_ref().is_some_and(|frozen| frozen.get().is_none())
+    }
+}
+
+/// A descriptor, what it fixes, and the export that it counts, if it does.
+pub(super) struct Described {
+    pub(super) descriptor: Descriptor<Outgoing>,
+    pub(super) told: Told,
+    pub(super) export: Option<ExportId>,
+}
+
+impl State {
+    /// Exports a settled capability of this vat, or counts one more reference to it.
+    pub(super) fn export_settled(&mut self, client: Client) -> Result<Described, Exception> {
+        let told = Told::Settled(Destination::Client(client.clone()));
+        let id = self.export(client, false)?;
+        Ok(Described { descriptor: Descriptor::SenderHosted(id), told, export: Some(id) })
+    }
+
+    /// Exports a promise, or counts one more reference to it, and sees to it that its resolution is told.
+    pub(super) fn export_promise(&mut self, client: Client, fx: &mut Effects) -> Result<Described, Exception> {
+        let id = self.export(client.clone(), true)?;
+        let export = self.exports.get(id).expect("just exported");
+        let frozen = export.promise.clone().expect("exported as a promise");
+        if export.references == 1 {
+            let watcher = Watcher::export(self.port.clone(), id, export.generation);
+            fx.later(Callback::Watch { client: client.clone(), watcher });
+        }
+        let told = Told::Promise(client, frozen);
+        Ok(Described { descriptor: Descriptor::SenderPromise(id), told, export: Some(id) })
+    }
+
+    fn export(&mut self, client: Client, promise: bool) -> Result<ExportId, Exception> {
+        // Broken clients are all alike, and never shared.
+        let shared = !matches!(client.0, Kind::Broken(_));
+        let address = client.address();
+        if let Some(id) = self.export_ids.get(&address).copied().filter(|_| shared) {
+            let export = self.exports.get_mut(id).expect("export_ids names exports");
+            export.references += 1;
+            return Ok(id);
+        }
+        if self.exports.len() >= self.max_exports {
+            let reason = format!("the limit of {} exported capabilities is reached", self.max_exports);
+            return Err(Exception::overloaded(reason));
+        }
+        let generation = self.generation();
+        let promise = promise.then(Frozen::default);
+        let id = self.exports.insert(|_| Export { client, references: 1, generation, promise });
+        if shared {
+            self.export_ids.insert(address, id);
+        }
+        Ok(id)
+    }
+
+    /// The peer has given up `count` references (or a Return or Finish says that it has).
+    pub(super) fn release_export(
+        &mut self,
+        id: ExportId,
+        count: u32,
+        fx: &mut Effects,
+    ) -> Result<(), ProtocolError> {
+        let export = self.exports.get_mut(id).ok_or(ProtocolError::UnknownExport(id))?;
+        let held = export.references;
+        if count > held {
+            return Err(ProtocolError::ReleaseBelowZero { id, released: count, held });
+        }
+        export.references -= count;
+        if export.references == 0 {
+            let export = self.exports.remove(id).expect("found above");
+            self.forget_export_id(&export.client, id);
+            fx.discard(export);
+        }
+        Ok(())
+    }
+
+    /// Takes back references that this vat counted for a message.
+    pub(crate) fn release_exports(&mut self, ids: &[ExportId], fx: &mut Effects) -> Result<(), ProtocolError> {
+        ids.iter().try_for_each(|id| self.release_export(*id, 1, fx))
+    }
+
+    fn forget_export_id(&mut self, client: &Client, id: ExportId) {
+        let address = client.address();
+        if self.export_ids.get(&address) == Some(&id) {
+            self.export_ids.remove(&address);
+        }
+    }
+
+    /// A promise that we exported may have become something that can be told: then the peer is told, once,
+    /// and where calls to the promise go is fixed. See Note [Tribble].
+    pub(super) fn export_resolved(&mut self, id: ExportId, generation: Generation, fx: &mut Effects) {
+        let Some(export) = self.exports.get(id) else { return };
+        if export.generation != generation || !export.is_unresolved() {
+            return;
+        }
+        let (promise, frozen) = (export.client.clone(), export.promise.clone());
+        let client = promise.resolved();
+        if self.is_promise_elsewhere(&client) {
+            // Not ours to name to this peer yet: wait until it has become something that is.
+            let watcher = Watcher::export(self.port.clone(), id, generation);
+            fx.later(Callback::Watch { client, watcher });
+            return;
+        }
+        self.forget_export_id(&promise, id);
+        let (to, told) = match &client.0 {
+            Kind::Broken(why) => (Resolution::Exception(why.clone()), broken(why)),
+            _ => match self.describe(&client, fx) {
+                Ok(described) => (Resolution::Cap(described.descriptor), described.told.destination()),
+                Err(why) => (Resolution::Exception(why.clone()), broken(&why)),
+            },
+        };
+        let frozen = frozen.expect("a promise, as checked above");
+        let set = frozen.set(told);
+        debug_assert!(set.is_ok(), "a resolution is told once");
+        fx.send(Message::Resolve(Resolve { promise: id, to }));
+    }
+
+    /// The peer does not understand a Resolve: it does not hold what the Resolve brought it.
+    pub(super) fn resolve_refused(
+        &mut self,
+        resolve: Resolve<Outgoing>,
+        fx: &mut Effects,
+    ) -> Result<(), ProtocolError> {
+        match resolve.to {
+            Resolution::Cap(Descriptor::SenderHosted(id) | Descriptor::SenderPromise(id)) => {
+                self.release_export(id, 1, fx)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn end_exports(&mut self, fx: &mut Effects) {
+        fx.discard(self.exports.clear());
+        self.export_ids.clear();
+    }
+}
+
+fn broken(why: &Exception) -> Destination {
+    Destination::Client(Client::broken(why.clone()))
+}

@@ -1,0 +1,223 @@
+//! The peer's capabilities that this vat holds, and its promises.
+
+use im::Vector;
+
+use super::descriptors::Accepted;
+use super::effects::{Callback, Effects};
+use super::embargoes::Resolved;
+use super::State;
+use crate::cap::client::{Client, Kind};
+use crate::cap::port::{Generation, ImportRef, Place, RefId, RemoteRef};
+use crate::cap::promised::Watcher;
+use crate::error::{Exception, ProtocolError};
+use crate::id::ImportId;
+use crate::sync::{Arc, OnceLock, Weak};
+use crate::wire::message::{Incoming, Message, Resolution, Resolve};
+
+/// A capability of the peer's.
+///
+/// ```text
+/// Note [Import counts]
+/// ====================
+/// The peer counts one reference for each descriptor of its that named the capability, and so do we, in
+/// `references`. When the last local reference goes, one Release gives them all back and the entry goes. If
+/// a new descriptor has come by then, a new local reference has been made for the entry, of a later
+/// generation, and the notice of the old one's end is overtaken: nothing is released. If the descriptor
+/// comes after the Release was sent, it makes a new entry, and counts from one: the peer's count never
+/// reaches zero in between, since it saw its own descriptor go out before our Release came in.
+/// ```
+#[derive(Clone, Debug)]
+pub(crate) struct Import {
+    pub(super) references: u32,
+    pub(super) generation: Generation,
+    pub(super) handle: Weak<ImportRef>,
+    pub(super) promise: Option<ImportedPromise>,
+}
+
+/// What a promise among the imports is.
+#[derive(Clone, Debug)]
+pub(super) enum ImportedPromise {
+    Pending(RefId),
+    Resolved(Client),
+}
+
+/// A promise of the peer's that somebody here holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Pending {
+    /// Where calls on it go.
+    pub(super) place: Place,
+    /// Whether calls have gone there: then its resolution may need an embargo.
+    pub(super) used: bool,
+    pub(super) watchers: Vector<Watcher>,
+    pub(super) cell: Weak<RemoteRef>,
+}
+
+impl State {
+    /// A client for a settled import, counting one more reference.
+    pub(super) fn import_settled(&mut self, id: ImportId) -> Result<Client, ProtocolError> {
+        if self.imports.get(&id).is_some_and(|import| import.promise.is_some()) {
+            return Err(ProtocolError::PromiseMismatch(id));
+        }
+        Ok(match self.import(id)? {
+            Some(handle) => Client(Kind::Import(handle)),
+            None => self.gone(),
+        })
+    }
+
+    /// A client for a promise among the imports, counting one more reference. All clients share one reference,
+    /// and so one embargo.
+    pub(super) fn import_promise(&mut self, id: ImportId) -> Result<Client, ProtocolError> {
+        let known = self.imports.get(&id).map(|import| import.promise.clone());
+        if known.as_ref().is_some_and(|promise| promise.is_none()) {
+            return Err(ProtocolError::PromiseMismatch(id));
+        }
+        let Some(handle) = self.import(id)? else { return Ok(self.gone()) };
+        match known.flatten() {
+            Some(ImportedPromise::Resolved(client)) => return Ok(client),
+            Some(ImportedPromise::Pending(promise)) => {
+                if let Some(cell) = self.promises.get(&promise).and_then(|p| p.cell.upgrade()) {
+                    return Ok(Client(Kind::Remote(cell)));
+                }
+            }
+            None => {}
+        }
+        let cell = self.promise_at(Place::Import(handle.clone()), handle.port.clone());
+        let import = self.imports.get_mut(&id).expect("counted above");
+        import.promise = Some(ImportedPromise::Pending(cell.id));
+        Ok(Client(Kind::Remote(cell)))
+    }
+
+    /// Counts a reference to an import; `None` once the connection is being closed.
+    fn import(&mut self, id: ImportId) -> Result<Option<Arc<ImportRef>>, ProtocolError> {
+        let Some(port) = self.port() else { return Ok(None) };
+        let generation = self.generation();
+        let entry = self.imports.entry(id).or_insert_with(|| Import {
+            references: 0,
+            generation,
+            handle: Weak::new(),
+            promise: None,
+        });
+        let more = entry.references.checked_add(1);
+        entry.references = more
+            .ok_or_else(|| ProtocolError::Limit(format!("more than {} references to one import", u32::MAX)))?;
+        if let Some(handle) = entry.handle.upgrade() {
+            return Ok(Some(handle));
+        }
+        let handle = Arc::new(ImportRef { port, id, generation });
+        entry.generation = generation;
+        entry.handle = Arc::downgrade(&handle);
+        Ok(Some(handle))
+    }
+
+    /// A new reference to a promise of the peer's.
+    pub(super) fn promise_at(&mut self, place: Place, port: Arc<dyn crate::cap::port::Port>) -> Arc<RemoteRef> {
+        let id = RefId(self.next_ref);
+        self.next_ref += 1;
+        let cell = Arc::new(RemoteRef { port, id, resolved: OnceLock::new() });
+        let pending =
+            Pending { place, used: false, watchers: Vector::new(), cell: Arc::downgrade(&cell) };
+        self.promises.insert(id, pending);
+        cell
+    }
+
+    /// The last local reference to an import is gone. See Note [Import counts].
+    pub(super) fn import_dropped(&mut self, id: ImportId, generation: Generation, fx: &mut Effects) {
+        let Some(import) = self.imports.get(&id) else { return };
+        if import.generation != generation {
+            return;
+        }
+        fx.send(Message::Release { id, count: import.references });
+        fx.discard(self.imports.remove(&id));
+    }
+
+    /// The last client of a promise of the peer's is gone.
+    pub(super) fn promise_dropped(&mut self, id: RefId, fx: &mut Effects) {
+        if let Some(pending) = self.promises.remove(&id) {
+            self.forget_pipelined(&pending.place, id);
+            fx.discard(pending);
+        }
+    }
+
+    /// Has `watcher` told when the promise is resolved, or gives it back if it is.
+    pub(crate) fn watch(&mut self, promise: &RemoteRef, watcher: Watcher) -> Option<Watcher> {
+        match self.promises.get_mut(&promise.id) {
+            Some(pending) => {
+                pending.watchers.push_back(watcher);
+                None
+            }
+            None => Some(watcher),
+        }
+    }
+
+    /// A promise of the peer's has become something.
+    pub(super) fn receive_resolve(
+        &mut self,
+        resolve: Resolve<Incoming>,
+        fx: &mut Effects,
+    ) -> Result<(), ProtocolError> {
+        let Resolve { promise: id, to } = resolve;
+        let promise = match self.imports.get(&id).map(|import| &import.promise) {
+            // Released; the peer did not know yet.
+            None => None,
+            Some(None) => return Err(ProtocolError::ResolveOfSettled(id)),
+            Some(Some(ImportedPromise::Resolved(_))) => return Err(ProtocolError::DuplicateResolve(id)),
+            Some(Some(ImportedPromise::Pending(promise))) => Some(*promise),
+        };
+        let to = match to {
+            Resolution::Cap(descriptor) => self.accept(descriptor, fx)?,
+            Resolution::Exception(why) => Accepted { client: Client::broken(why), reflected: false },
+        };
+        // Where nobody holds the promise, what it brings is dropped, and so released.
+        let client = match promise {
+            Some(promise) => self.resolve_promise(promise, to, fx),
+            None => {
+                fx.discard(to.client);
+                return Ok(());
+            }
+        };
+        if let (Some(import), Some(client)) = (self.imports.get_mut(&id), client) {
+            import.promise = Some(ImportedPromise::Resolved(client));
+        }
+        Ok(())
+    }
+
+    /// Resolves a promise of the peer's that somebody here holds; gives what its clients are now.
+    pub(super) fn resolve_promise(
+        &mut self,
+        id: RefId,
+        to: Accepted,
+        fx: &mut Effects,
+    ) -> Option<Client> {
+        let pending = self.promises.remove(&id)?;
+        self.forget_pipelined(&pending.place, id);
+        let Some(cell) = pending.cell.upgrade() else {
+            fx.discard((pending, to.client.clone()));
+            return Some(to.client);
+        };
+        let Resolved { client, watchers } = self.settle(&cell, pending, to, fx);
+        let set = cell.resolved.set(client.clone());
+        debug_assert!(set.is_ok(), "a promise is resolved once");
+        if !watchers.is_empty() {
+            fx.later(Callback::Tell { watchers, client: client.clone() });
+        }
+        fx.discard(cell);
+        Some(client)
+    }
+
+    pub(super) fn end_promises(&mut self, why: &Exception, fx: &mut Effects) {
+        let promises = std::mem::take(&mut self.promises);
+        for pending in promises.values() {
+            let broken = Client::broken(why.clone());
+            if let Some(cell) = pending.cell.upgrade() {
+                let set = cell.resolved.set(broken.clone());
+                debug_assert!(set.is_ok(), "a promise is resolved once");
+                fx.discard(cell);
+            }
+            if !pending.watchers.is_empty() {
+                let watchers = pending.watchers.iter().cloned().collect();
+                fx.later(Callback::Tell { watchers, client: broken });
+            }
+        }
+        fx.discard(promises);
+    }
+}

@@ -1,0 +1,453 @@
+//! Questions: calls that this vat sends.
+//!
+//! ```text
+//! Note [Question lifecycle]
+//! =========================
+//! A question is asked for somebody (`on_return`), and lives as long as somebody wants something of it: its
+//! results, or calls on them. Whoever does holds the `QuestionRef`; when the last one lets go, Finish is sent.
+//!
+//! - Return first: the results are handed on, promises for capabilities in them are resolved, and all who
+//!   held the question for that let go; then Finish goes, and the ID is free.
+//! - Finish first: the call is canceled, and the peer told to release what its results will hold. The ID is
+//!   free when the Return has come; what that describes was never ours.
+//! - A Return with `noFinishNeeded` ends the question at once.
+//! - Calls pipelined on a question hold it, so none is sent behind its Finish.
+//! ```
+
+use im::OrdMap;
+
+use super::descriptors::Accepted;
+use super::effects::{Callback, Effects};
+use super::entry::Entry;
+use super::State;
+use crate::cap::call::{CallInfo, Parcel, Responder, Route};
+use crate::cap::client::{Client, Kind};
+use crate::cap::contents::Payload;
+use crate::cap::port::{Generation, Place, QuestionRef, RefId};
+use crate::error::{Exception, ProtocolError};
+use crate::id::{AnswerId, ExportId, QuestionId};
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, Weak};
+use crate::wire::message::{
+    Call, Finish, Incoming, Message, Outcome, Outgoing, Path, Payload as WirePayload, Return,
+};
+
+/// The top bit marks the IDs of questions asked for pipelining alone.
+const PIPELINE_BIT: u32 = 1 << 31;
+
+/// A call that we sent. See Note [Question lifecycle].
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    pub(super) entry: Entry<Ended, Finish<Outgoing>, OnReturn, OnFinish>,
+    pub(super) generation: Generation,
+    /// What the params gave to the peer, until a Return has said whether it keeps that.
+    pub(super) param_exports: Arc<[ExportId]>,
+    /// `sendResultsTo.yourself`: a tail call back to the peer.
+    pub(super) tail: bool,
+    /// The results are those of this answer of ours, which is not there yet.
+    pub(super) taking: Option<AnswerId>,
+    pub(super) handle: Weak<QuestionRef>,
+    /// Promises for capabilities in the results.
+    pub(super) pipelined: OrdMap<Path, RefId>,
+    /// The method called; `None` for a bootstrap.
+    pub(super) method: Option<(u64, u16)>,
+}
+
+/// How a question was answered, for those who look at the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Results,
+    Exception,
+    Elsewhere,
+}
+
+/// What is to be done when a question is answered.
+#[derive(Clone, Debug)]
+pub(crate) enum OnReturn {
+    /// Tell whoever asked.
+    Respond(Parcel<Responder>),
+}
+
+/// What is to be done when a question is finished: nothing so far.
+#[derive(Clone, Debug)]
+pub(crate) enum OnFinish {}
+
+/// What became of a call that was to be sent.
+pub(crate) enum Asked {
+    /// It was sent. Calls on its results may be sent ahead, if whoever asked wants to.
+    Question(Arc<QuestionRef>, Option<Route>),
+    /// It was not: this is to be answered.
+    Refused(Responder, Exception),
+    /// It was sent back to the peer as a tail call.
+    Reflected,
+    /// The promise is resolved; this is what to call instead.
+    Follow(CallInfo),
+}
+
+impl State {
+    /// Sends a call to a promise of the peer's, unless that has been resolved.
+    pub(crate) fn call_promise(&mut self, promise: RefId, call: CallInfo, fx: &mut Effects) -> Asked {
+        match self.promises.get_mut(&promise) {
+            Some(pending) => {
+                pending.used = true;
+                let place = pending.place.clone();
+                self.call(&place, call, fx)
+            }
+            None => Asked::Follow(call),
+        }
+    }
+
+    /// Sends a call to a place in the peer. A call that came from the peer goes back as a tail call.
+    pub(crate) fn call(&mut self, place: &Place, call: CallInfo, fx: &mut Effects) -> Asked {
+        let CallInfo { interface_id, method_id, params, responder, hints, .. } = call;
+        if let Some(why) = self.ended.clone() {
+            fx.discard(params);
+            return Asked::Refused(responder, why);
+        }
+        let Some(port) = self.port() else {
+            fx.discard(params);
+            return Asked::Refused(responder, closed());
+        };
+        let tail = responder.route().answer_on(self.connection).filter(|key| self.may_tail_call(*key));
+        let described = match self.describe_all(&params.caps, fx) {
+            Ok(described) => described,
+            Err(why) => {
+                fx.discard(params);
+                return Asked::Refused(responder, why);
+            }
+        };
+        let for_pipeline = hints.only_promise_pipeline && tail.is_none() && !self.peer_ignores_pipeline_hint;
+        let exports = described.exports.into();
+        let question = self.ask(port, for_pipeline, exports, Some((interface_id, method_id)));
+        let Payload { content, caps, share } = params;
+        fx.discard((caps, share));
+        fx.send(Message::Call(Call {
+            question: question.id,
+            target: super::descriptors::target(place),
+            interface_id,
+            method_id,
+            params: WirePayload { content, descriptors: described.descriptors },
+            keep_results: tail.is_some(),
+            no_promise_pipelining: hints.no_promise_pipelining,
+            only_promise_pipeline: for_pipeline,
+        }));
+        if let Some(key) = tail {
+            self.question_mut(question.id).expect("just asked").tail = true;
+            self.return_tail(key, question, fx);
+            responder.disarm();
+            return Asked::Reflected;
+        }
+        let route = (!hints.no_promise_pipelining).then(|| responder.route().clone());
+        let entry = &mut self.question_mut(question.id).expect("just asked").entry;
+        let on_return = entry.on_return_mut().expect("just asked");
+        on_return.push_back(OnReturn::Respond(Parcel::new(responder)));
+        Asked::Question(question, route)
+    }
+
+    /// Asks for the peer's bootstrap object.
+    pub(crate) fn ask_bootstrap(&mut self, fx: &mut Effects) -> Client {
+        let Some(port) = self.port().filter(|_| self.ended.is_none()) else { return self.gone() };
+        let question = self.ask(port, false, Arc::new([]), None);
+        fx.send(Message::Bootstrap { question: question.id });
+        self.pipelined(&question, &[])
+    }
+
+    fn ask(
+        &mut self,
+        port: Arc<dyn crate::cap::port::Port>,
+        for_pipeline: bool,
+        param_exports: Arc<[ExportId]>,
+        method: Option<(u64, u16)>,
+    ) -> Arc<QuestionRef> {
+        let generation = self.generation();
+        let mut question = Question {
+            entry: Entry::new(),
+            generation,
+            param_exports,
+            tail: false,
+            taking: None,
+            handle: Weak::new(),
+            pipelined: OrdMap::new(),
+            method,
+        };
+        if for_pipeline {
+            let id = self.free_pipeline_question();
+            let handle = Arc::new(QuestionRef::new(port, id, generation));
+            question.handle = Arc::downgrade(&handle);
+            self.pipeline_questions.insert(id, question);
+            return handle;
+        }
+        let mut handle = None;
+        self.questions.insert(|id| {
+            let new = Arc::new(QuestionRef::new(port, id, generation));
+            question.handle = Arc::downgrade(&new);
+            handle = Some(new);
+            question
+        });
+        handle.expect("set by insert")
+    }
+
+    /// IDs of questions for pipelining alone are used in turn, as we are not told when the peer forgets one.
+    fn free_pipeline_question(&mut self) -> QuestionId {
+        loop {
+            let id = QuestionId(PIPELINE_BIT | self.next_pipeline_question);
+            self.next_pipeline_question = (self.next_pipeline_question + 1) & !PIPELINE_BIT;
+            if !self.pipeline_questions.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    pub(super) fn question(&self, id: QuestionId) -> Option<&Question> {
+        match id.0 & PIPELINE_BIT {
+            0 => self.questions.get(id),
+            _ => self.pipeline_questions.get(&id),
+        }
+    }
+
+    pub(super) fn question_mut(&mut self, id: QuestionId) -> Option<&mut Question> {
+        match id.0 & PIPELINE_BIT {
+            0 => self.questions.get_mut(id),
+            _ => self.pipeline_questions.get_mut(&id),
+        }
+    }
+
+    /// Takes a question out of the table and frees its ID: its Return has come and its Finish is sent, or
+    /// neither is needed any more.
+    fn forget_question(&mut self, id: QuestionId, fx: &mut Effects) {
+        let question = match id.0 & PIPELINE_BIT {
+            0 => self.questions.remove(id),
+            _ => self.pipeline_questions.remove(&id),
+        };
+        let Some(question) = question else { return };
+        if let Some(handle) = question.handle.upgrade() {
+            handle.ended.store(true, Ordering::Relaxed);
+            fx.discard(handle);
+        }
+        fx.discard(question);
+    }
+
+    /// The client of the capability at `path` in a question's results: a promise until they are there.
+    pub(crate) fn pipelined(&mut self, question: &Arc<QuestionRef>, path: &[u16]) -> Client {
+        if let Some(outcome) = question.outcome.get() {
+            return match outcome {
+                Ok(payload) => payload.client_at(path),
+                Err(why) => Client::broken(why.clone()),
+            };
+        }
+        let entry = self.question(question.id).filter(|q| q.generation == question.generation);
+        let Some(entry) = entry.filter(|q| q.entry.is_new()) else { return self.gone() };
+        let known = entry.pipelined.get(path).and_then(|id| self.promises.get(id));
+        if let Some(cell) = known.and_then(|pending| pending.cell.upgrade()) {
+            return Client(Kind::Remote(cell));
+        }
+        let path: Path = path.into();
+        let cell = self.promise_at(Place::Answer(question.clone(), path.clone()), question.port.clone());
+        let entry = self.question_mut(question.id).expect("found above");
+        entry.pipelined.insert(path, cell.id);
+        Client(Kind::Remote(cell))
+    }
+
+    /// A promise for a capability in some results is resolved or gone.
+    pub(super) fn forget_pipelined(&mut self, place: &Place, id: RefId) {
+        let Place::Answer(question, path) = place else { return };
+        let Some(entry) = self.question_mut(question.id) else { return };
+        if entry.generation == question.generation && entry.pipelined.get(path) == Some(&id) {
+            entry.pipelined.remove(path);
+        }
+    }
+
+    pub(super) fn receive_return(
+        &mut self,
+        ret: Return<Incoming>,
+        fx: &mut Effects,
+    ) -> Result<(), ProtocolError> {
+        let Return { answer: id, release_param_caps, no_finish_needed, outcome } = ret;
+        let for_pipeline = id.0 & PIPELINE_BIT != 0;
+        let Some(question) = self.question_mut(id) else {
+            // Finished questions for pipelining alone are forgotten, whether or not a Return will come.
+            self.peer_ignores_pipeline_hint |= for_pipeline;
+            return if for_pipeline { Ok(()) } else { Err(ProtocolError::UnknownQuestion(id)) };
+        };
+        if question.entry.has_returned() || question.taking.is_some() {
+            return Err(ProtocolError::DuplicateReturn(id));
+        }
+        let exports = std::mem::replace(&mut question.param_exports, Arc::new([]));
+        let (tail, canceled) = (question.tail, question.entry.has_finished());
+        self.peer_ignores_pipeline_hint |= for_pipeline;
+        if release_param_caps {
+            self.release_exports(&exports, fx)?;
+        }
+        if canceled {
+            // Finish has told the peer to release what these results hold: none of it was ever ours.
+            if let Outcome::TakeFromOtherQuestion(answer) = outcome {
+                self.abandon_kept(answer, fx);
+            }
+            self.forget_question(id, fx);
+            return Ok(());
+        }
+        match outcome {
+            Outcome::Results(_) if tail => Err(ProtocolError::ResultsNotKept(id)),
+            Outcome::Results(results) => self.receive_results(id, results, no_finish_needed, fx),
+            Outcome::Exception(why) => {
+                self.answered(id, Err(why), &[], Ended::Exception, no_finish_needed, fx);
+                Ok(())
+            }
+            Outcome::Canceled => {
+                let why = Exception::failed("the callee says that the call was canceled");
+                self.answered(id, Err(why), &[], Ended::Exception, no_finish_needed, fx);
+                Ok(())
+            }
+            Outcome::ResultsSentElsewhere if tail => {
+                let why = Exception::failed("the results went to another vat");
+                self.answered(id, Err(why), &[], Ended::Elsewhere, no_finish_needed, fx);
+                Ok(())
+            }
+            Outcome::ResultsSentElsewhere => Err(ProtocolError::ResultsSentElsewhere(id)),
+            Outcome::TakeFromOtherQuestion(answer) => self.take_kept(id, answer, fx),
+            Outcome::Unknown(variant, whole) => {
+                fx.send(Message::Unimplemented(whole));
+                let why = Exception::unimplemented(format!("the peer returned in an unknown way ({variant})"));
+                self.answered(id, Err(why), &[], Ended::Exception, no_finish_needed, fx);
+                Ok(())
+            }
+        }
+    }
+
+    fn receive_results(
+        &mut self,
+        id: QuestionId,
+        results: WirePayload<Incoming>,
+        no_finish_needed: bool,
+        fx: &mut Effects,
+    ) -> Result<(), ProtocolError> {
+        let accepted = self.accept_all(results.descriptors, fx)?;
+        if no_finish_needed && accepted.iter().any(|a| !a.client.is_null()) {
+            return Err(ProtocolError::NoFinishWithCapabilities(id));
+        }
+        let reflected: Vec<bool> = accepted.iter().map(|a| a.reflected).collect();
+        let caps = accepted.into_iter().map(|a| a.client).collect();
+        let payload = Payload::new(results.content, caps);
+        self.answered(id, Ok(payload), &reflected, Ended::Results, no_finish_needed, fx);
+        Ok(())
+    }
+
+    /// A question has its outcome: promises for capabilities in it are resolved, and whoever asked is told.
+    ///
+    /// `reflected` says of each capability whether it is one of ours; all are where it is too short.
+    pub(super) fn answered(
+        &mut self,
+        id: QuestionId,
+        mut outcome: Result<Payload, Exception>,
+        reflected: &[bool],
+        ended: Ended,
+        no_finish_needed: bool,
+        fx: &mut Effects,
+    ) {
+        let Some(question) = self.question_mut(id) else { return };
+        question.taking = None;
+        let Some(on_return) = question.entry.to_returned(ended) else { return };
+        let pipelined = std::mem::take(&mut question.pipelined);
+        let handle = question.handle.upgrade();
+        for (path, promise) in pipelined {
+            self.resolve_pipelined(promise, &path, &mut outcome, reflected, fx);
+        }
+        if let Some(handle) = handle {
+            let set = handle.outcome.set(outcome.clone());
+            debug_assert!(set.is_ok(), "a question is answered once");
+            fx.discard(handle);
+        }
+        for OnReturn::Respond(responder) in on_return {
+            if let Some(responder) = responder.take() {
+                fx.later(Callback::Respond { responder, outcome: outcome.clone() });
+            }
+        }
+        fx.discard(outcome);
+        if no_finish_needed {
+            self.forget_question(id, fx);
+        }
+    }
+
+    /// Resolves a promise for a capability in some results, and puts what its holders have now in that place of
+    /// the results: whoever takes the capability from there stays behind the calls that were sent ahead.
+    fn resolve_pipelined(
+        &mut self,
+        promise: RefId,
+        path: &[u16],
+        outcome: &mut Result<Payload, Exception>,
+        reflected: &[bool],
+        fx: &mut Effects,
+    ) {
+        let index = outcome.as_ref().map(|payload| payload.index_at(path));
+        let (to, index) = match (index, &*outcome) {
+            (Ok(Ok(Some(index))), Ok(payload)) => {
+                let reflected = reflected.get(index).copied().unwrap_or(true);
+                (Accepted { client: payload.caps[index].clone(), reflected }, Some(index))
+            }
+            (Ok(Err(why)), _) => (Accepted { client: Client::broken(why), reflected: false }, None),
+            (Err(why), _) => (Accepted { client: Client::broken(why.clone()), reflected: false }, None),
+            _ => (Accepted { client: Client::null(), reflected: false }, None),
+        };
+        let resolved = self.resolve_promise(promise, to, fx);
+        if let (Some(client), Some(index), Ok(payload)) = (resolved, index, outcome) {
+            fx.discard(std::mem::replace(&mut payload.caps[index], client));
+        }
+    }
+
+    /// Nobody wants anything of a question any more. See Note [Question lifecycle].
+    pub(super) fn question_dropped(&mut self, id: QuestionId, generation: Generation, fx: &mut Effects) {
+        let Some(question) = self.question_mut(id).filter(|q| q.generation == generation) else { return };
+        let returned = question.entry.has_returned();
+        let taking = question.taking;
+        let finish = Finish {
+            question: id,
+            release_result_caps: !returned && taking.is_none(),
+            cancel_after_delivery: false,
+        };
+        if returned || taking.is_some() || id.0 & PIPELINE_BIT != 0 {
+            fx.send(Message::Finish(finish));
+            self.forget_question(id, fx);
+        } else if let Some(on_return) = question.entry.to_finished(finish.clone()) {
+            fx.discard(on_return);
+            fx.send(Message::Finish(finish));
+        }
+        if let Some(answer) = taking {
+            self.stop_taking(answer, id, fx);
+        }
+    }
+
+    /// The peer does not implement the message that asked this question.
+    pub(super) fn question_refused(&mut self, id: QuestionId, fx: &mut Effects) -> Result<(), ProtocolError> {
+        let Some(question) = self.question_mut(id) else { return Ok(()) };
+        if question.entry.has_returned() {
+            return Err(ProtocolError::DuplicateReturn(id));
+        }
+        let exports = std::mem::replace(&mut question.param_exports, Arc::new([]));
+        self.release_exports(&exports, fx)?;
+        let why = Exception::unimplemented("the peer does not implement the message that asked this");
+        self.answered(id, Err(why), &[], Ended::Exception, true, fx);
+        // If it had been finished, it was not answered just now.
+        self.forget_question(id, fx);
+        Ok(())
+    }
+
+    pub(super) fn end_questions(&mut self, why: &Exception, fx: &mut Effects) {
+        let asked: Vec<QuestionId> =
+            self.questions.iter().map(|(id, _)| id).chain(self.pipeline_questions.keys().copied()).collect();
+        for id in asked {
+            let method = self.question(id).and_then(|question| question.method);
+            let why = match method {
+                Some((interface, method)) => {
+                    why.clone().with_context(format_args!("calling method {method} of interface {interface:#x}"))
+                }
+                None => why.clone(),
+            };
+            self.answered(id, Err(why), &[], Ended::Exception, true, fx);
+            self.forget_question(id, fx);
+        }
+    }
+}
+
+pub(super) fn closed() -> Exception {
+    Exception::disconnected("the connection has been closed")
+}
