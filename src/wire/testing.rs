@@ -22,7 +22,7 @@ use crate::wire::message::{
 
 /// The message as the peer receives it.
 pub(super) fn receive(message: &Outbound) -> Arc<Received> {
-    message.with_segments(|segments| receive_segments(segments))
+    message.with_segments(receive_segments)
 }
 
 pub(super) fn receive_segments(segments: &[&[u8]]) -> Arc<Received> {

@@ -36,14 +36,28 @@ fn replaced(write: impl FnOnce(message::Builder<'_>), old: u64, new: u64) -> Arc
 
 #[test]
 fn messages_of_other_levels_are_unknown() {
-    assert_unknown(|m| drop(m.init_provide()));
-    assert_unknown(|m| drop(m.init_accept()));
-    assert_unknown(|m| drop(m.init_third_party_answer()));
-    assert_unknown(|m| drop(m.init_join()));
-    assert_unknown(|m| drop(m.init_obsolete_save()));
-    assert_unknown(|m| drop(m.init_obsolete_delete()));
+    assert_unknown(|m| {
+        m.init_provide();
+    });
+    assert_unknown(|m| {
+        m.init_accept();
+    });
+    assert_unknown(|m| {
+        m.init_third_party_answer();
+    });
+    assert_unknown(|m| {
+        m.init_join();
+    });
+    assert_unknown(|m| {
+        m.init_obsolete_save();
+    });
+    assert_unknown(|m| {
+        m.init_obsolete_delete();
+    });
     assert_unknown(|m| m.init_disembargo().init_context().set_accept(b"id"));
-    assert_unknown(|m| drop(m.init_call().init_send_results_to().init_third_party()));
+    assert_unknown(|m| {
+        m.init_call().init_send_results_to().init_third_party();
+    });
 }
 
 #[test]
@@ -99,7 +113,9 @@ fn third_parties_offer_a_vine() {
 
 #[test]
 fn unknown_outcomes_say_which() {
-    let message = decode_built(|m| drop(m.init_return().init_await_from_third_party()));
+    let message = decode_built(|m| {
+        m.init_return().init_await_from_third_party();
+    });
     let Ok(Message::Return(ret)) = message else { panic!("no return") };
     assert!(matches!(ret.outcome, Outcome::Unknown(5, _)));
 }
@@ -115,16 +131,26 @@ fn unknown_kinds_of_exception_are_failures() {
 
 #[test]
 fn unknown_messages_come_back_as_such() {
-    let message = decode_built(|m| drop(m.init_unimplemented().init_join()));
+    let message = decode_built(|m| {
+        m.init_unimplemented().init_join();
+    });
     let Ok(Message::Unimplemented(inner)) = message else { panic!("not back") };
     assert!(matches!(*inner, Message::Unknown(_)));
 }
 
 #[test]
 fn defaults_are_the_schemas() {
-    let Ok(Message::Finish(finish)) = decode_built(|m| drop(m.init_finish())) else { panic!("no finish") };
+    let Ok(Message::Finish(finish)) = decode_built(|m| {
+        m.init_finish();
+    }) else {
+        panic!("no finish")
+    };
     assert!(finish.release_result_caps && finish.cancel_after_delivery);
-    let Ok(Message::Return(ret)) = decode_built(|m| drop(m.init_return())) else { panic!("no return") };
+    let Ok(Message::Return(ret)) = decode_built(|m| {
+        m.init_return();
+    }) else {
+        panic!("no return")
+    };
     assert!(ret.release_param_caps && !ret.no_finish_needed);
 }
 
@@ -143,7 +169,9 @@ fn noops_are_left_out_of_paths() {
 #[test]
 fn long_paths_are_malformed() {
     let with_steps = |count| {
-        decode_built(|m| drop(m.init_call().init_target().init_promised_answer().init_transform(count)))
+        decode_built(|m| {
+            m.init_call().init_target().init_promised_answer().init_transform(count);
+        })
     };
     assert!(with_steps(64).is_ok());
     assert_malformed(with_steps(65));
