@@ -207,6 +207,9 @@ const DESCRIPTOR_WORDS: u64 = 4;
 /// The size of a content that nothing is known of.
 const UNKNOWN_WORDS: u64 = 88;
 
+/// The most that a hint is believed: the first segment is taken from the system at once.
+const MAX_HINT_WORDS: u64 = 1 << 20;
+
 /// The most that the first segment of a message is made for. Larger messages have more segments.
 pub(super) const MAX_SEGMENT_WORDS: u64 = 1 << 28;
 
@@ -231,7 +234,7 @@ impl ContentBuilder {
     pub(crate) fn new(place: Place, size_hint: Option<MessageSize>) -> Self {
         let words = size_hint.map_or(UNKNOWN_WORDS, |size| {
             let caps = u64::from(size.cap_count).saturating_mul(DESCRIPTOR_WORDS);
-            size.word_count.saturating_add(caps)
+            size.word_count.saturating_add(caps).min(MAX_HINT_WORDS)
         });
         ContentBuilder(Built { message: message_for(place, words), place })
     }

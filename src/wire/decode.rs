@@ -164,7 +164,7 @@ impl Decoder<'_> {
             Content::null()
         };
         let table = reader.get_cap_table()?;
-        self.check_size("a table of capabilities", table.len() as usize)?;
+        self.check_size("table of capabilities", table.len() as usize)?;
         let descriptors = table.iter().map(descriptor).collect::<Result<_, _>>()?;
         Ok(Payload { content, descriptors })
     }
@@ -195,7 +195,7 @@ impl Decoder<'_> {
         for detail in details {
             let data = detail.get_data()?;
             words += 1 + data.len() / 8;
-            self.check_size("an exception's details", words)?;
+            self.check_size("details of an exception", words)?;
             e = e.with_detail(detail.get_detail_id(), data);
         }
         Ok(e)
@@ -205,7 +205,7 @@ impl Decoder<'_> {
     /// may have any length.
     fn check_size(self, what: &str, words: usize) -> Result<(), Stop> {
         if words > self.source.words() {
-            return Err(Stop::Malformed(format!("{what} is larger than the message")));
+            return Err(Stop::Malformed(format!("{what}: larger than the message")));
         }
         Ok(())
     }

@@ -121,8 +121,8 @@ fn encode_return(ret: Return<Outgoing>) -> Result<Outbound, Exception> {
 /// A call or return whose content is in its place, while the rest is written.
 struct Open {
     message: Builder<HeapAllocator>,
-    /// If the content was copied, what the capability pointers in it were before: see Note [Copies keep
-    /// indices].
+    /// If the content was copied, what the indices of the capability pointers in it were before.
+    /// See Note [Copies keep indices].
     indices: Vec<u32>,
 }
 

@@ -8,3 +8,5 @@ pub mod frame;
 mod index;
 pub(crate) mod message;
 mod patch;
+#[cfg(test)]
+mod testing;

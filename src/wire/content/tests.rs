@@ -1,1 +1,89 @@
+use super::*;
+use crate::generated::rpc_capnp::{bootstrap, exception, join, provide};
+use crate::wire::testing::{indices_in, list_of_caps, set_cap};
 
+/// `join { target = null, keyPart = provide { recipient = capability 2 } }`
+fn nested() -> Content {
+    let mut builder = ContentBuilder::new(Place::CallParams, None);
+    let join: join::Builder<'_> = builder.content().init_as();
+    let provide: provide::Builder<'_> = join.init_key_part().init_as();
+    set_cap(provide.init_recipient(), 2);
+    builder.freeze()
+}
+
+#[test]
+fn null_content_has_nothing() {
+    let content = Content::null();
+    assert!(content.reader().unwrap().is_null());
+    assert_eq!(content.words(), 0);
+    assert_eq!(content.cap_index_at(&[], 0), Ok(None));
+    assert_eq!(content.cap_index_at(&[1, 2], 3), Ok(None));
+}
+
+#[test]
+fn building_goes_on_where_it_was() {
+    for place in [Place::CallParams, Place::ReturnResults] {
+        let mut builder = ContentBuilder::new(place, Some(MessageSize { word_count: 4, cap_count: 1 }));
+        assert!(builder.content().is_null());
+        builder.content().init_as::<exception::Builder<'_>>().set_reason("first");
+        let words = builder.words();
+        let mut again: exception::Builder<'_> = builder.content().get_as().unwrap();
+        again.set_obsolete_durability(7);
+        assert_eq!(builder.words(), words);
+        let content = builder.freeze();
+        let read: exception::Reader<'_> = content.reader().unwrap().get_as().unwrap();
+        assert_eq!(read.get_reason().unwrap(), "first");
+        assert_eq!(read.get_obsolete_durability(), 7);
+    }
+}
+
+#[test]
+fn hint_sizes_the_first_segment() {
+    let mut builder =
+        ContentBuilder::new(Place::ReturnResults, Some(MessageSize { word_count: 5000, cap_count: 0 }));
+    builder.content().initn_as::<capnp::data::Builder<'_>>(39_000);
+    assert_eq!(builder.0.message.get_segments_for_output().len(), 1);
+}
+
+#[test]
+fn immense_hints_are_harmless() {
+    let size = MessageSize { word_count: u64::MAX, cap_count: u32::MAX };
+    let mut builder = ContentBuilder::new(Place::CallParams, Some(size));
+    builder.content().init_as::<exception::Builder<'_>>();
+}
+
+#[test]
+fn paths_lead_to_indices() {
+    let content = nested();
+    assert_eq!(content.cap_index_at(&[1, 1], 3), Ok(Some(2)));
+    assert_eq!(content.cap_index_at(&[0, 5], 3), Ok(None), "through a null pointer");
+    assert_eq!(content.cap_index_at(&[9], 3), Ok(None), "past the pointers there are");
+    assert!(content.cap_index_at(&[1, 1], 2).is_err(), "past the table");
+    assert!(content.cap_index_at(&[1], 3).is_err(), "a struct");
+    assert!(content.cap_index_at(&[], 3).is_err(), "a struct");
+    assert!(content.cap_index_at(&[1, 1, 0], 3).is_err(), "through a capability");
+}
+
+#[test]
+fn lists_are_no_way() {
+    let content = list_of_caps(Place::CallParams, &[0]);
+    assert!(content.cap_index_at(&[0], 1).is_err());
+    assert_eq!(indices_in(&content, 1), [0]);
+}
+
+#[test]
+fn a_capability_may_be_the_root() {
+    let mut builder = ContentBuilder::new(Place::ReturnResults, None);
+    set_cap(builder.content(), 0);
+    assert_eq!(builder.freeze().cap_index_at(&[], 1), Ok(Some(0)));
+}
+
+#[test]
+fn debug_shows_no_content() {
+    let mut builder = ContentBuilder::new(Place::CallParams, None);
+    let bootstrap: bootstrap::Builder<'_> = builder.content().init_as();
+    bootstrap.init_deprecated_object_id().set_as::<capnp::text::Owned>("secret").unwrap();
+    let shown = format!("{builder:?}");
+    let shown = format!("{shown} {:?}", builder.freeze());
+    assert!(!shown.contains("secret"), "{shown}");
+}
