@@ -8,7 +8,7 @@ use capnp::MessageSize;
 use super::call::{CallInfo, Mode};
 use super::object::{LocalObject, Server};
 use super::pool::Pool;
-use super::port::{ImportRef, RemoteRef, Sent, To};
+use super::port::{ImportRef, Place, RemoteRef, Sent, To};
 use super::promised::{ClientFulfiller, PromiseCell, Watcher};
 use super::request::Request;
 use crate::error::{Exception, Result};
@@ -79,7 +79,12 @@ impl Client {
     }
 
     /// As [`request`](Self::request), with a hint of the size of the params, which saves copying.
-    pub fn request_sized(&self, interface_id: u64, method_id: u16, size_hint: Option<MessageSize>) -> Request {
+    pub fn request_sized(
+        &self,
+        interface_id: u64,
+        method_id: u16,
+        size_hint: Option<MessageSize>,
+    ) -> Request {
         Request::new(self.clone(), interface_id, method_id, size_hint)
     }
 
@@ -188,10 +193,12 @@ impl Client {
                     None => return,
                     Some(follow) => follow,
                 },
-                Kind::Import(import) => match import.port.call(To::Import(import), call, mode) {
-                    Sent::Done => return,
-                    Sent::Follow(client, call) => (client, call),
-                },
+                Kind::Import(import) => {
+                    match import.port.call(To::Place(&Place::Import(import.clone())), call, mode) {
+                        Sent::Done => return,
+                        Sent::Follow(client, call) => (client, call),
+                    }
+                }
                 Kind::Remote(promise) => match promise.resolved.get() {
                     Some(client) => (client.clone(), call),
                     None => match promise.port.call(To::Promise(promise), call, mode) {

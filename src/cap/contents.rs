@@ -10,7 +10,7 @@ use super::hook::ReadTable;
 use crate::error::{Exception, Result};
 use crate::promise::Attachment;
 use crate::sync::{Arc, OnceLock};
-use crate::wire::content::Content;
+use crate::wire::content::{Content, Place};
 
 /// Content with the clients that it refers to: the truth, which crosses threads.
 #[derive(Clone)]
@@ -24,6 +24,17 @@ pub(crate) struct Payload {
 impl Payload {
     pub(crate) fn new(content: Content, caps: Vec<Client>) -> Self {
         Payload { content, caps, share: None }
+    }
+
+    /// The payload with its content ready to be sent from `place`; see [`Content::prepare`].
+    pub(crate) fn prepare(self, place: Place) -> Result<Self, Exception> {
+        let Payload { content, caps, share } = self;
+        let (content, copied) = content.prepare(place, caps.len())?;
+        let caps = match copied {
+            Some(indices) => indices.iter().map(|i| caps[*i as usize].clone()).collect(),
+            None => caps,
+        };
+        Ok(Payload { content, caps, share })
     }
 
     /// Which capability stands at `path`: an index into `caps`, or `None` for a null pointer.
@@ -81,11 +92,6 @@ macro_rules! contents {
         impl $name {
             pub(crate) fn new(payload: Payload) -> Self {
                 $name(Contents::new(payload))
-            }
-
-            #[allow(dead_code)]
-            pub(crate) fn payload(&self) -> &Payload {
-                &self.0.payload
             }
 
             /// The content as it is: a struct for a method's params or results.

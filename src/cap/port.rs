@@ -4,13 +4,13 @@ use std::fmt;
 
 use super::answer::Pipeline;
 use super::call::{CallInfo, Mode};
-use super::client::Client;
+use super::client::{Client, Kind};
 use super::promised::Watcher;
 use crate::error::Exception;
 use crate::id::{AnswerId, ExportId, ImportId, QuestionId};
 use crate::peer::Peer;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Arc, OnceLock};
+use crate::sync::{Arc, OnceLock, Timer, TimerKey};
 use crate::wire::message::Path;
 
 use super::contents::Payload;
@@ -66,7 +66,7 @@ pub(crate) trait Port: Send + Sync {
 
 /// What a call is addressed to.
 pub(crate) enum To<'a> {
-    Import(&'a Arc<ImportRef>),
+    Place(&'a Place),
     Promise(&'a Arc<RemoteRef>),
 }
 
@@ -81,6 +81,8 @@ pub(crate) enum Sent {
 /// Something that a connection is to look at later. A notice that has been overtaken does nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
+    /// Nobody can use the connection any more.
+    Unused,
     /// The last reference to an import is gone.
     ImportDropped(ImportId, Generation),
     /// The last reference to a promise of the peer's is gone.
@@ -89,6 +91,8 @@ pub(crate) enum Notice {
     QuestionDropped(QuestionId, Generation),
     /// A promise that we exported may have been resolved.
     ExportResolved(ExportId, Generation),
+    /// A question of ours was not answered by its deadline.
+    QuestionLate(QuestionId, Generation),
     /// A call of the peer's that it no longer wants has reached its method, and is canceled now.
     AnswerCanceled(AnswerKey),
 }
@@ -116,16 +120,28 @@ pub(crate) struct QuestionRef {
     pub(crate) outcome: OnceLock<Result<Payload, Exception>>,
     /// The question is no longer in the table: nothing is left to be finished.
     pub(crate) ended: AtomicBool,
+    /// Until when it is to be answered, if there is a limit for all calls of the connection.
+    pub(crate) deadline: OnceLock<TimerKey>,
 }
 
 impl QuestionRef {
     pub(crate) fn new(port: Arc<dyn Port>, id: QuestionId, generation: Generation) -> Self {
-        QuestionRef { port, id, generation, outcome: OnceLock::new(), ended: AtomicBool::new(false) }
+        let (outcome, deadline) = (OnceLock::new(), OnceLock::new());
+        QuestionRef { port, id, generation, outcome, ended: AtomicBool::new(false), deadline }
+    }
+}
+
+impl fmt::Debug for QuestionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "QuestionRef({})", self.id)
     }
 }
 
 impl Drop for QuestionRef {
     fn drop(&mut self) {
+        if let Some(deadline) = self.deadline.get() {
+            Timer::global().cancel(*deadline);
+        }
         if !self.ended.load(Ordering::Relaxed) {
             self.port.post(Notice::QuestionDropped(self.id, self.generation));
         }
@@ -152,6 +168,31 @@ impl Drop for RemoteRef {
 pub(crate) enum Place {
     Import(Arc<ImportRef>),
     Answer(Arc<QuestionRef>, Path),
+}
+
+impl Place {
+    fn port(&self) -> &Arc<dyn Port> {
+        match self {
+            Place::Import(import) => &import.port,
+            Place::Answer(question, _) => &question.port,
+        }
+    }
+
+    /// Sends a call to this very place.
+    pub(crate) fn deliver(&self, call: CallInfo) {
+        match self.port().call(To::Place(self), call, Mode::Queue) {
+            Sent::Done => {}
+            Sent::Follow(client, call) => client.deliver(call, Mode::Queue),
+        }
+    }
+
+    /// A client for this place.
+    pub(crate) fn client(&self) -> Client {
+        match self {
+            Place::Import(import) => Client(Kind::Import(import.clone())),
+            Place::Answer(question, path) => question.port.pipelined(question, path),
+        }
+    }
 }
 
 impl fmt::Debug for Place {

@@ -123,6 +123,12 @@ impl PromiseCell {
     }
 }
 
+impl fmt::Debug for PromiseCell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PromiseCell({:?})", self.resolved.get())
+    }
+}
+
 /// The right to say what a promise client is, once. Dropped unused, it breaks the promise.
 pub struct ClientFulfiller(Option<Arc<PromiseCell>>);
 

@@ -119,8 +119,7 @@ impl Request {
             Ok(params) => params,
             Err(why) => return responder.answer(Err(why)),
         };
-        let call =
-            CallInfo { interface_id, method_id, params, responder, cancel, hints, waits_on: None };
+        let call = CallInfo { interface_id, method_id, params, responder, cancel, hints, waits_on: None };
         let mode = if role() == Role::User { Mode::Block(deadline) } else { Mode::Queue };
         target.deliver(call, mode);
     }
@@ -233,4 +232,11 @@ impl RemotePromise {
     pub fn into_channel(self) -> Receiver<Result<Response>> {
         self.promise.into_channel()
     }
+}
+
+/// A payload that is one capability: the results of a bootstrap.
+pub(crate) fn single_capability(client: &Client) -> Result<Payload, Exception> {
+    let mut results = Builder::new(Place::ReturnResults, None);
+    results.get().set_as_capability(Box::new(client.clone()));
+    results.finish()
 }

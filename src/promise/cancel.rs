@@ -89,11 +89,6 @@ impl Cancel {
         }
     }
 
-    /// Whether the call is to be dropped without reaching its method.
-    pub(crate) fn is_canceled_unstarted(&self) -> bool {
-        self.is_canceled()
-    }
-
     /// Nobody wants the answer. With `after_start`, not before the method has been reached.
     pub(crate) fn cancel(&self, after_start: bool) {
         let mut token = self.0.lock();
@@ -146,10 +141,6 @@ impl Cancel {
             }
         }
         Unwatch(self.clone(), self.watch(Box::new(action)))
-    }
-
-    pub(crate) fn same(&self, other: &Cancel) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 

@@ -40,14 +40,9 @@ type Callback<T> = Box<dyn FnOnce(Result<T>) + Send>;
 
 /// A promise and the right to settle it.
 pub(crate) fn promise<T: Send + 'static>() -> (Promise<T>, Fulfiller<T>) {
-    let cell = Arc::new(Cell { state: Mutex::new(Rank::Promise, State::Pending(None)), changed: Condvar::new() });
+    let cell =
+        Arc::new(Cell { state: Mutex::new(Rank::Promise, State::Pending(None)), changed: Condvar::new() });
     (Promise { cell: cell.clone(), attached: Vec::new() }, Fulfiller { cell: Some(cell) })
-}
-
-/// A promise that is settled already.
-pub(crate) fn fulfilled<T: Send + 'static>(result: Result<T, Exception>) -> Promise<T> {
-    let state = Mutex::new(Rank::Promise, State::Settled(result));
-    Promise { cell: Arc::new(Cell { state, changed: Condvar::new() }), attached: Vec::new() }
 }
 
 /// A value that will come, or the reason why it won't. One thread waits for it, takes it, or registers for
@@ -247,19 +242,6 @@ impl<T> Fulfiller<T> {
     fn settle(&mut self, result: Result<T, Exception>) {
         let Some(cell) = self.cell.take() else { return };
         settle(&cell, result);
-    }
-
-    /// A weak handle that breaks the promise with an exception if it is still pending when called.
-    pub(crate) fn breaker(&self) -> impl FnOnce(Exception) + Send
-    where
-        T: Send + 'static,
-    {
-        let cell = self.cell.as_ref().map(Arc::downgrade);
-        move |why| {
-            if let Some(cell) = cell.and_then(|c| c.upgrade()) {
-                settle(&cell, Err(why));
-            }
-        }
     }
 }
 

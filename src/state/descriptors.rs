@@ -60,8 +60,11 @@ impl State {
         fx: &mut Effects,
     ) -> Result<DescribedAll, Exception> {
         let n = clients.len();
-        let mut all =
-            DescribedAll { descriptors: Vec::with_capacity(n), told: Vec::with_capacity(n), exports: Vec::new() };
+        let mut all = DescribedAll {
+            descriptors: Vec::with_capacity(n),
+            told: Vec::with_capacity(n),
+            exports: Vec::new(),
+        };
         for client in clients {
             match self.describe(client, fx) {
                 Ok(described) => {
@@ -170,4 +173,3 @@ pub(super) fn target(place: &Place) -> Target<Outgoing> {
         }
     }
 }
-

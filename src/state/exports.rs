@@ -55,7 +55,11 @@ impl State {
     }
 
     /// Exports a promise, or counts one more reference to it, and sees to it that its resolution is told.
-    pub(super) fn export_promise(&mut self, client: Client, fx: &mut Effects) -> Result<Described, Exception> {
+    pub(super) fn export_promise(
+        &mut self,
+        client: Client,
+        fx: &mut Effects,
+    ) -> Result<Described, Exception> {
         let id = self.export(client.clone(), true)?;
         let export = self.exports.get(id).expect("just exported");
         let frozen = export.promise.clone().expect("exported as a promise");
@@ -111,7 +115,11 @@ impl State {
     }
 
     /// Takes back references that this vat counted for a message.
-    pub(crate) fn release_exports(&mut self, ids: &[ExportId], fx: &mut Effects) -> Result<(), ProtocolError> {
+    pub(crate) fn release_exports(
+        &mut self,
+        ids: &[ExportId],
+        fx: &mut Effects,
+    ) -> Result<(), ProtocolError> {
         ids.iter().try_for_each(|id| self.release_export(*id, 1, fx))
     }
 

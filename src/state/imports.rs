@@ -98,8 +98,9 @@ impl State {
             promise: None,
         });
         let more = entry.references.checked_add(1);
-        entry.references = more
-            .ok_or_else(|| ProtocolError::Limit(format!("more than {} references to one import", u32::MAX)))?;
+        entry.references = more.ok_or_else(|| {
+            ProtocolError::Limit(format!("more than {} references to one import", u32::MAX))
+        })?;
         if let Some(handle) = entry.handle.upgrade() {
             return Ok(Some(handle));
         }
@@ -110,12 +111,15 @@ impl State {
     }
 
     /// A new reference to a promise of the peer's.
-    pub(super) fn promise_at(&mut self, place: Place, port: Arc<dyn crate::cap::port::Port>) -> Arc<RemoteRef> {
+    pub(super) fn promise_at(
+        &mut self,
+        place: Place,
+        port: Arc<dyn crate::cap::port::Port>,
+    ) -> Arc<RemoteRef> {
         let id = RefId(self.next_ref);
         self.next_ref += 1;
         let cell = Arc::new(RemoteRef { port, id, resolved: OnceLock::new() });
-        let pending =
-            Pending { place, used: false, watchers: Vector::new(), cell: Arc::downgrade(&cell) };
+        let pending = Pending { place, used: false, watchers: Vector::new(), cell: Arc::downgrade(&cell) };
         self.promises.insert(id, pending);
         cell
     }
@@ -182,12 +186,7 @@ impl State {
     }
 
     /// Resolves a promise of the peer's that somebody here holds; gives what its clients are now.
-    pub(super) fn resolve_promise(
-        &mut self,
-        id: RefId,
-        to: Accepted,
-        fx: &mut Effects,
-    ) -> Option<Client> {
+    pub(super) fn resolve_promise(&mut self, id: RefId, to: Accepted, fx: &mut Effects) -> Option<Client> {
         let pending = self.promises.remove(&id)?;
         self.forget_pipelined(&pending.place, id);
         let Some(cell) = pending.cell.upgrade() else {

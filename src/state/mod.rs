@@ -43,7 +43,8 @@ use exports::Export;
 use imports::{Import, Pending};
 use questions::Question;
 
-pub(crate) use effects::{Callback, Destination, Effects, Garbage};
+pub(crate) use effects::{Callback, Destination, Effects};
+pub(crate) use questions::Asked;
 pub use snapshot::Snapshot;
 
 use crate::cap::client::Client;
@@ -175,9 +176,12 @@ impl State {
     /// Looks at something that changed outside. What has been overtaken does nothing.
     pub(crate) fn notice(&mut self, notice: Notice, fx: &mut Effects) {
         match notice {
+            // The connection's affair.
+            Notice::Unused => {}
             Notice::ImportDropped(id, generation) => self.import_dropped(id, generation, fx),
             Notice::PromiseDropped(id) => self.promise_dropped(id, fx),
             Notice::QuestionDropped(id, generation) => self.question_dropped(id, generation, fx),
+            Notice::QuestionLate(id, generation) => self.question_late(id, generation, fx),
             Notice::ExportResolved(id, generation) => self.export_resolved(id, generation, fx),
             Notice::AnswerCanceled(key) => self.answer_canceled(key, fx),
         }

@@ -24,6 +24,7 @@ use crate::cap::call::{CallInfo, Parcel, Responder, Route};
 use crate::cap::client::{Client, Kind};
 use crate::cap::contents::Payload;
 use crate::cap::port::{Generation, Place, QuestionRef, RefId};
+use crate::cap::request;
 use crate::error::{Exception, ProtocolError};
 use crate::id::{AnswerId, ExportId, QuestionId};
 use crate::sync::atomic::Ordering;
@@ -99,7 +100,8 @@ impl State {
 
     /// Sends a call to a place in the peer. A call that came from the peer goes back as a tail call.
     pub(crate) fn call(&mut self, place: &Place, call: CallInfo, fx: &mut Effects) -> Asked {
-        let CallInfo { interface_id, method_id, params, responder, hints, .. } = call;
+        let CallInfo { interface_id, method_id, params, responder, cancel, hints, waits_on } = call;
+        fx.discard((cancel, waits_on));
         if let Some(why) = self.ended.clone() {
             fx.discard(params);
             return Asked::Refused(responder, why);
@@ -307,7 +309,8 @@ impl State {
             Outcome::TakeFromOtherQuestion(answer) => self.take_kept(id, answer, fx),
             Outcome::Unknown(variant, whole) => {
                 fx.send(Message::Unimplemented(whole));
-                let why = Exception::unimplemented(format!("the peer returned in an unknown way ({variant})"));
+                let why =
+                    Exception::unimplemented(format!("the peer returned in an unknown way ({variant})"));
                 self.answered(id, Err(why), &[], Ended::Exception, no_finish_needed, fx);
                 Ok(())
             }
@@ -416,6 +419,38 @@ impl State {
         }
     }
 
+    /// A question was not answered in time: it fails, and is canceled.
+    pub(super) fn question_late(&mut self, id: QuestionId, generation: Generation, fx: &mut Effects) {
+        let known = self.question(id).filter(|q| q.generation == generation && q.entry.is_new());
+        let Some(handle) = known.map(|q| q.handle.upgrade()) else { return };
+        // Whoever asked is told as if it had been answered; to the peer it looks like any canceled call.
+        self.question_dropped_for(id, request::deadline_passed(), fx);
+        fx.discard(handle);
+    }
+
+    fn question_dropped_for(&mut self, id: QuestionId, why: Exception, fx: &mut Effects) {
+        let Some(question) = self.question_mut(id) else { return };
+        let generation = question.generation;
+        let pipelined = std::mem::take(&mut question.pipelined);
+        let on_return = question.entry.on_return_mut().map(std::mem::take).unwrap_or_default();
+        if let Some(handle) = question.handle.upgrade() {
+            let set = handle.outcome.set(Err(why.clone()));
+            debug_assert!(set.is_ok(), "a question is answered once");
+            fx.discard(handle);
+        }
+        for (_, promise) in pipelined {
+            let to = Accepted { client: Client::broken(why.clone()), reflected: false };
+            let resolved = self.resolve_promise(promise, to, fx);
+            fx.discard(resolved);
+        }
+        for OnReturn::Respond(responder) in on_return {
+            if let Some(responder) = responder.take() {
+                fx.later(Callback::Respond { responder, outcome: Err(why.clone()) });
+            }
+        }
+        self.question_dropped(id, generation, fx);
+    }
+
     /// The peer does not implement the message that asked this question.
     pub(super) fn question_refused(&mut self, id: QuestionId, fx: &mut Effects) -> Result<(), ProtocolError> {
         let Some(question) = self.question_mut(id) else { return Ok(()) };
@@ -437,9 +472,9 @@ impl State {
         for id in asked {
             let method = self.question(id).and_then(|question| question.method);
             let why = match method {
-                Some((interface, method)) => {
-                    why.clone().with_context(format_args!("calling method {method} of interface {interface:#x}"))
-                }
+                Some((interface, method)) => why
+                    .clone()
+                    .with_context(format_args!("calling method {method} of interface {interface:#x}")),
                 None => why.clone(),
             };
             self.answered(id, Err(why), &[], Ended::Exception, true, fx);

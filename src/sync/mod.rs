@@ -20,7 +20,9 @@ mod timer;
 pub(crate) use lock::{assert_unlocked, Condvar, Mutex, MutexGuard, Rank};
 pub(crate) use queue::{Pop, Queue};
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
-pub(crate) use thread::{enter_role, role, spawn, yield_now, JoinHandle, Role};
+#[cfg(test)]
+pub(crate) use thread::enter_role;
+pub(crate) use thread::{role, spawn, JoinHandle, Role};
 pub(crate) use timer::{Timer, TimerKey};
 
 #[cfg(shuttle)]

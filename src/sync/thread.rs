@@ -36,10 +36,10 @@ pub(crate) fn enter_role(role: Role) -> impl Drop {
 }
 
 #[cfg(not(shuttle))]
-pub(crate) use std::thread::{yield_now, JoinHandle};
+pub(crate) use std::thread::JoinHandle;
 
 #[cfg(shuttle)]
-pub(crate) use shuttle::thread::{yield_now, JoinHandle};
+pub(crate) use shuttle::thread::JoinHandle;
 
 /// Starts a named thread with a role. Fails if the system has no thread to give.
 pub(crate) fn spawn(

@@ -160,6 +160,22 @@ impl Content {
         index::at(root, path).map_err(|e| Exception::from(e).with_context("no capability at that path"))
     }
 
+    /// The content, ready to be sent from `place`: one that was received is copied, so that encoding it can't
+    /// fail later. Gives what each capability pointer of the copy was before; `None` if nothing was copied.
+    ///
+    /// # Errors
+    ///
+    /// If the content is malformed, or has a capability pointer beyond `caps`.
+    pub(crate) fn prepare(self, place: Place, caps: usize) -> Result<(Self, Option<Vec<u32>>), Exception> {
+        let Source::Received(..) = &self.0 else { return Ok((self, None)) };
+        let from = self.reader()?;
+        let mut size = from.target_size()?;
+        size.cap_count = caps as u32;
+        let mut copy = ContentBuilder::new(place, Some(size));
+        let indices = index::copy(from, copy.content(), caps)?;
+        Ok((copy.freeze(), Some(indices)))
+    }
+
     /// The message that the content was built in, if it was built for this place and nobody else holds it.
     pub(super) fn into_message(self, place: Place) -> Result<Builder<HeapAllocator>, Content> {
         match self.0 {

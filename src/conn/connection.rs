@@ -1,0 +1,190 @@
+//! The handle of a connection.
+
+use std::fmt;
+
+use super::port::Lease;
+use super::shared::Shared;
+use super::stages::{drive, CallbackStage, CoordinatorStage, ReceiveStage, SendStage};
+use crate::cap::port::{ConnectionId, Port};
+use crate::cap::Client;
+use crate::error::{Error, Exception, Result, TransportError};
+use crate::limits::Limits;
+use crate::peer::Peer;
+use crate::promise::enter_blocking;
+use crate::state::Snapshot;
+use crate::sync::{self, Arc, Duration, Instant, Role, Weak};
+use crate::transport::Transport;
+
+/// What a connection is started with.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// What the connection may use.
+    pub limits: Limits,
+    /// What the peer gets when it asks for our bootstrap object; null for nothing.
+    pub bootstrap: Client,
+    /// How long any call over this connection may take before it fails as `overloaded`. `None`: for ever.
+    pub call_timeout: Option<Duration>,
+}
+
+/// A connection to another vat.
+///
+/// A handle: clones are of the same connection. It stays open while a handle, or any client of an object in
+/// the peer, is held; when the last of those goes, it is closed. A vat that only serves its peer must keep a
+/// handle.
+#[derive(Clone)]
+pub struct Connection(Arc<Lease>);
+
+impl Connection {
+    /// Starts a connection over a transport, with four threads of its own.
+    ///
+    /// # Errors
+    /// If the system has no thread to give.
+    pub fn start(transport: Transport, options: Options) -> Result<Self> {
+        let Transport { sink, source, shutdown, peer } = transport;
+        let Options { limits, bootstrap, call_timeout } = options;
+        let lease = Arc::new_cyclic(|lease: &Weak<Lease>| {
+            let port = |_: &Weak<Shared>| lease.clone() as Weak<dyn Port>;
+            Lease(Shared::new(peer, limits, call_timeout, shutdown, bootstrap, port))
+        });
+        let shared = &lease.0;
+        let mut send = SendStage::new(shared.clone(), sink);
+        let mut receive = ReceiveStage::new(shared.clone(), source);
+        let mut coordinator = CoordinatorStage::new(shared.clone());
+        let mut callback = CallbackStage::new(shared.clone());
+        let started = [
+            thread(shared, "send", move |shared| {
+                drive(|wait| send.step(wait));
+                drop(send);
+                shared.shut_down();
+            }),
+            thread(shared, "receive", move |_| drive(|wait| receive.step(wait))),
+            thread(shared, "coordinator", move |_| drive(|wait| coordinator.step(wait))),
+            thread(shared, "callback", move |shared| {
+                drive(|wait| callback.step(wait));
+                shared.tell_disconnect();
+            }),
+        ];
+        for outcome in started {
+            if let Err(e) = outcome {
+                let error = Error::Transport(TransportError::io("start a thread of a connection", e));
+                shared.end(error.clone(), false);
+                return Err(error);
+            }
+        }
+        Ok(Connection(lease))
+    }
+
+    /// Which connection this is.
+    pub fn id(&self) -> ConnectionId {
+        self.0 .0.id
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Peer {
+        &self.0 .0.peer
+    }
+
+    /// The peer's bootstrap object. Calls on it can be made at once; they are sent ahead of the answer.
+    ///
+    /// Each use asks the peer anew. Never blocks.
+    pub fn bootstrap(&self) -> Client {
+        self.0 .0.transact(|state, fx| state.ask_bootstrap(fx))
+    }
+
+    /// Whether the connection has not ended.
+    pub fn is_connected(&self) -> bool {
+        self.disconnect_reason().is_none()
+    }
+
+    /// Why the connection has ended, if it has: of kind `disconnected`, with the first cause as its source.
+    pub fn disconnect_reason(&self) -> Option<Exception> {
+        self.0 .0.why_ended()
+    }
+
+    /// Has `callback` run when the connection has ended and all who waited for something have been told; at
+    /// once, on this thread, if that is so.
+    ///
+    /// The callback runs on the connection's callback thread: it must not wait.
+    pub fn on_disconnect(&self, callback: impl FnOnce(&Exception) + Send + 'static) {
+        self.0 .0.on_disconnect(Box::new(callback));
+    }
+
+    /// All tables at this moment.
+    pub fn snapshot(&self) -> Snapshot {
+        self.0 .0.snapshot()
+    }
+
+    /// Waits until the tables are as `wanted`, looking after each transaction. False if the deadline passes or
+    /// the connection ends before. For tests.
+    #[doc(hidden)]
+    pub fn wait_until(&self, deadline: Instant, wanted: impl Fn(&Snapshot) -> bool) -> bool {
+        self.0 .0.wait_until(deadline, wanted)
+    }
+
+    /// Closes the connection: waits until no call is under way in either direction, for at most `drain`, then
+    /// ends it, and waits for its threads.
+    ///
+    /// # Blocking
+    /// For at most `drain`, and [`Limits::linger`](crate::Limits::linger) for what is left to be sent. May be
+    /// called inside a method; a method of this connection's waits for itself then, until `drain` is over.
+    ///
+    /// # Errors
+    /// On one of a connection's own threads, where nothing may wait: the connection is ended without waiting.
+    pub fn close(&self, drain: Duration) -> Result<()> {
+        let shared = &self.0 .0;
+        let closed = || Error::Exception(Exception::disconnected("the connection was closed here"));
+        let asleep = match enter_blocking() {
+            Ok(asleep) => asleep,
+            Err(e) => {
+                shared.end(closed(), false);
+                return Err(e.into());
+            }
+        };
+        shared.wait_until(Instant::now() + drain, |tables| tables.0.is_idle());
+        shared.end(closed(), false);
+        shared.wait_ended(Some(Instant::now() + shared.limits.linger.saturating_mul(2)));
+        drop(asleep);
+        Ok(())
+    }
+
+    /// Ends the connection at once, telling the peer why: `rpc.capnp`'s `Abort`. Does not wait.
+    pub fn abort(&self, why: impl Into<Exception>) {
+        self.0 .0.end(Error::Exception(why.into()), true);
+    }
+
+    /// Ends the connection at once, without telling the peer why. Does not wait.
+    pub(crate) fn end(&self, why: Error) {
+        self.0 .0.end(why, false);
+    }
+
+    /// Waits until the connection has ended, for whatever reason, and all its callbacks have run.
+    ///
+    /// # Blocking
+    /// Until then. The connection stays open meanwhile, since this handle is held.
+    ///
+    /// # Errors
+    /// On one of a connection's own threads, where nothing may wait.
+    pub fn wait_closed(&self) -> Result<Exception> {
+        let _asleep = enter_blocking()?;
+        self.0 .0.wait_ended(None);
+        Ok(self.disconnect_reason().expect("its stages end after it has"))
+    }
+}
+
+fn thread(
+    shared: &Arc<Shared>,
+    name: &str,
+    run: impl FnOnce(&Arc<Shared>) + Send + 'static,
+) -> std::io::Result<sync::JoinHandle<()>> {
+    let shared = shared.clone();
+    sync::spawn(format!("capnp-{name}"), Role::Connection, move || {
+        run(&shared);
+        shared.stage_ended();
+    })
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Connection({} to {})", self.id(), self.peer())
+    }
+}

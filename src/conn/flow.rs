@@ -1,0 +1,124 @@
+//! The limits on what is queued for sending and in service, and who waits for room.
+
+use crate::limits::Limits;
+use crate::sync::{Arc, Condvar, Mutex, Rank, Weak};
+
+/// Counts what a connection holds in memory for its peer.
+///
+/// ```text
+/// Note [Backpressure]
+/// ===================
+/// Three things are bounded, and each by the thread that can wait without harm:
+///
+/// - Questions and bytes to send, by callers: a call waits for room on its caller's own thread. Where nothing
+///   may wait (callbacks, forwarded calls, answers) messages are queued above the limit; those are bounded by
+///   the limits on the calls that cause them.
+/// - Calls in service, by the receive thread: it reads on while they are below the limit, so one is always
+///   admitted.
+/// - Answers that the peer does not read, by the receive thread too: the peer gets no more calls in. But
+///   while we have questions of our own outstanding, a peer in the same state would wait for us to read, and
+///   we for it: so then it reads on, until four times the limit is queued.
+/// ```
+pub(super) struct Flow {
+    state: Mutex<Counts>,
+    changed: Condvar,
+    call_words: usize,
+    send_bytes: usize,
+}
+
+#[derive(Default)]
+struct Counts {
+    /// Words of messages that arrived and are in service.
+    serving: usize,
+    /// Bytes of messages that are queued or being written.
+    sending: usize,
+    /// Questions of ours that are outstanding.
+    asking: usize,
+    closed: bool,
+}
+
+impl Flow {
+    pub(super) fn new(limits: &Limits) -> Arc<Self> {
+        Arc::new(Flow {
+            state: Mutex::new(Rank::Queue, Counts::default()),
+            changed: Condvar::new(),
+            call_words: limits.call_words,
+            send_bytes: limits.send_bytes,
+        })
+    }
+
+    /// Waits until the next message may be read. False once the connection is closed. See Note [Backpressure].
+    pub(super) fn admit(&self) -> bool {
+        let mut counts = self.state.lock();
+        while !counts.closed && !self.has_room(&counts) {
+            self.changed.wait(&mut counts);
+        }
+        !counts.closed
+    }
+
+    /// Whether the next message may be read now.
+    pub(super) fn may_read(&self) -> bool {
+        self.has_room(&self.state.lock())
+    }
+
+    fn has_room(&self, counts: &Counts) -> bool {
+        let unread = if counts.asking == 0 { self.send_bytes } else { self.send_bytes.saturating_mul(4) };
+        let serves_none = counts.serving == 0;
+        (serves_none || counts.serving < self.call_words) && counts.sending <= unread
+    }
+
+    /// Counts a message that arrived, until the result is dropped.
+    pub(super) fn serve(self: &Arc<Self>, words: usize) -> Share {
+        self.state.lock().serving += words;
+        Share { flow: Arc::downgrade(self), words }
+    }
+
+    /// Counts bytes that are to be sent.
+    pub(super) fn queued(&self, bytes: usize) {
+        self.state.lock().sending += bytes;
+    }
+
+    /// Bytes are on their way. True if callers may have waited for that.
+    pub(super) fn sent(&self, bytes: usize) -> bool {
+        let mut counts = self.state.lock();
+        let full = counts.sending > self.send_bytes;
+        counts.sending -= bytes;
+        drop(counts);
+        self.changed.notify_all();
+        full
+    }
+
+    /// Whether a caller may queue more.
+    pub(super) fn may_send(&self) -> bool {
+        self.state.lock().sending <= self.send_bytes
+    }
+
+    pub(super) fn asking(&self, questions: usize) {
+        let mut counts = self.state.lock();
+        if counts.asking != questions {
+            counts.asking = questions;
+            drop(counts);
+            self.changed.notify_all();
+        }
+    }
+
+    pub(super) fn close(&self) {
+        self.state.lock().closed = true;
+        self.changed.notify_all();
+    }
+}
+
+/// A share of what may be in service; given back when dropped.
+pub(super) struct Share {
+    flow: Weak<Flow>,
+    words: usize,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if let Some(flow) = self.flow.upgrade() {
+            flow.state.lock().serving -= self.words;
+            flow.changed.notify_all();
+        }
+    }
+}

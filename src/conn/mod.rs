@@ -1,0 +1,17 @@
+//! A connection: the state behind its lock, the four threads that drive it, and how it ends.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`shared`] | the lock, transactions and their commit |
+//! | [`stages`] | what the four threads do, one step at a time |
+//! | [`flow`] | the limits on what is queued and in service |
+//! | [`port`] | the connection as capabilities see it |
+//! | [`connection`] | the handle that users hold |
+
+mod connection;
+mod flow;
+mod port;
+mod shared;
+mod stages;
+
+pub use connection::{Connection, Options};

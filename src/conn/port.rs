@@ -1,0 +1,140 @@
+//! The connection as capabilities see it.
+
+use super::shared::Shared;
+use crate::cap::answer::Pipeline;
+use crate::cap::call::{CallInfo, Mode};
+use crate::cap::contents::Payload;
+use crate::cap::port::{AnswerKey, ConnectionId, Notice, Port, QuestionRef, RemoteRef, Sent, To};
+use crate::cap::promised::Watcher;
+use crate::cap::Client;
+use crate::error::Exception;
+use crate::peer::Peer;
+use crate::promise::cancel;
+use crate::state::{Asked, Effects, State};
+use crate::sync::{Arc, Instant, Timer};
+use crate::wire::content::Place as ContentPlace;
+
+/// What a message needs beside its content, at most, for a few capabilities.
+const HEADER_WORDS: usize = 64;
+
+/// The right to use a connection: held by its handles and by all references that lead over it. When the last
+/// one goes, nobody can use the connection any more, and it is closed.
+pub(super) struct Lease(pub(super) Arc<Shared>);
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // The last reference may go anywhere, under a lock too.
+        self.0.post(Notice::Unused);
+    }
+}
+
+impl Lease {
+    /// A payload as it will be sent, and small enough.
+    fn prepare(&self, payload: Payload, place: ContentPlace) -> Result<Payload, Exception> {
+        let payload = payload.prepare(place)?;
+        let words = payload.content.words() + HEADER_WORDS + 4 * payload.caps.len();
+        let limit = self.0.limits.message_words;
+        if words > limit {
+            let reason = format!("a message of {words} words, where {limit} are allowed");
+            return Err(Exception::failed(reason));
+        }
+        Ok(payload)
+    }
+
+    fn ask(&self, to: To<'_>, mut call: CallInfo, mode: Mode) -> Result<Asked, (CallInfo, Exception)> {
+        if call.cancel.is_canceled() {
+            return Err((call, cancel::canceled()));
+        }
+        let empty = crate::cap::request::empty();
+        match self.prepare(std::mem::replace(&mut call.params, empty), ContentPlace::CallParams) {
+            Ok(params) => call.params = params,
+            Err(why) => return Err((call, why)),
+        }
+        // It leaves this vat: for the canceling of a call that must be delivered first, it is delivered.
+        call.cancel.start();
+        let mut call = Some(call);
+        let body = |state: &mut State, fx: &mut Effects| {
+            let call = call.take().expect("a transaction's body is run once");
+            match to {
+                To::Place(place) => state.call(place, call, fx),
+                To::Promise(promise) => state.call_promise(promise.id, call, fx),
+            }
+        };
+        let asked = match mode {
+            Mode::Queue => Ok(self.0.transact(body)),
+            Mode::Block(deadline) => self.0.transact_with_room(deadline, body),
+        };
+        asked.map_err(|why| (call.take().expect("the body was not run"), why))
+    }
+
+    fn limit_time(&self, question: &Arc<QuestionRef>) {
+        if let Some(timeout) = self.0.call_timeout {
+            let (shared, id, generation) = (Arc::downgrade(&self.0), question.id, question.generation);
+            let key = Timer::global().at(Instant::now() + timeout, move || {
+                if let Some(shared) = shared.upgrade() {
+                    shared.post(Notice::QuestionLate(id, generation));
+                }
+            });
+            let set = question.deadline.set(key);
+            debug_assert!(set.is_ok(), "a question has one deadline");
+        }
+    }
+}
+
+impl Port for Lease {
+    fn connection(&self) -> ConnectionId {
+        self.0.id
+    }
+
+    fn peer(&self) -> &Peer {
+        &self.0.peer
+    }
+
+    fn call(&self, to: To<'_>, call: CallInfo, mode: Mode) -> Sent {
+        let promise = match to {
+            To::Promise(promise) => Some(promise),
+            To::Place(_) => None,
+        };
+        match self.ask(to, call, mode) {
+            Ok(Asked::Question(question, route)) => {
+                self.limit_time(&question);
+                if let Some(route) = route {
+                    route.set_pipeline(Pipeline::of_question(question));
+                }
+            }
+            Ok(Asked::Reflected) => {}
+            Ok(Asked::Refused(responder, why)) => responder.answer(Err(why)),
+            Ok(Asked::Follow(call)) => {
+                let resolved = promise.and_then(|promise| promise.resolved.get()).cloned();
+                let gone = || Client::broken(Exception::disconnected("the promise is gone"));
+                return Sent::Follow(resolved.unwrap_or_else(gone), call);
+            }
+            Err((call, why)) => call.fail(why),
+        }
+        Sent::Done
+    }
+
+    fn pipelined(&self, question: &Arc<QuestionRef>, path: &[u16]) -> Client {
+        self.0.transact(|state, _| state.pipelined(question, path))
+    }
+
+    fn watch(&self, promise: &RemoteRef, watcher: Watcher) {
+        if let Some(watcher) = self.0.transact(|state, _| state.watch(promise, watcher)) {
+            let gone = || Client::broken(Exception::disconnected("the promise is gone"));
+            watcher.resolved(&promise.resolved.get().cloned().unwrap_or_else(gone));
+        }
+    }
+
+    fn answer(&self, key: AnswerKey, outcome: Result<Payload, Exception>) {
+        let outcome = outcome.and_then(|payload| self.prepare(payload, ContentPlace::ReturnResults));
+        self.0.transact(|state, fx| state.answer(key, outcome, fx));
+    }
+
+    fn set_pipeline(&self, key: AnswerKey, pipeline: Pipeline) {
+        self.0.transact(|state, fx| state.set_pipeline(key, pipeline, fx));
+    }
+
+    fn post(&self, notice: Notice) {
+        self.0.post(notice);
+    }
+}

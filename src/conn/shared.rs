@@ -1,0 +1,352 @@
+//! The lock of a connection's state, transactions under it, and their commit.
+
+use std::mem;
+
+use super::flow::{Flow, Share};
+use crate::cap::port::{ConnectionId, Notice, Port};
+use crate::cap::Client;
+use crate::error::{Error, Exception, ProtocolError};
+use crate::limits::Limits;
+use crate::peer::Peer;
+use crate::promise::{cancel, enter_blocking};
+use crate::state::{Callback, Effects, Snapshot, State};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{assert_unlocked, Arc, Condvar, Instant, Mutex, MutexGuard, Queue, Rank, Weak};
+use crate::transport::Shutdown;
+use crate::wire::content::Received;
+use crate::wire::message::{Message, Outcome, Outgoing};
+
+/// What the threads of a connection share.
+///
+/// ```text
+///                incoming              callbacks
+///  receive ---------------> coordinator ----------> callback
+///     ^                          |  \                   |
+///     |                       [ state ] <---------------'  <---- any thread that calls
+///   peer                         |
+///     ^                          v outgoing
+///     '------------------------ send
+/// ```
+pub(crate) struct Shared {
+    pub(super) id: ConnectionId,
+    pub(super) peer: Peer,
+    pub(super) limits: Limits,
+    pub(super) call_timeout: Option<std::time::Duration>,
+    state: Mutex<State>,
+    /// Callers that wait for room, and whoever waits for the connection to be idle or to have ended.
+    changed: Condvar,
+    waiting: AtomicUsize,
+    pub(super) outgoing: Queue<Queued>,
+    pub(super) incoming: Queue<Incoming>,
+    pub(super) callbacks: Queue<Callback>,
+    pub(super) flow: Arc<Flow>,
+    shutdown: Box<dyn Shutdown>,
+    ending: Mutex<Ending>,
+    ended: Condvar,
+}
+
+/// A message that waits to be sent, with the bytes that it is counted as.
+pub(super) struct Queued {
+    pub(super) message: Message<Outgoing>,
+    pub(super) bytes: usize,
+}
+
+/// A message that has arrived.
+pub(super) struct Incoming {
+    pub(super) received: Arc<Received>,
+    pub(super) share: Share,
+}
+
+type OnDisconnect = Box<dyn FnOnce(&Exception) + Send>;
+
+/// How far the end of the connection has come.
+struct Ending {
+    /// Stages that have not ended.
+    stages: usize,
+    on_disconnect: Vec<OnDisconnect>,
+    /// The callbacks above have been run, or are run at once now.
+    told: Option<Exception>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        peer: Peer,
+        limits: Limits,
+        call_timeout: Option<std::time::Duration>,
+        shutdown: Box<dyn Shutdown>,
+        bootstrap: Client,
+        port: impl FnOnce(&Weak<Shared>) -> Weak<dyn Port>,
+    ) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
+        Arc::new_cyclic(|this| {
+            let state = State::new(id, port(this), limits.exports, bootstrap);
+            Shared {
+                id,
+                peer,
+                flow: Flow::new(&limits),
+                limits,
+                call_timeout,
+                state: Mutex::new(Rank::Connection, state),
+                changed: Condvar::new(),
+                waiting: AtomicUsize::new(0),
+                outgoing: Queue::new(),
+                incoming: Queue::new(),
+                callbacks: Queue::new(),
+                shutdown,
+                ending: Mutex::new(Rank::Queue, Ending { stages: 4, on_disconnect: Vec::new(), told: None }),
+                ended: Condvar::new(),
+            }
+        })
+    }
+
+    /// Runs a transaction. See Note [Effects run after unlock].
+    pub(super) fn transact<R>(&self, body: impl FnOnce(&mut State, &mut Effects) -> R) -> R {
+        let mut fx = Effects::default();
+        let mut state = self.state.lock();
+        let result = body(&mut state, &mut fx);
+        self.commit(state, fx);
+        result
+    }
+
+    /// Runs a transaction that leaves no trace if it fails. See Note [Rollback].
+    pub(super) fn try_transact(
+        &self,
+        body: impl FnOnce(&mut State, &mut Effects) -> Result<(), ProtocolError>,
+    ) -> Result<(), ProtocolError> {
+        let mut fx = Effects::default();
+        let mut state = self.state.lock();
+        let before = state.clone();
+        match body(&mut state, &mut fx) {
+            Ok(()) => {
+                self.commit(state, fx);
+                drop(before);
+                Ok(())
+            }
+            Err(e) => {
+                let failed = mem::replace(&mut *state, before);
+                drop(state);
+                drop((failed, fx));
+                Err(e)
+            }
+        }
+    }
+
+    /// Appends what a transaction wants done to the queues, releases the lock, and drops its garbage.
+    fn commit(&self, state: MutexGuard<'_, State>, fx: Effects) {
+        if cfg!(debug_assertions) {
+            state.check();
+        }
+        let Effects { send, callbacks, garbage } = fx;
+        let bytes = |message| Queued { bytes: estimate(&message), message };
+        let send: Vec<Queued> = send.into_iter().map(bytes).collect();
+        let queued = send.iter().map(|q| q.bytes).sum();
+        self.flow.queued(queued);
+        let unsent = self.outgoing.extend(send);
+        if unsent.is_err() {
+            self.flow.sent(queued);
+        }
+        let unrun = self.callbacks.extend(callbacks);
+        self.flow.asking(state.outstanding());
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.changed.notify_all();
+        }
+        drop(state);
+        drop((unsent, unrun, garbage));
+    }
+
+    /// Runs a transaction once there is room for another question, waiting for that until `deadline`. The
+    /// body is not run, and given back, if there is none by then.
+    pub(super) fn transact_with_room<R>(
+        self: &Arc<Self>,
+        deadline: Option<Instant>,
+        body: impl FnOnce(&mut State, &mut Effects) -> R,
+    ) -> Result<R, Exception> {
+        let mut fx = Effects::default();
+        let mut state = self.state.lock();
+        if !self.has_room(&state) {
+            drop(state);
+            assert_unlocked();
+            let _asleep = enter_blocking()?;
+            state = self.wait_for_room(deadline)?;
+        }
+        let result = body(&mut state, &mut fx);
+        self.commit(state, fx);
+        Ok(result)
+    }
+
+    fn has_room(&self, state: &State) -> bool {
+        state.ended().is_some() || (state.outstanding() < self.limits.questions && self.flow.may_send())
+    }
+
+    fn wait_for_room(
+        self: &Arc<Self>,
+        deadline: Option<Instant>,
+    ) -> Result<MutexGuard<'_, State>, Exception> {
+        let current = cancel::current();
+        let _watch = current.as_ref().map(|c| {
+            let this = self.clone();
+            c.watch_while(move || {
+                drop(this.state.lock());
+                this.changed.notify_all();
+            })
+        });
+        let mut state = self.state.lock();
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let outcome = loop {
+            if self.has_room(&state) {
+                break Ok(());
+            }
+            if current.as_ref().is_some_and(|c| c.is_canceled()) {
+                break Err(cancel::canceled());
+            }
+            if self.changed.wait_until(&mut state, deadline) {
+                break Err(crate::cap::request::deadline_passed());
+            }
+        };
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        outcome.map(|()| state)
+    }
+
+    /// Waits until the tables are as `wanted`. False if the connection has ended, or the deadline has passed,
+    /// before that.
+    pub(super) fn wait_until(&self, deadline: Instant, wanted: impl Fn(&Snapshot) -> bool) -> bool {
+        let mut state = self.state.lock();
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let found = loop {
+            let snapshot = Snapshot(state.clone());
+            let found = wanted(&snapshot);
+            if found || state.ended().is_some() || self.changed.wait_until(&mut state, Some(deadline)) {
+                break found || wanted(&Snapshot(state.clone()));
+            }
+        };
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        found
+    }
+
+    /// Wakes callers that wait for room, after bytes have been sent.
+    pub(super) fn sent(&self, bytes: usize) {
+        if self.flow.sent(bytes) && self.waiting.load(Ordering::Relaxed) > 0 {
+            drop(self.state.lock());
+            self.changed.notify_all();
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot(self.state.lock().clone())
+    }
+
+    /// Why the connection has ended, if it has.
+    pub(super) fn why_ended(&self) -> Option<Exception> {
+        self.state.lock().ended().cloned()
+    }
+
+    /// Ends the connection. The first cause is the one that everybody is told.
+    ///
+    /// ```text
+    /// Note [Shutdown]
+    /// ===============
+    /// Whoever finds a reason (end of input, a failed write, an abort, a broken rule, the user) ends the state
+    /// in one transaction: it empties the tables, and everybody who waits for something in them gets a
+    /// callback. Only then are the queues closed, so that transaction's callbacks are in the queue, and the
+    /// callback thread runs all that is in its queue before it ends. Later transactions find the state ended
+    /// and have nothing to queue. The send thread sends what is queued (an Abort is last), for no longer than
+    /// `Limits::linger`, and then shuts the transport down, which ends the receive thread's wait; the
+    /// coordinator ends at its closed queue. Nothing is lost, and no thread waits for another.
+    /// ```
+    pub(super) fn end(self: &Arc<Self>, cause: Error, abort: bool) {
+        let message = abort.then(|| Exception::from(cause.clone()));
+        let why = Exception::disconnected(format!("the connection has ended: {cause}")).with_source(cause);
+        let first = self.transact(|state, fx| {
+            if state.ended().is_some() {
+                return false;
+            }
+            state.end(why, fx);
+            fx.send.clear();
+            fx.send.extend(message.map(Message::Abort));
+            true
+        });
+        if !first {
+            return;
+        }
+        self.outgoing.close();
+        self.incoming.close();
+        self.callbacks.close();
+        self.flow.close();
+        drop(self.state.lock());
+        self.changed.notify_all();
+        let this = Arc::downgrade(self);
+        crate::sync::Timer::global().at(Instant::now() + self.limits.linger, move || {
+            if let Some(this) = this.upgrade() {
+                this.shutdown.shutdown();
+            }
+        });
+    }
+
+    /// Ends both directions of the transport.
+    pub(super) fn shut_down(&self) {
+        self.shutdown.shutdown();
+    }
+
+    /// A stage has ended.
+    pub(super) fn stage_ended(&self) {
+        self.ending.lock().stages -= 1;
+        self.ended.notify_all();
+    }
+
+    /// Waits until all stages have ended, or the deadline has passed. True if they have.
+    pub(super) fn wait_ended(&self, deadline: Option<Instant>) -> bool {
+        let mut ending = self.ending.lock();
+        while ending.stages > 0 {
+            if self.ended.wait_until(&mut ending, deadline) {
+                return ending.stages == 0;
+            }
+        }
+        true
+    }
+
+    /// Has `callback` run when the connection has ended, at once if it has.
+    pub(super) fn on_disconnect(&self, callback: OnDisconnect) {
+        let mut ending = self.ending.lock();
+        match &ending.told {
+            Some(why) => {
+                let why = why.clone();
+                drop(ending);
+                callback(&why);
+            }
+            None => ending.on_disconnect.push(callback),
+        }
+    }
+
+    /// Runs the callbacks of those who want to know that the connection has ended.
+    pub(super) fn tell_disconnect(&self) {
+        let Some(why) = self.why_ended() else { return };
+        let mut ending = self.ending.lock();
+        ending.told = Some(why.clone());
+        let callbacks = mem::take(&mut ending.on_disconnect);
+        drop(ending);
+        for callback in callbacks {
+            callback(&why);
+        }
+    }
+
+    pub(super) fn post(&self, notice: Notice) {
+        // After the end nothing is left for a notice to change.
+        let _ = self.callbacks.push(Callback::Notice(notice));
+    }
+}
+
+/// What a queued message is counted as. Exact sizes are known only when it is encoded.
+fn estimate(message: &Message<Outgoing>) -> usize {
+    const HEADER: usize = 128;
+    let words = match message {
+        Message::Call(call) => call.params.content.words(),
+        Message::Return(ret) => match &ret.outcome {
+            Outcome::Results(results) => results.content.words(),
+            _ => 0,
+        },
+        Message::Unimplemented(whole) => whole.words(),
+        _ => 0,
+    };
+    HEADER + words * 8
+}

@@ -1,0 +1,244 @@
+//! The four stages: what a connection's threads do, one step at a time.
+//!
+//! A step takes from the queue in front, does one thing, and puts into the queues behind. A dedicated thread
+//! drives each stage step by step; a test or a model checker can drive them in any order instead.
+
+use super::shared::{Incoming, Queued, Shared};
+use crate::cap::call::{CallInfo, Mode};
+use crate::cap::port::Notice;
+use crate::cap::Client;
+use crate::error::{Error, Exception, ProtocolError};
+use crate::promise::Attachment;
+use crate::state::{Arrival, Callback, Destination};
+use crate::sync::{Arc, Pop};
+use crate::transport::{MessageSink, MessageSource};
+use crate::wire::content::Received;
+use crate::wire::decode::decode;
+use crate::wire::encode::encode;
+use crate::wire::message::Message;
+
+/// Whether a step waits for something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    Yes,
+    No,
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Something.
+    Made,
+    /// Nothing: there is nothing to do now.
+    Idle,
+    /// Nothing, and there never will be.
+    Ended,
+}
+
+/// Takes steps until there will never be another.
+pub(super) fn drive(mut step: impl FnMut(Wait) -> Progress) {
+    while step(Wait::Yes) != Progress::Ended {}
+}
+
+/// Writes what is queued.
+pub(crate) struct SendStage {
+    shared: Arc<Shared>,
+    sink: Box<dyn MessageSink>,
+}
+
+impl SendStage {
+    pub(crate) fn new(shared: Arc<Shared>, sink: Box<dyn MessageSink>) -> Self {
+        SendStage { shared, sink }
+    }
+
+    /// Sends all that is queued, as one batch.
+    pub(crate) fn step(&mut self, wait: Wait) -> Progress {
+        if wait == Wait::No && self.shared.outgoing.len() == 0 {
+            return Progress::Idle;
+        }
+        let Some(batch) = self.shared.outgoing.pop_all() else { return Progress::Ended };
+        let mut bytes = 0;
+        let mut messages = Vec::with_capacity(batch.len());
+        for Queued { message, bytes: counted } in batch {
+            bytes += counted;
+            match encode(message) {
+                Ok(message) => messages.push(message),
+                // Contents were checked before they were queued: see `Content::prepare`.
+                Err(e) => {
+                    let context = "a message that was queued can't be encoded";
+                    self.shared.end(e.with_context(context).into(), true);
+                }
+            }
+        }
+        let sent = self.sink.send(&messages);
+        drop(messages);
+        self.shared.sent(bytes);
+        if let Err(e) = sent {
+            self.shared.end(e.into(), false);
+            // What is still queued can't be sent either.
+            while let Some(batch) = self.shared.outgoing.pop_all() {
+                self.shared.sent(batch.iter().map(|queued| queued.bytes).sum());
+            }
+            return Progress::Ended;
+        }
+        Progress::Made
+    }
+}
+
+/// Reads what arrives.
+pub(crate) struct ReceiveStage {
+    shared: Arc<Shared>,
+    source: Box<dyn MessageSource>,
+}
+
+impl ReceiveStage {
+    pub(crate) fn new(shared: Arc<Shared>, source: Box<dyn MessageSource>) -> Self {
+        ReceiveStage { shared, source }
+    }
+
+    /// Receives one message, once there is room for it.
+    pub(crate) fn step(&mut self, wait: Wait) -> Progress {
+        if wait == Wait::No && !self.shared.flow.may_read() {
+            return Progress::Idle;
+        }
+        if !self.shared.flow.admit() {
+            return Progress::Ended;
+        }
+        let frame = match self.source.receive() {
+            Ok(Some(frame)) => frame,
+            Ok(None) => {
+                let gone = Exception::disconnected("the peer has closed the connection");
+                self.shared.end(Error::Exception(gone), false);
+                return Progress::Ended;
+            }
+            Err(e) => {
+                self.shared.end(e.into(), false);
+                return Progress::Ended;
+            }
+        };
+        let received = Arc::new(Received::new(frame, &self.shared.limits));
+        let share = self.shared.flow.serve(received.words());
+        match self.shared.incoming.push(Incoming { received, share }) {
+            Ok(()) => Progress::Made,
+            Err(_) => Progress::Ended,
+        }
+    }
+}
+
+/// Handles what was read: one transaction for each message.
+pub(crate) struct CoordinatorStage {
+    shared: Arc<Shared>,
+}
+
+impl CoordinatorStage {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        CoordinatorStage { shared }
+    }
+
+    pub(crate) fn step(&mut self, wait: Wait) -> Progress {
+        let next = match wait {
+            Wait::Yes => self.shared.incoming.pop(None),
+            Wait::No => self.shared.incoming.try_pop(),
+        };
+        match next {
+            Pop::Item(incoming) => {
+                if let Err(e) = self.handle(incoming) {
+                    self.shared.end(e.into(), true);
+                }
+                Progress::Made
+            }
+            Pop::Empty => Progress::Idle,
+            Pop::Closed => Progress::Ended,
+        }
+    }
+
+    fn handle(&self, incoming: Incoming) -> Result<(), ProtocolError> {
+        let Incoming { received, share } = incoming;
+        let message = decode(received)?;
+        if let Message::Abort(why) = message {
+            self.shared.end(Error::Exception(why.with_context("the peer aborted")), false);
+            return Ok(());
+        }
+        // Only calls stay in service; anything else is done when this returns.
+        let is_call = matches!(message, Message::Call(_));
+        let share = is_call.then(|| Arc::new(share) as Arc<dyn Attachment>);
+        let arrival = Arrival { message, share };
+        self.shared.try_transact(|state, fx| state.receive(arrival, fx))
+    }
+}
+
+/// Does what transactions left to be done outside the lock, in the order of their commits.
+pub(crate) struct CallbackStage {
+    shared: Arc<Shared>,
+}
+
+impl CallbackStage {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        CallbackStage { shared }
+    }
+
+    pub(crate) fn step(&mut self, wait: Wait) -> Progress {
+        let next = match wait {
+            Wait::Yes => self.shared.callbacks.pop(None),
+            Wait::No => self.shared.callbacks.try_pop(),
+        };
+        match next {
+            Pop::Item(callback) => {
+                self.run(callback);
+                Progress::Made
+            }
+            Pop::Empty => Progress::Idle,
+            Pop::Closed => Progress::Ended,
+        }
+    }
+
+    fn run(&self, callback: Callback) {
+        match callback {
+            Callback::Deliver { call, to } => self.deliver(call, to),
+            Callback::Respond { responder, outcome } => responder.answer(outcome),
+            Callback::Resolve { cell, to } => cell.resolve(self.client(to)),
+            Callback::Tell { watchers, client } => watchers.iter().for_each(|w| w.resolved(&client)),
+            Callback::Watch { client, watcher } => client.watch(watcher),
+            Callback::Echo { embargo, to } => {
+                self.shared.transact(|state, fx| state.send_echo(embargo, &to, fx));
+            }
+            Callback::Cancel { key, token, after_start } => {
+                let shared = self.shared.clone();
+                token.on_cancel(move || shared.post(Notice::AnswerCanceled(key)));
+                token.cancel(after_start);
+            }
+            Callback::Release(exports) => {
+                // A peer that released them twice has broken the protocol.
+                let released = self.shared.try_transact(|state, fx| state.release_exports(&exports, fx));
+                if let Err(e) = released {
+                    self.shared.end(e.into(), true);
+                }
+            }
+            Callback::Notice(Notice::Unused) => {
+                let why = Exception::disconnected("nobody uses the connection any more");
+                self.shared.end(Error::Exception(why), false);
+            }
+            Callback::Notice(notice) => self.shared.transact(|state, fx| state.notice(notice, fx)),
+        }
+    }
+
+    /// Hands a call on. See Note [Order across callbacks].
+    fn deliver(&self, call: CallInfo, to: Destination) {
+        if let Some(why) = self.shared.why_ended() {
+            return call.fail(why);
+        }
+        match to {
+            Destination::Client(client) => client.deliver(call, Mode::Queue),
+            Destination::Pipeline(pipeline) => pipeline.client().deliver(call, Mode::Queue),
+            Destination::Reflect(place) => place.deliver(call),
+        }
+    }
+
+    fn client(&self, to: Destination) -> Client {
+        match to {
+            Destination::Client(client) => client,
+            Destination::Pipeline(pipeline) => pipeline.client(),
+            Destination::Reflect(place) => place.client(),
+        }
+    }
+}

@@ -1,0 +1,515 @@
+//! Answers: calls that the peer sent.
+//!
+//! ```text
+//! Note [Answer lifecycle]
+//! =======================
+//! A call is entered when its message is handled, and handed to its object by the callback thread. Whoever
+//! has it then (a mailbox, a method, another connection) answers it by its key, from any thread.
+//!
+//! - Return first: results without capabilities are sent with `noFinishNeeded`, and the entry is gone. Else
+//!   it stays, for calls pipelined on the results, until the peer's Finish.
+//! - Finish first: nobody wants the results but calls that are pipelined on them. If there are none, the
+//!   call is canceled: the method is told, and the peer gets `canceled` at once. Else it goes on for them, and
+//!   is canceled when the last of them is.
+//! - Results that the peer wants kept (`sendResultsTo.yourself`) stay here until a Return of the peer's
+//!   takes them for a question of ours, or the Finish drops them.
+//! ```
+
+use im::Vector;
+
+use super::effects::{Callback, Destination, Effects};
+use super::entry::Entry;
+use super::outcome::Returned;
+use super::questions::Ended;
+use super::targets::Addressee;
+use super::State;
+use crate::cap::answer::Pipeline;
+use crate::cap::call::{CallInfo, Hints, Parcel, Responder, Route};
+use crate::cap::contents::Payload;
+use crate::cap::port::{AnswerKey, Generation, QuestionRef};
+use crate::cap::promised::PromiseCell;
+use crate::cap::request;
+use crate::error::{Exception, ProtocolError};
+use crate::id::{AnswerId, ExportId, QuestionId};
+use crate::promise::{Attachment, Cancel};
+use crate::sync::Arc;
+use crate::wire::message::{
+    Call, Finish, Incoming, Message, Outcome, Outgoing, Path, Payload as WirePayload, Return,
+};
+
+/// A message that has arrived, with its share of the limit on incoming calls.
+pub(crate) struct Arrival {
+    pub(crate) message: Message<Incoming>,
+    pub(crate) share: Option<Arc<dyn Attachment>>,
+}
+
+/// A call that the peer sent. See Note [Answer lifecycle].
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(super) entry: Entry<Returned, Finish<Incoming>, OnReturn, OnFinish>,
+    pub(super) generation: Generation,
+    pub(super) cancel: Cancel,
+    /// What calls pipelined on the results go to until they are there.
+    pub(super) pipeline: Option<Pipeline>,
+    /// The results stay here.
+    pub(super) kept: Option<Kept>,
+    /// `onlyPromisePipeline`: no Return is sent.
+    pub(super) silent: bool,
+    /// The answer of ours that this call waits for.
+    pub(super) awaits: Option<AnswerId>,
+}
+
+/// What has become of results that the peer wants kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    Untaken,
+    Taken,
+}
+
+/// What is to be done when an answer is there.
+#[derive(Clone, Debug)]
+pub(crate) enum OnReturn {
+    /// Hand on a call that the peer pipelined on it.
+    Deliver { waiting: AnswerId, call: Parcel<CallInfo>, path: Path },
+    /// Say what a promise for a capability in it is.
+    Resolve { cell: Arc<PromiseCell>, path: Path },
+    /// It is the outcome of this question.
+    Take(QuestionId),
+}
+
+/// What is to be done when the peer finishes an answer.
+#[derive(Clone, Debug)]
+pub(crate) enum OnFinish {
+    /// Take back the references that the results gave, if the peer says so.
+    Release(Arc<[ExportId]>),
+}
+
+impl Answer {
+    fn new(generation: Generation) -> Self {
+        Answer {
+            entry: Entry::new(),
+            generation,
+            cancel: Cancel::new(),
+            pipeline: None,
+            kept: None,
+            silent: false,
+            awaits: None,
+        }
+    }
+
+    pub(super) fn returned(&self) -> Option<&Returned> {
+        match &self.entry {
+            Entry::HaveReturn { return_msg, .. } => Some(return_msg),
+            _ => None,
+        }
+    }
+
+    /// Has a promise resolved when the answer is there.
+    pub(super) fn resolve_on_return(&mut self, cell: Arc<PromiseCell>, path: Path) {
+        if let Some(on_return) = self.entry.on_return_mut() {
+            on_return.push_back(OnReturn::Resolve { cell, path });
+        }
+    }
+}
+
+impl State {
+    pub(super) fn receive_bootstrap(&mut self, id: AnswerId, fx: &mut Effects) -> Result<(), ProtocolError> {
+        let key = self.new_answer(id)?;
+        let outcome = match self.bootstrap.is_null() {
+            true => Err(Exception::failed("this vat offers no bootstrap object to this connection")),
+            false => request::single_capability(&self.bootstrap),
+        };
+        self.answer(key, outcome, fx);
+        Ok(())
+    }
+
+    pub(super) fn receive_call(
+        &mut self,
+        call: Call<Incoming>,
+        share: Option<Arc<dyn Attachment>>,
+        fx: &mut Effects,
+    ) -> Result<(), ProtocolError> {
+        let Some(port) = self.port() else { return Ok(()) };
+        let addressee = self.addressee(call.target)?;
+        let key = self.new_answer(call.question)?;
+        let accepted = self.accept_all(call.params.descriptors, fx)?;
+        let caps = accepted.into_iter().map(|a| a.client).collect();
+        let answer = self.answers.get_mut(&key.id).expect("just entered");
+        answer.kept = call.keep_results.then_some(Kept::Untaken);
+        answer.silent = call.only_promise_pipeline && !call.keep_results;
+        let info = CallInfo {
+            interface_id: call.interface_id,
+            method_id: call.method_id,
+            params: Payload { content: call.params.content, caps, share },
+            responder: Responder::new(Route::Remote(port, key)),
+            cancel: answer.cancel.clone(),
+            hints: Hints {
+                no_promise_pipelining: call.no_promise_pipelining,
+                only_promise_pipeline: answer.silent,
+            },
+            waits_on: None,
+        };
+        match addressee {
+            Addressee::Known(to) => fx.later(Callback::Deliver { call: info, to }),
+            Addressee::Awaits(awaited, path) => {
+                answer.awaits = Some(awaited);
+                let waiting = OnReturn::Deliver { waiting: key.id, call: Parcel::new(info), path };
+                let awaited = self.answers.get_mut(&awaited).expect("addressee found it");
+                awaited.entry.on_return_mut().expect("addressee says so").push_back(waiting);
+            }
+        }
+        Ok(())
+    }
+
+    fn new_answer(&mut self, id: AnswerId) -> Result<AnswerKey, ProtocolError> {
+        if self.answers.contains_key(&id) {
+            return Err(ProtocolError::DuplicateQuestion(id));
+        }
+        self.ended_answers.remove(&id);
+        let generation = self.generation();
+        self.answers.insert(id, Answer::new(generation));
+        Ok(AnswerKey { id, generation })
+    }
+
+    fn answer_mut(&mut self, key: AnswerKey) -> Option<&mut Answer> {
+        self.answers.get_mut(&key.id).filter(|answer| answer.generation == key.generation)
+    }
+
+    /// Answers a call of the peer's. Does nothing if it has been answered.
+    pub(crate) fn answer(&mut self, key: AnswerKey, outcome: Result<Payload, Exception>, fx: &mut Effects) {
+        let Some(answer) = self.answer_mut(key) else { return fx.discard(outcome) };
+        let (kept, silent) = (answer.kept.is_some(), answer.silent);
+        match &answer.entry {
+            Entry::HaveReturn { .. } => fx.discard(outcome),
+            Entry::HaveFinish { .. } => self.answer_unwanted(key.id, outcome, fx),
+            Entry::NewQA { .. } if kept || silent => self.answer_here(key.id, outcome, fx),
+            Entry::NewQA { .. } => self.answer_peer(key.id, outcome, fx),
+        }
+    }
+
+    /// The usual way: the outcome goes to the peer.
+    fn answer_peer(&mut self, id: AnswerId, outcome: Result<Payload, Exception>, fx: &mut Effects) {
+        let described = outcome.and_then(|payload| match self.describe_all(&payload.caps, fx) {
+            Ok(described) => Ok((payload, described)),
+            Err(why) => {
+                fx.discard(payload);
+                Err(why)
+            }
+        });
+        let (payload, described) = match described {
+            Ok(results) => results,
+            Err(why) => return self.return_exception(id, why, fx),
+        };
+        let Payload { content, caps, share } = payload;
+        let no_finish_needed = caps.is_empty();
+        fx.discard(share);
+        fx.send(Message::Return(Return {
+            answer: id,
+            release_param_caps: false,
+            no_finish_needed,
+            outcome: Outcome::Results(WirePayload {
+                content: content.clone(),
+                descriptors: described.descriptors,
+            }),
+        }));
+        // Where nothing can be called in the results, they need not be kept: they are sent as they lie.
+        let payload = match no_finish_needed {
+            true => request::empty(),
+            false => Payload::new(content, caps),
+        };
+        let returned = Returned::Results { payload, told: described.told.into() };
+        let exports: Arc<[ExportId]> = described.exports.into();
+        self.returned(id, returned, exports, fx);
+        if no_finish_needed {
+            fx.discard(self.answers.remove(&id));
+            self.remember_ended(id);
+        }
+    }
+
+    fn return_exception(&mut self, id: AnswerId, why: Exception, fx: &mut Effects) {
+        // A Finish is needed, so that calls pipelined on the answer get this exception until then.
+        self.send_return(id, Outcome::Exception(why.clone()), fx);
+        self.returned(id, Returned::Failed(why), Arc::new([]), fx);
+    }
+
+    /// The outcome stays here: the peer wants it kept, or wants only to call what is in it.
+    fn answer_here(&mut self, id: AnswerId, outcome: Result<Payload, Exception>, fx: &mut Effects) {
+        let answer = self.answers.get(&id).expect("the caller found it");
+        if !answer.silent {
+            self.send_return(id, Outcome::ResultsSentElsewhere, fx);
+        }
+        let returned = match outcome {
+            Ok(payload) => Returned::Results { payload, told: Arc::new([]) },
+            Err(why) => Returned::Failed(why),
+        };
+        self.returned(id, returned, Arc::new([]), fx);
+    }
+
+    /// The peer has finished the call, so this is for those who wait for the answer here.
+    fn answer_unwanted(&mut self, id: AnswerId, outcome: Result<Payload, Exception>, fx: &mut Effects) {
+        let answer = self.answers.remove(&id).expect("the caller found it");
+        if let Entry::HaveFinish { on_return, .. } = &answer.entry {
+            let returned = match outcome {
+                Ok(payload) => Returned::Results { payload, told: Arc::new([]) },
+                Err(why) => Returned::Failed(why),
+            };
+            self.run_on_return(on_return.clone(), &returned, fx);
+            fx.discard(returned);
+        }
+        self.send_last_return(id, &answer, fx);
+        fx.discard(answer);
+    }
+
+    /// The Return for a call that was canceled.
+    fn send_last_return(&mut self, id: AnswerId, answer: &Answer, fx: &mut Effects) {
+        match (answer.silent, answer.kept) {
+            (true, _) => {}
+            (false, Some(_)) => self.send_return(id, Outcome::ResultsSentElsewhere, fx),
+            (false, None) => self.send_return(id, Outcome::Canceled, fx),
+        }
+    }
+
+    fn send_return(&self, answer: AnswerId, outcome: Outcome<Outgoing>, fx: &mut Effects) {
+        fx.send(Message::Return(Return {
+            answer,
+            release_param_caps: false,
+            no_finish_needed: false,
+            outcome,
+        }));
+    }
+
+    /// Enters what an answer was returned with, and does what waited for that.
+    fn returned(&mut self, id: AnswerId, returned: Returned, exports: Arc<[ExportId]>, fx: &mut Effects) {
+        let answer = self.answers.get_mut(&id).expect("the caller found it");
+        fx.discard(answer.pipeline.take());
+        let on_return = answer.entry.to_returned(returned.clone()).expect("the caller knows that it is new");
+        if let (Entry::HaveReturn { on_finish, .. }, false) = (&mut answer.entry, exports.is_empty()) {
+            on_finish.push_back(OnFinish::Release(exports));
+        }
+        self.run_on_return(on_return, &returned, fx);
+        fx.discard(returned);
+    }
+
+    fn run_on_return(&mut self, on_return: Vector<OnReturn>, returned: &Returned, fx: &mut Effects) {
+        for then in on_return {
+            match then {
+                OnReturn::Deliver { waiting, call, path } => {
+                    self.deliver_waiting(waiting, &call, returned.destination(&path), fx);
+                }
+                OnReturn::Resolve { cell, path } => {
+                    let client = self.returned_client(returned, &path);
+                    fx.later(Callback::Resolve { cell, to: Destination::Client(client) });
+                }
+                OnReturn::Take(question) => {
+                    let outcome = match returned {
+                        Returned::Results { payload, .. } => Ok(payload.clone()),
+                        Returned::Failed(why) => Err(why.clone()),
+                        Returned::Tail(_) => Err(Exception::failed("kept results were passed on")),
+                    };
+                    self.answered(question, outcome, &[], Ended::Results, false, fx);
+                }
+            }
+        }
+    }
+
+    fn deliver_waiting(
+        &mut self,
+        waiting: AnswerId,
+        call: &Parcel<CallInfo>,
+        to: Destination,
+        fx: &mut Effects,
+    ) {
+        let Some(call) = call.take() else { return };
+        if let Some(answer) = self.answers.get_mut(&waiting) {
+            answer.awaits = None;
+        }
+        fx.later(Callback::Deliver { call, to });
+    }
+
+    /// Calls pipelined on an answer need not wait for it: those that did go on.
+    pub(crate) fn set_pipeline(&mut self, key: AnswerKey, pipeline: Pipeline, fx: &mut Effects) {
+        let Some(answer) = self.answer_mut(key) else { return fx.discard(pipeline) };
+        let Some(on_return) = answer.entry.on_return_mut().filter(|_| answer.pipeline.is_none()) else {
+            return fx.discard(pipeline);
+        };
+        let waiting = std::mem::take(on_return);
+        let (takes, rest) = waiting.into_iter().partition(|then| matches!(then, OnReturn::Take(_)));
+        *on_return = takes;
+        answer.pipeline = Some(pipeline.clone());
+        let rest: Vector<OnReturn> = rest;
+        for then in rest {
+            match then {
+                OnReturn::Deliver { waiting, call, path } => {
+                    let to = Destination::Pipeline(pipeline.at(&path));
+                    self.deliver_waiting(waiting, &call, to, fx);
+                }
+                OnReturn::Resolve { cell, path } => {
+                    let to = Destination::Pipeline(pipeline.at(&path));
+                    fx.later(Callback::Resolve { cell, to });
+                }
+                OnReturn::Take(_) => {}
+            }
+        }
+        self.cancel_if_unwanted(key.id, fx);
+    }
+
+    /// Whether a call that the peer sent may be answered by one sent back to it.
+    pub(super) fn may_tail_call(&self, key: AnswerKey) -> bool {
+        self.answers.get(&key.id).is_some_and(|answer| {
+            answer.generation == key.generation
+                && answer.entry.is_new()
+                && answer.kept.is_none()
+                && !answer.silent
+        })
+    }
+
+    /// Answers a call of the peer's with the results of one that was sent back to it and that it keeps.
+    pub(super) fn return_tail(&mut self, key: AnswerKey, question: Arc<QuestionRef>, fx: &mut Effects) {
+        self.send_return(key.id, Outcome::TakeFromOtherQuestion(question.id), fx);
+        self.returned(key.id, Returned::Tail(question), Arc::new([]), fx);
+    }
+
+    /// A question of ours is answered by results that we keep for the peer.
+    pub(super) fn take_kept(
+        &mut self,
+        question: QuestionId,
+        id: AnswerId,
+        fx: &mut Effects,
+    ) -> Result<(), ProtocolError> {
+        let answer = self.answers.get_mut(&id).ok_or(ProtocolError::NothingToTake(id))?;
+        if answer.kept != Some(Kept::Untaken) {
+            return Err(ProtocolError::NothingToTake(id));
+        }
+        answer.kept = Some(Kept::Taken);
+        let outcome = match answer.returned() {
+            Some(Returned::Results { payload, .. }) => Ok(payload.clone()),
+            Some(Returned::Failed(why)) => Err(why.clone()),
+            Some(Returned::Tail(_)) => return Err(ProtocolError::NothingToTake(id)),
+            None => {
+                let on_return = answer.entry.on_return_mut().expect("not returned, as just seen");
+                on_return.push_back(OnReturn::Take(question));
+                self.question_mut(question).expect("the caller found it").taking = Some(id);
+                return Ok(());
+            }
+        };
+        self.answered(question, outcome, &[], Ended::Results, false, fx);
+        Ok(())
+    }
+
+    /// Results that we keep for the peer are for a question of ours that has been canceled.
+    pub(super) fn abandon_kept(&mut self, id: AnswerId, fx: &mut Effects) {
+        if let Some(answer) = self.answers.get_mut(&id).filter(|a| a.kept == Some(Kept::Untaken)) {
+            answer.kept = Some(Kept::Taken);
+            self.cancel_if_unwanted(id, fx);
+        }
+    }
+
+    /// A question of ours that was to get a kept answer has been canceled.
+    pub(super) fn stop_taking(&mut self, id: AnswerId, question: QuestionId, fx: &mut Effects) {
+        let Some(answer) = self.answers.get_mut(&id) else { return };
+        if let Some(on_return) = answer.entry.on_return_mut() {
+            on_return.retain(|then| !matches!(then, OnReturn::Take(q) if *q == question));
+        }
+        self.cancel_if_unwanted(id, fx);
+    }
+
+    pub(super) fn receive_finish(
+        &mut self,
+        finish: Finish<Incoming>,
+        fx: &mut Effects,
+    ) -> Result<(), ProtocolError> {
+        let id = finish.question;
+        let Some(answer) = self.answers.get_mut(&id) else {
+            return match self.ended_answers.remove(&id) {
+                Some(_) => Ok(()),
+                None => Err(ProtocolError::UnknownAnswer(id)),
+            };
+        };
+        match &mut answer.entry {
+            Entry::HaveFinish { .. } => Err(ProtocolError::DuplicateFinish(id)),
+            Entry::HaveReturn { on_finish, .. } => {
+                let on_finish = std::mem::take(on_finish);
+                fx.discard(self.answers.remove(&id));
+                for OnFinish::Release(exports) in on_finish {
+                    if finish.release_result_caps {
+                        fx.later(Callback::Release(exports));
+                    }
+                }
+                Ok(())
+            }
+            Entry::NewQA { on_return, .. } => {
+                let on_return = std::mem::take(on_return);
+                answer.entry = Entry::HaveFinish { finish_msg: finish, on_return };
+                self.cancel_if_unwanted(id, fx);
+                Ok(())
+            }
+        }
+    }
+
+    /// Cancels a call that the peer has finished if nothing waits for its answer here.
+    fn cancel_if_unwanted(&mut self, id: AnswerId, fx: &mut Effects) {
+        let Some(answer) = self.answers.get(&id) else { return };
+        if let Entry::HaveFinish { finish_msg, on_return } = &answer.entry {
+            if on_return.is_empty() {
+                let key = AnswerKey { id, generation: answer.generation };
+                let after_start = finish_msg.cancel_after_delivery;
+                fx.later(Callback::Cancel { key, token: answer.cancel.clone(), after_start });
+            }
+        }
+    }
+
+    /// A call that the peer has finished is canceled now: it gets its last Return.
+    pub(super) fn answer_canceled(&mut self, key: AnswerKey, fx: &mut Effects) {
+        let Some(answer) = self.answer_mut(key) else { return };
+        if !matches!(&answer.entry, Entry::HaveFinish { on_return, .. } if on_return.is_empty()) {
+            return;
+        }
+        let answer = self.answers.remove(&key.id).expect("found above");
+        self.send_last_return(key.id, &answer, fx);
+        if let Some(awaited) = answer.awaits {
+            self.stop_waiting(awaited, key.id, fx);
+        }
+        fx.discard(answer);
+    }
+
+    /// A call that waited for another answer has been canceled.
+    fn stop_waiting(&mut self, awaited: AnswerId, waiting: AnswerId, fx: &mut Effects) {
+        let Some(answer) = self.answers.get_mut(&awaited) else { return };
+        if let Some(on_return) = answer.entry.on_return_mut() {
+            let is_it =
+                |then: &OnReturn| matches!(then, OnReturn::Deliver { waiting: w, .. } if *w == waiting);
+            if let Some(at) = on_return.iter().position(is_it) {
+                if let OnReturn::Deliver { call, .. } = on_return.remove(at) {
+                    fx.discard(call.take());
+                }
+            }
+        }
+        self.cancel_if_unwanted(awaited, fx);
+    }
+
+    /// Remembers an answer that a Finish may still come for. See [`State::ended_answers`].
+    fn remember_ended(&mut self, id: AnswerId) {
+        /// More than any peer has outstanding that uses the lowest IDs first. One that uses each ID once would
+        /// make us remember them all.
+        const MANY: usize = 1 << 16;
+        if self.ended_answers.len() >= MANY {
+            self.ended_answers.remove_min();
+        }
+        self.ended_answers.insert(id);
+    }
+
+    pub(super) fn end_answers(&mut self, why: &Exception, fx: &mut Effects) {
+        let answers = std::mem::take(&mut self.answers);
+        self.ended_answers.clear();
+        for (id, answer) in &answers {
+            let key = AnswerKey { id: *id, generation: answer.generation };
+            fx.later(Callback::Cancel { key, token: answer.cancel.clone(), after_start: false });
+            let on_return = match &answer.entry {
+                Entry::NewQA { on_return, .. } | Entry::HaveFinish { on_return, .. } => on_return.clone(),
+                Entry::HaveReturn { .. } => Vector::new(),
+            };
+            self.run_on_return(on_return, &Returned::Failed(why.clone()), fx);
+        }
+        fx.discard(answers);
+    }
+}

@@ -1,0 +1,89 @@
+//! What holds between the tables after every transition; checked in debug builds.
+
+use super::entry::Entry;
+use super::imports::ImportedPromise;
+use super::State;
+use crate::cap::port::Place;
+
+impl State {
+    /// Panics if the tables contradict each other.
+    pub(crate) fn check(&self) {
+        if self.ended.is_some() {
+            assert!(self.is_empty(), "a connection that has ended holds nothing");
+            return;
+        }
+        self.check_questions();
+        self.check_answers();
+        self.check_capabilities();
+    }
+
+    /// Whether all tables are empty.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.outstanding() == 0
+            && self.answers.is_empty()
+            && self.exports.len() == 0
+            && self.export_ids.is_empty()
+            && self.imports.is_empty()
+            && self.promises.is_empty()
+            && self.embargoes.len() == 0
+    }
+
+    fn check_questions(&self) {
+        self.questions.check();
+        let high = self.pipeline_questions.iter().map(|(id, question)| (*id, question));
+        for (id, question) in self.questions.iter().chain(high) {
+            for (path, promise) in &question.pipelined {
+                assert!(question.entry.is_new(), "{id} has promises for results that are there");
+                let pending = self.promises.get(promise);
+                let place = &pending.unwrap_or_else(|| panic!("{id} names a promise that is gone")).place;
+                assert!(
+                    matches!(place, Place::Answer(q, p) if q.id == id && p == path),
+                    "a promise in the results of {id} stands elsewhere: {place:?}"
+                );
+            }
+            if let Some(answer) = question.taking {
+                assert!(question.entry.is_new(), "{id} takes results, yet has some");
+                assert!(
+                    self.answers.contains_key(&answer),
+                    "{id} takes the results of an answer that is gone"
+                );
+            }
+            assert!(!question.tail || question.taking.is_none(), "results of a tail call are not taken back");
+        }
+    }
+
+    fn check_answers(&self) {
+        for (id, answer) in &self.answers {
+            assert!(!self.ended_answers.contains(id), "answer {id} is both in use and ended");
+            if let Some(awaited) = answer.awaits {
+                let awaited = self.answers.get(&awaited).expect("an awaited answer is in the table");
+                assert!(!awaited.entry.has_returned(), "answer {id} waits for one that is there");
+            }
+            if let Entry::HaveReturn { .. } = &answer.entry {
+                assert!(answer.pipeline.is_none(), "answer {id} has results and a pipeline");
+                assert!(answer.awaits.is_none(), "answer {id} was returned before it was called");
+            }
+        }
+    }
+
+    fn check_capabilities(&self) {
+        self.exports.check();
+        self.embargoes.check();
+        for (address, id) in &self.export_ids {
+            let export = self.exports.get(*id).expect("export_ids names exports");
+            assert_eq!(export.client.address(), *address, "export {id} is found by its client");
+        }
+        for (id, export) in self.exports.iter() {
+            assert!(export.references > 0, "export {id} is held by nobody");
+        }
+        for (id, import) in &self.imports {
+            assert!(import.references > 0, "import {id} was never given");
+            if let Some(ImportedPromise::Pending(promise)) = &import.promise {
+                if let Some(pending) = self.promises.get(promise) {
+                    let here = matches!(&pending.place, Place::Import(i) if i.id == *id);
+                    assert!(here, "the promise of import {id} stands elsewhere");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Vats: connecting to others, and letting others connect.
+
+mod listener;
+
+use std::fmt;
+use std::io;
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+#[cfg(unix)]
+use std::os::unix::net::{UnixListener, UnixStream};
+#[cfg(unix)]
+use std::path::Path;
+
+pub use listener::Listener;
+
+use crate::cap::pool::{Pool, Task};
+use crate::cap::Client;
+use crate::conn::{Connection, Options};
+use crate::error::{Error, Result, TransportError};
+use crate::limits::Limits;
+use crate::peer::Peer;
+use crate::sync::{Arc, Duration};
+use crate::transport::Transport;
+
+/// What a program is on the network: its limits, and what it offers to those whom it is connected to.
+///
+/// ```no_run
+/// # use capnp_threads::Vat;
+/// # fn main() -> capnp_threads::Result<()> {
+/// let connection = Vat::new().connect("localhost:4000")?;
+/// let bootstrap = connection.bootstrap();
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Cheap to clone. Connections keep what the vat was when they were made.
+#[derive(Clone, Default)]
+pub struct Vat {
+    limits: Limits,
+    offer: Offer,
+    pool: Pool,
+    call_timeout: Option<Duration>,
+}
+
+type Factory = dyn Fn(&Peer) -> Result<Client> + Send + Sync;
+
+/// The bootstrap object.
+#[derive(Clone, Default)]
+enum Offer {
+    #[default]
+    Nothing,
+    One(Client),
+    /// One for each peer.
+    Each(Arc<Factory>),
+}
+
+impl Vat {
+    /// A vat that offers nothing, with default limits.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the limits of each connection.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Offers one bootstrap object to all peers.
+    #[must_use]
+    pub fn bootstrap(mut self, client: Client) -> Self {
+        self.offer = Offer::One(client);
+        self
+    }
+
+    /// Offers each peer a bootstrap object of its own, which `factory` makes when the connection is made. The
+    /// factory sees who the peer is, runs on a thread of the pool, and may wait; calls wait for it. Its error is
+    /// what calls on the bootstrap object fail with.
+    #[must_use]
+    pub fn bootstrap_with(
+        mut self,
+        factory: impl Fn(&Peer) -> Result<Client> + Send + Sync + 'static,
+    ) -> Self {
+        self.offer = Offer::Each(Arc::new(factory));
+        self
+    }
+
+    /// Runs bootstrap factories on this pool. (Objects bring their own: [`Client::with_pool`].)
+    #[must_use]
+    pub fn pool(mut self, pool: &Pool) -> Self {
+        self.pool = pool.clone();
+        self
+    }
+
+    /// Has every call over each connection fail as `overloaded` unless it is answered within `timeout`.
+    #[must_use]
+    pub fn call_timeout(mut self, timeout: Duration) -> Self {
+        self.call_timeout = Some(timeout);
+        self
+    }
+
+    /// Connects over TCP.
+    ///
+    /// # Blocking
+    /// Until the name is resolved and the other side has accepted.
+    ///
+    /// # Errors
+    /// When the system says so.
+    pub fn connect(&self, address: impl ToSocketAddrs) -> Result<Connection> {
+        let stream = TcpStream::connect(address).map_err(|e| TransportError::io("connect over TCP", e))?;
+        self.over(socket(Transport::tcp(stream, &self.limits))?)
+    }
+
+    /// Connects to a Unix socket.
+    ///
+    /// # Blocking
+    /// Until the other side has accepted.
+    ///
+    /// # Errors
+    /// When the system says so.
+    #[cfg(unix)]
+    pub fn connect_unix(&self, path: impl AsRef<Path>) -> Result<Connection> {
+        let connected = UnixStream::connect(path);
+        let stream = connected.map_err(|e| TransportError::io("connect to a Unix socket", e))?;
+        self.over(socket(Transport::unix(stream, &self.limits))?)
+    }
+
+    /// Starts a connection over any transport. Both sides are equal once it is there.
+    ///
+    /// # Errors
+    /// If the system has no thread to give.
+    pub fn over(&self, transport: Transport) -> Result<Connection> {
+        let bootstrap = self.offer_to(&transport.peer);
+        let options = Options { limits: self.limits.clone(), bootstrap, call_timeout: self.call_timeout };
+        Connection::start(transport, options)
+    }
+
+    /// Listens for TCP connections. Port 0 lets the system choose one: see [`Listener::local_addr`].
+    ///
+    /// # Errors
+    /// When the system says so.
+    pub fn listen(&self, address: impl ToSocketAddrs) -> Result<Listener> {
+        let listener = TcpListener::bind(address).map_err(|e| TransportError::io("listen for TCP", e))?;
+        Listener::tcp(self.clone(), listener)
+    }
+
+    /// Listens for connections to a Unix socket, which is made at `path` and removed when the listener ends.
+    ///
+    /// # Errors
+    /// When the system says so.
+    #[cfg(unix)]
+    pub fn listen_unix(&self, path: impl AsRef<Path>) -> Result<Listener> {
+        let bound = UnixListener::bind(path.as_ref());
+        let listener = bound.map_err(|e| TransportError::io("listen on a Unix socket", e))?;
+        Listener::unix(self.clone(), listener, path.as_ref())
+    }
+
+    fn offer_to(&self, peer: &Peer) -> Client {
+        match &self.offer {
+            Offer::Nothing => Client::null(),
+            Offer::One(client) => client.clone(),
+            Offer::Each(factory) => {
+                let (client, fulfiller) = Client::promise();
+                let (factory, peer) = (factory.clone(), peer.clone());
+                self.pool.submit(Task::Run(Box::new(move || match factory(&peer) {
+                    Ok(bootstrap) => fulfiller.fulfill(bootstrap),
+                    Err(e) => fulfiller.reject(e),
+                })));
+                client
+            }
+        }
+    }
+}
+
+fn socket(transport: io::Result<Transport>) -> Result<Transport> {
+    transport.map_err(|e| Error::Transport(TransportError::io("set up a socket", e)))
+}
+
+impl fmt::Debug for Vat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vat").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
