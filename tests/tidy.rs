@@ -12,11 +12,12 @@ const LAYERS: &[(&str, u8)] = &[
     ("id", 0),
     ("sync", 0),
     ("limits", 0),
+    ("peer", 0),
     ("error", 1),
     ("table", 2),
     ("wire", 2),
     ("promise", 2),
-    ("generated", 2),
+    ("generated", 1),
     ("cap", 3),
     ("state", 4),
     ("transport", 4),
@@ -313,8 +314,8 @@ impl File {
         let is_word = |c: char| c.is_alphanumeric() || c == '_';
         let open = word.ends_with(is_word);
         self.code.match_indices(word).map(|(at, _)| at).filter(move |at| {
-            !self.code[..*at].ends_with(is_word)
-                && !(open && self.code[at + word.len()..].starts_with(is_word))
+            let goes_on = open && self.code[at + word.len()..].starts_with(is_word);
+            !(goes_on || self.code[..*at].ends_with(is_word))
         })
     }
 

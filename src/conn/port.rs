@@ -41,14 +41,14 @@ impl Lease {
         Ok(payload)
     }
 
-    fn ask(&self, to: To<'_>, mut call: CallInfo, mode: Mode) -> Result<Asked, (CallInfo, Exception)> {
+    fn ask(&self, to: To<'_>, mut call: CallInfo, mode: Mode) -> Result<Asked, Box<(CallInfo, Exception)>> {
         if call.cancel.is_canceled() {
-            return Err((call, cancel::canceled()));
+            return Err(Box::new((call, cancel::canceled())));
         }
         let empty = crate::cap::request::empty();
         match self.prepare(std::mem::replace(&mut call.params, empty), ContentPlace::CallParams) {
             Ok(params) => call.params = params,
-            Err(why) => return Err((call, why)),
+            Err(why) => return Err(Box::new((call, why))),
         }
         // It leaves this vat: for the canceling of a call that must be delivered first, it is delivered.
         call.cancel.start();
@@ -64,7 +64,7 @@ impl Lease {
             Mode::Queue => Ok(self.0.transact(body)),
             Mode::Block(deadline) => self.0.transact_with_room(deadline, body),
         };
-        asked.map_err(|why| (call.take().expect("the body was not run"), why))
+        asked.map_err(|why| Box::new((call.take().expect("the body was not run"), why)))
     }
 
     fn limit_time(&self, question: &Arc<QuestionRef>) {
@@ -109,7 +109,10 @@ impl Port for Lease {
                 let gone = || Client::broken(Exception::disconnected("the promise is gone"));
                 return Sent::Follow(resolved.unwrap_or_else(gone), call);
             }
-            Err((call, why)) => call.fail(why),
+            Err(refused) => {
+                let (call, why) = *refused;
+                call.fail(why);
+            }
         }
         Sent::Done
     }

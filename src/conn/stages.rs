@@ -75,7 +75,7 @@ impl SendStage {
         self.shared.sent(bytes);
         if let Err(e) = sent {
             self.shared.end(e.into(), false);
-            // What is still queued can't be sent either.
+            // What is still queued can't be sent either. See Note [Shutdown].
             while let Some(batch) = self.shared.outgoing.pop_all() {
                 self.shared.sent(batch.iter().map(|queued| queued.bytes).sum());
             }

@@ -70,7 +70,7 @@ impl Cancel {
     ///
     /// # Errors
     /// On one of a connection's own threads, where nothing may wait.
-    pub fn wait(&self) -> Result<(), crate::Error> {
+    pub fn wait(&self) -> crate::error::Result<()> {
         let (promise, fulfiller) = super::promise::<()>();
         self.on_cancel(move || fulfiller.fulfill(()));
         without_current(|| promise.wait())

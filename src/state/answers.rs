@@ -282,7 +282,8 @@ impl State {
     fn returned(&mut self, id: AnswerId, returned: Returned, exports: Arc<[ExportId]>, fx: &mut Effects) {
         let answer = self.answers.get_mut(&id).expect("the caller found it");
         fx.discard(answer.pipeline.take());
-        let on_return = answer.entry.to_returned(returned.clone()).expect("the caller knows that it is new");
+        let on_return =
+            answer.entry.mark_returned(returned.clone()).expect("the caller knows that it is new");
         if let (Entry::HaveReturn { on_finish, .. }, false) = (&mut answer.entry, exports.is_empty()) {
             on_finish.push_back(OnFinish::Release(exports));
         }

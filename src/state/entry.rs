@@ -50,7 +50,7 @@ impl<R: Clone, F: Clone, OnReturn: Clone, OnFinish: Clone> Entry<R, F, OnReturn,
     }
 
     /// The Return has come or gone, before the Finish: gives what is to be done. `None` from another state.
-    pub(crate) fn to_returned(&mut self, return_msg: R) -> Option<Vector<OnReturn>> {
+    pub(crate) fn mark_returned(&mut self, return_msg: R) -> Option<Vector<OnReturn>> {
         let Entry::NewQA { on_return, on_finish } = self else { return None };
         let (on_return, on_finish) = (std::mem::take(on_return), std::mem::take(on_finish));
         *self = Entry::HaveReturn { return_msg, on_finish };
@@ -59,7 +59,7 @@ impl<R: Clone, F: Clone, OnReturn: Clone, OnFinish: Clone> Entry<R, F, OnReturn,
 
     /// The Finish has come or gone, before the Return: gives what was to be done on Return, and leaves nothing
     /// to be done. `None` from another state.
-    pub(crate) fn to_finished(&mut self, finish_msg: F) -> Option<Vector<OnReturn>> {
+    pub(crate) fn mark_finished(&mut self, finish_msg: F) -> Option<Vector<OnReturn>> {
         let Entry::NewQA { on_return, .. } = self else { return None };
         let on_return = std::mem::take(on_return);
         *self = Entry::HaveFinish { finish_msg, on_return: Vector::new() };

@@ -349,7 +349,7 @@ impl State {
     ) {
         let Some(question) = self.question_mut(id) else { return };
         question.taking = None;
-        let Some(on_return) = question.entry.to_returned(ended) else { return };
+        let Some(on_return) = question.entry.mark_returned(ended) else { return };
         let pipelined = std::mem::take(&mut question.pipelined);
         let handle = question.handle.upgrade();
         for (path, promise) in pipelined {
@@ -410,7 +410,7 @@ impl State {
         if returned || taking.is_some() || id.0 & PIPELINE_BIT != 0 {
             fx.send(Message::Finish(finish));
             self.forget_question(id, fx);
-        } else if let Some(on_return) = question.entry.to_finished(finish.clone()) {
+        } else if let Some(on_return) = question.entry.mark_finished(finish.clone()) {
             fx.discard(on_return);
             fx.send(Message::Finish(finish));
         }

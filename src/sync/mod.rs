@@ -25,6 +25,8 @@ pub(crate) use thread::enter_role;
 pub(crate) use thread::{role, spawn, JoinHandle, Role};
 pub(crate) use timer::{Timer, TimerKey};
 
+#[cfg(all(shuttle, test))]
+pub(crate) use shuttle::check_random;
 #[cfg(shuttle)]
 pub(crate) use shuttle::sync::atomic;
 #[cfg(not(shuttle))]

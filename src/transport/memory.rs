@@ -181,6 +181,6 @@ mod tests {
             assert_eq!(all, ["1", "2", "3"]);
             sender.join().unwrap();
         };
-        shuttle::check_random(check, 500);
+        crate::sync::check_random(check, 500);
     }
 }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use super::{socket, Vat};
 use crate::cap::port::ConnectionId;
 use crate::conn::Connection;
-use crate::error::{Error, Result, TransportError};
+use crate::error::{Error, Exception, Result, TransportError};
 use crate::promise::enter_blocking;
 use crate::sync::{self, Arc, Condvar, Duration, Instant, Mutex, Rank, Role};
 use crate::transport::Transport;
@@ -126,7 +126,7 @@ impl Drop for Listener {
             self.shared.stop();
             let connections = std::mem::take(&mut self.shared.state.lock().connections);
             for connection in connections.into_values() {
-                let why = crate::Exception::disconnected("the listener was closed");
+                let why = Exception::disconnected("the listener was closed");
                 connection.end(Error::Exception(why));
             }
         }

@@ -1,3 +1,5 @@
+//! Tests of `content`.
+
 use super::*;
 use crate::generated::rpc_capnp::{bootstrap, exception, join, provide};
 use crate::wire::testing::{indices_in, list_of_caps, set_cap};

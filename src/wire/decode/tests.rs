@@ -1,3 +1,5 @@
+//! Tests of `decode`.
+
 use capnp::message::Builder;
 use capnp::Word;
 use proptest::prelude::*;

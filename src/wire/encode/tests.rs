@@ -1,3 +1,5 @@
+//! Tests of `encode`.
+
 use capnp::Word;
 
 use super::*;
