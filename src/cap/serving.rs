@@ -59,7 +59,7 @@ impl Call {
     }
 
     /// The params. They can be cloned and kept, and sent to other threads; while they are kept, they count
-    /// towards [`Limits::call_words`](crate::limits::Limits::call_words).
+    /// towards [`Limits::call_words`](crate::Limits::call_words).
     pub fn params(&self) -> &Params {
         &self.params
     }
