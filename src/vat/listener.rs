@@ -16,6 +16,9 @@ use crate::promise::enter_blocking;
 use crate::sync::{self, Arc, Condvar, Duration, Instant, Mutex, Rank, Role};
 use crate::transport::Transport;
 
+/// How long a listener waits at most after an error.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// A socket that accepts connections, each served on threads of its own.
 ///
 /// Dropping it closes the socket and ends its connections; to let them go on without it, [`detach`](Self::detach).
@@ -143,6 +146,7 @@ impl Shared {
             let started = accepted.and_then(|transport| self.serve(transport));
             if let Err(e) = started {
                 log::warn!("a connection could not be accepted: {e}");
+                self.pause();
             }
         }
         #[cfg(unix)]
@@ -161,6 +165,13 @@ impl Shared {
             self.changed.wait(&mut state);
         }
         !state.closing
+    }
+
+    /// Gives the system time to have what it lacked (descriptors, threads): until a connection ends, and not
+    /// for long.
+    fn pause(&self) {
+        let deadline = Instant::now() + PAUSE;
+        self.changed.wait_until(&mut self.state.lock(), Some(deadline));
     }
 
     fn serve(self: &Arc<Self>, transport: Transport) -> Result<()> {
