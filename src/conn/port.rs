@@ -98,9 +98,7 @@ impl Port for Lease {
         match self.ask(to, call, mode) {
             Ok(Asked::Question(question, route)) => {
                 self.limit_time(&question);
-                if let Some(route) = route {
-                    route.set_pipeline(Pipeline::of_question(question));
-                }
+                route.set_pipeline(Pipeline::of_question(question));
             }
             Ok(Asked::Reflected) => {}
             Ok(Asked::Refused(responder, why)) => responder.answer(Err(why)),

@@ -75,8 +75,8 @@ pub(crate) enum OnFinish {}
 
 /// What became of a call that was to be sent.
 pub(crate) enum Asked {
-    /// It was sent. Calls on its results may be sent ahead, if whoever asked wants to.
-    Question(Arc<QuestionRef>, Option<Route>),
+    /// It was sent. Whoever asked is to hold the question, and may send calls on its results ahead.
+    Question(Arc<QuestionRef>, Route),
     /// It was not: this is to be answered.
     Refused(Responder, Exception),
     /// It was sent back to the peer as a tail call.
@@ -139,7 +139,7 @@ impl State {
             responder.disarm();
             return Asked::Reflected;
         }
-        let route = (!hints.no_promise_pipelining).then(|| responder.route().clone());
+        let route = responder.route().clone();
         let entry = &mut self.question_mut(question.id).expect("just asked").entry;
         let on_return = entry.on_return_mut().expect("just asked");
         on_return.push_back(OnReturn::Respond(Parcel::new(responder)));
