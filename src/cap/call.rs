@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::answer::{AnswerCell, Pipeline};
 use super::contents::Payload;
-use super::port::{AnswerKey, ConnectionId, Port};
+use super::port::{AnswerKey, ConnectionId, Port, QuestionRef};
 use crate::error::Exception;
 use crate::promise::{Attachment, Cancel};
 use crate::sync::{Arc, Instant, Mutex, Rank};
@@ -92,6 +92,15 @@ impl Route {
         match self {
             Route::Here(cell) => cell.set_pipeline(pipeline),
             Route::Remote(port, key) => port.set_pipeline(*key, pipeline),
+        }
+    }
+
+    /// The call has become a question: that goes on until it is answered or nobody wants the answer, and
+    /// pipelined calls go there too.
+    pub(crate) fn forwarded(&self, question: Arc<QuestionRef>) {
+        match self {
+            Route::Here(cell) => cell.forwarded(question),
+            Route::Remote(port, key) => port.forwarded(*key, question),
         }
     }
 

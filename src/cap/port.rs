@@ -60,6 +60,9 @@ pub(crate) trait Port: Send + Sync {
     /// Tells what pipelined calls on an answer go to until it is there.
     fn set_pipeline(&self, key: AnswerKey, pipeline: Pipeline);
 
+    /// Tells what question a call of the peer's has become: it is held until the answer is there or canceled.
+    fn forwarded(&self, key: AnswerKey, question: Arc<QuestionRef>);
+
     /// Has the connection's callback thread look at something later. May be called under any lock.
     fn post(&self, notice: Notice);
 }

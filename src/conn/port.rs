@@ -98,7 +98,7 @@ impl Port for Lease {
         match self.ask(to, call, mode) {
             Ok(Asked::Question(question, route)) => {
                 self.limit_time(&question);
-                route.set_pipeline(Pipeline::of_question(question));
+                route.forwarded(question);
             }
             Ok(Asked::Reflected) => {}
             Ok(Asked::Refused(responder, why)) => responder.answer(Err(why)),
@@ -133,6 +133,10 @@ impl Port for Lease {
 
     fn set_pipeline(&self, key: AnswerKey, pipeline: Pipeline) {
         self.0.transact(|state, fx| state.set_pipeline(key, pipeline, fx));
+    }
+
+    fn forwarded(&self, key: AnswerKey, question: Arc<QuestionRef>) {
+        self.0.transact(|state, fx| state.forwarded(key, question, fx));
     }
 
     fn post(&self, notice: Notice) {

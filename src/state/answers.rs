@@ -51,6 +51,8 @@ pub(crate) struct Answer {
     pub(super) cancel: Cancel,
     /// What calls pipelined on the results go to until they are there.
     pub(super) pipeline: Option<Pipeline>,
+    /// What the call has become where it was handed on to another vat: finished with the answer.
+    pub(super) question: Option<Arc<QuestionRef>>,
     /// The results stay here.
     pub(super) kept: Option<Kept>,
     /// `onlyPromisePipeline`: no Return is sent.
@@ -91,6 +93,7 @@ impl Answer {
             generation,
             cancel: Cancel::new(),
             pipeline: None,
+            question: None,
             kept: None,
             silent: false,
             awaits: None,
@@ -281,7 +284,7 @@ impl State {
     /// Enters what an answer was returned with, and does what waited for that.
     fn returned(&mut self, id: AnswerId, returned: Returned, exports: Arc<[ExportId]>, fx: &mut Effects) {
         let answer = self.answers.get_mut(&id).expect("the caller found it");
-        fx.discard(answer.pipeline.take());
+        fx.discard((answer.pipeline.take(), answer.question.take()));
         let on_return =
             answer.entry.mark_returned(returned.clone()).expect("the caller knows that it is new");
         if let (Entry::HaveReturn { on_finish, .. }, false) = (&mut answer.entry, exports.is_empty()) {
@@ -352,6 +355,16 @@ impl State {
             }
         }
         self.cancel_if_unwanted(key.id, fx);
+    }
+
+    /// A call was handed on to another vat, where it is this question. Pipelined calls go there too, unless a
+    /// method has said where they go.
+    pub(crate) fn forwarded(&mut self, key: AnswerKey, question: Arc<QuestionRef>, fx: &mut Effects) {
+        match self.answer_mut(key).filter(|answer| !answer.entry.has_returned()) {
+            Some(answer) => fx.discard(answer.question.replace(question.clone())),
+            None => return fx.discard(question),
+        }
+        self.set_pipeline(key, Pipeline::of_question(question), fx);
     }
 
     /// Whether a call that the peer sent may be answered by one sent back to it.
