@@ -10,18 +10,24 @@ pub(crate) fn run(address: &str) -> Result<()> {
     let connection = Vat::new().connect(address)?;
     let bench = BenchClient(connection.bootstrap());
     let mut check = Check { passed: 0 };
-    check.echo(&bench)?;
-    check.errors(&bench)?;
-    check.cancellation(&bench)?;
-    check.objects(&bench)?;
-    check.callbacks(&bench)?;
-    for _ in 0..20 {
-        check.embargo(&bench)?;
+    for (name, part) in PARTS {
+        part(&mut check, &bench).map_err(|e| format!("{name}: {e}"))?;
     }
-    check.promise(&bench)?;
     println!("{{\"peer\":\"capnp-threads\",\"mode\":\"check\",\"passed\":{}}}", check.passed);
     Ok(())
 }
+
+type Part = fn(&mut Check, &BenchClient) -> Result<()>;
+
+const PARTS: [(&str, Part); 7] = [
+    ("echo", Check::echo),
+    ("errors", Check::errors),
+    ("cancellation", Check::cancellation),
+    ("objects", Check::objects),
+    ("callbacks", Check::callbacks),
+    ("embargo", Check::embargoes),
+    ("promise", Check::promise),
+];
 
 struct Check {
     passed: usize,
@@ -86,6 +92,10 @@ impl Check {
         let theirs = object(&bench.next().pipeline);
         let response = bench.callback(theirs.0, &[0; 6]).wait()?;
         self.ok(data(&response)?.len() == 6, "callback to a promised object of the server")
+    }
+
+    fn embargoes(&mut self, bench: &BenchClient) -> Result<()> {
+        (0..20).try_for_each(|_| self.embargo(bench))
     }
 
     /// Calls ahead on our own object by way of the server, and more once it is known that it is ours.
