@@ -53,10 +53,11 @@ pub(crate) struct Pending {
 }
 
 impl State {
-    /// A client for a settled import, counting one more reference.
+    /// A client for a settled import, counting one more reference. A promise that is named so stays one:
+    /// capnp-rpc, and C++ before 0.8, call every capability hosted that they have exported before.
     pub(super) fn import_settled(&mut self, id: ImportId) -> Result<Client, ProtocolError> {
         if self.imports.get(&id).is_some_and(|import| import.promise.is_some()) {
-            return Err(ProtocolError::PromiseMismatch(id));
+            return self.import_promise(id);
         }
         Ok(match self.import(id)? {
             Some(handle) => Client(Kind::Import(handle)),
