@@ -42,8 +42,7 @@ impl Server for Greeter {
 
 /// Listens on `address`. As long as the listener is held, it accepts connections, each on threads of its own.
 fn serve(address: &str) -> Result<Listener> {
-    let listener = Vat::new().bootstrap(Client::new(Greeter)).listen(address)?;
-    Ok(listener)
+    Vat::new().bootstrap(Client::new(Greeter)).listen(address)
 }
 
 /// Connects, makes one call, and waits for its answer.
