@@ -125,9 +125,12 @@ impl State {
         self.questions.len() + self.pipeline_questions.len()
     }
 
-    /// Whether calls are under way in either direction.
+    /// Whether no call is under way in either direction. What has been answered, and is held for calls on the
+    /// results, is not; nor is what was canceled, or asked for pipelining alone. Calls behind an embargo are.
     pub(crate) fn is_idle(&self) -> bool {
-        self.questions.len() == 0 && self.pipeline_questions.is_empty() && self.answers.is_empty()
+        self.embargoes.len() == 0
+            && !self.questions.iter().any(|(_, question)| question.entry.is_new())
+            && !self.answers.values().any(|answer| answer.entry.is_new())
     }
 
     /// Handles a message of the peer's.
