@@ -20,6 +20,7 @@ fn hello() {
     let server = Server::start("hello");
     let client = Example::start("hello", &["client", &server.address, "Ada"]);
     assert_eq!(client.finish(), (0, "Hello, Ada!\n".into()));
+    assert_eq!(Example::start("hello", &["child", "Bob"]).finish(), (0, "Hello, Bob!\n".into()));
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! hello                          server and client in this process, over TCP
 //! hello server ADDRESS           serves; prints `listening PORT`; port 0 lets the system choose
 //! hello client ADDRESS NAME      prints the server's greeting for NAME
+//! hello child NAME               the same, with a server that is started for it, over its stdin and stdout
+//! hello stdio                    that server
 //! ```
 //!
 //! The interface is `schema/hello.capnp`. The structs that travel, the params and the results of its method,
@@ -13,10 +15,13 @@
 #[path = "../generated/mod.rs"]
 mod generated;
 
-use std::process::ExitCode;
+use std::io::{stdin, stdout};
+use std::process::{Command, ExitCode, Stdio};
 
 use capnp::traits::HasTypeId;
-use capnp_threads::{Call, Client, Error, Listener, Result, Server, Vat};
+use capnp_threads::error::TransportError;
+use capnp_threads::transport::Transport;
+use capnp_threads::{Call, Client, Error, Limits, Listener, Result, Server, Vat};
 use generated::hello_capnp::hello::{self, say_hello_params, say_hello_results};
 
 /// The method `sayHello`, as it is named on the wire: the ID of its interface, and its ordinal there.
@@ -45,17 +50,43 @@ fn serve(address: &str) -> Result<Listener> {
     Vat::new().bootstrap(Client::new(Greeter)).listen(address)
 }
 
-/// Connects, makes one call, and waits for its answer.
-fn greet(address: &str, name: &str) -> Result<String> {
+/// Connects, and gives what the server offers. The connection stays open as long as that is held.
+fn connect(address: &str) -> Result<Client> {
     let connection = Vat::new().connect(address)?;
-    let greeter = connection.bootstrap();
+    Ok(connection.bootstrap())
+}
 
+/// Makes one call, and waits for its answer.
+fn greet(greeter: &Client, name: &str) -> Result<String> {
     let (interface, method) = SAY_HELLO;
     let mut request = greeter.request(interface, method);
     request.init::<say_hello_params::Builder>().set_name(name);
     let response = request.send().wait()?;
     let greeting = response.get_as::<say_hello_results::Reader>()?.get_greeting()?;
     Ok(greeting.to_string()?)
+}
+
+/// Starts this program once more as a server, and is its only client.
+fn greet_through_child(name: &str) -> Result<String> {
+    let io = |e| TransportError::io("starting a child", e);
+    let mut command = Command::new(std::env::current_exe().map_err(io)?);
+    command.arg("stdio").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().map_err(io)?;
+    let transport = Transport::child(&mut child, &Limits::default()).map_err(io)?;
+    let connection = Vat::new().over(transport)?;
+    let greeting = greet(&connection.bootstrap(), name);
+    // The last handle: the connection ends, the child sees that, and ends too.
+    drop(connection);
+    child.wait().map_err(|e| TransportError::io("waiting for a child", e))?;
+    greeting
+}
+
+/// Serves whoever has started this program, until they close their end.
+fn serve_parent() -> Result<()> {
+    let transport = Transport::pair(stdin(), stdout(), &Limits::default());
+    let connection = Vat::new().bootstrap(Client::new(Greeter)).over(transport)?;
+    connection.wait_closed()?;
+    Ok(())
 }
 
 /// The address that a listener was given.
@@ -67,16 +98,18 @@ fn run(args: &[&str]) -> Result<ExitCode> {
     match args {
         [] => {
             let listener = serve("127.0.0.1:0")?;
-            println!("{}", greet(&address_of(&listener)?.to_string(), "world")?);
+            println!("{}", greet(&connect(&address_of(&listener)?.to_string())?, "world")?);
         }
         ["server", address] => {
             let listener = serve(address)?;
             println!("listening {}", address_of(&listener)?.port());
             listener.wait()?;
         }
-        ["client", address, name] => println!("{}", greet(address, name)?),
+        ["client", address, name] => println!("{}", greet(&connect(address)?, name)?),
+        ["child", name] => println!("{}", greet_through_child(name)?),
+        ["stdio"] => serve_parent()?,
         _ => {
-            eprintln!("usage: hello [server ADDRESS | client ADDRESS NAME]");
+            eprintln!("usage: hello [server ADDRESS | client ADDRESS NAME | child NAME | stdio]");
             return Ok(ExitCode::from(2));
         }
     }
