@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::call::CallInfo;
-use super::pool::{Pool, Task};
+use super::pool::{Pool, Scheduled, Task};
 use super::serving::Call;
 use crate::error::{Exception, Result};
 use crate::promise::cancel;
@@ -68,22 +68,6 @@ impl LocalObject {
         }
     }
 
-    /// Answers calls until none is left, the turn is over, or a method has given it away.
-    pub(crate) fn run(self: &Arc<Self>) {
-        for _ in 0..TURN {
-            let mut mailbox = self.mailbox.lock();
-            let Some(call) = mailbox.calls.pop_front() else {
-                mailbox.busy = false;
-                return;
-            };
-            drop(mailbox);
-            if !self.answer(call) {
-                return;
-            }
-        }
-        self.pool.submit(Task::Object(self.clone()));
-    }
-
     /// Lets the next call start beside the one that runs.
     pub(crate) fn pass_turn(self: &Arc<Self>) {
         let mut mailbox = self.mailbox.lock();
@@ -92,17 +76,6 @@ impl LocalObject {
         drop(mailbox);
         if waiting {
             self.pool.submit(Task::Object(self.clone()));
-        }
-    }
-
-    /// Answers all calls that wait with an exception: the pool has no thread for them.
-    pub(crate) fn refuse(&self, why: &Exception) {
-        let mut mailbox = self.mailbox.lock();
-        mailbox.busy = false;
-        let calls = std::mem::take(&mut mailbox.calls);
-        drop(mailbox);
-        for call in calls {
-            call.fail(why.clone());
         }
     }
 
@@ -119,6 +92,35 @@ impl LocalObject {
         let outcome = cancel::with_current(token, || catch_unwind(AssertUnwindSafe(body)));
         let outcome = outcome.unwrap_or_else(|panic| Err(panicked(&*panic).into()));
         call.finish(outcome)
+    }
+}
+
+impl Scheduled for LocalObject {
+    /// Answers calls until none is left, the turn is over, or a method has given it away.
+    fn run(self: Arc<Self>) {
+        for _ in 0..TURN {
+            let mut mailbox = self.mailbox.lock();
+            let Some(call) = mailbox.calls.pop_front() else {
+                mailbox.busy = false;
+                return;
+            };
+            drop(mailbox);
+            if !self.answer(call) {
+                return;
+            }
+        }
+        let pool = self.pool.clone();
+        pool.submit(Task::Object(self));
+    }
+
+    fn refuse(&self, why: &Exception) {
+        let mut mailbox = self.mailbox.lock();
+        mailbox.busy = false;
+        let calls = std::mem::take(&mut mailbox.calls);
+        drop(mailbox);
+        for call in calls {
+            call.fail(why.clone());
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use super::object::LocalObject;
 use crate::error::Exception;
 use crate::promise::{with_blocking, Blocking};
 use crate::sync::{self, Arc, Condvar, Duration, Instant, Mutex, OnceLock, Rank, Role};
@@ -25,9 +24,19 @@ pub struct Pool(Arc<Shared>);
 /// Something for a thread of a pool to do.
 pub(crate) enum Task {
     /// Answer an object's calls.
-    Object(Arc<LocalObject>),
+    Object(Arc<dyn Scheduled>),
     /// Anything else that may wait: a bootstrap factory, say.
     Run(Box<dyn FnOnce() + Send>),
+}
+
+/// An object with calls to answer. A trait object, so that the compiler need not look through pools, objects
+/// and the calls in them to see that a `Client` is `Send` and `Sync`: it would reach its recursion limit in
+/// the crates of users.
+pub(crate) trait Scheduled: Send + Sync {
+    /// Answers calls.
+    fn run(self: Arc<Self>);
+    /// Answers all calls that wait with an exception: the pool has no thread for them.
+    fn refuse(&self, why: &Exception);
 }
 
 struct Shared {
