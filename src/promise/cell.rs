@@ -108,10 +108,13 @@ impl<T: Send + 'static> Promise<T> {
             drop(state);
             return callback(result);
         }
-        *state = State::Called(Box::new(move |result| {
+        let called = State::Called(Box::new(move |result| {
             drop(attached);
             callback(result);
         }));
+        let waker = mem::replace(&mut *state, called);
+        drop(state);
+        drop(waker);
     }
 
     /// The promise as a channel, for `crossbeam_channel::select!`. The call goes on if the channel is dropped.
@@ -194,16 +197,18 @@ impl<T: Send + 'static> Future for Promise<T> {
     type Output = Result<T>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // Cloning and dropping a waker is foreign code: outside the lock.
+        let mut waker = Some(cx.waker().clone());
         let mut state = self.cell.state.lock();
         if let Some(result) = take(&mut state) {
+            drop(state);
             return Poll::Ready(result);
         }
-        let old = match &mut *state {
-            State::Pending(waker) => waker.replace(cx.waker().clone()),
-            _ => None,
-        };
+        if let State::Pending(old) = &mut *state {
+            mem::swap(old, &mut waker);
+        }
         drop(state);
-        drop(old);
+        drop(waker);
         Poll::Pending
     }
 }
