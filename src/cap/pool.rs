@@ -108,7 +108,9 @@ impl Pool {
         if let Err(e) = sync::spawn("capnp-object", Role::User, run) {
             let mut state = self.0.state.lock();
             state.threads -= 1;
-            let stuck = if state.threads == 0 { std::mem::take(&mut state.tasks) } else { VecDeque::new() };
+            // Threads that are awake will come to it.
+            let none_awake = state.asleep >= state.threads;
+            let stuck = if none_awake { std::mem::take(&mut state.tasks) } else { VecDeque::new() };
             drop(state);
             refuse(stuck, &Exception::overloaded(format!("no thread for the call: {e}")));
         }
