@@ -90,8 +90,10 @@ impl PromiseCell {
             }
         }
         drop(state);
-        let client = self.without_circle(client);
+        let mut client = client;
         loop {
+            // Each time: another thread may be closing a circle meanwhile, in which calls would run for ever.
+            client = self.without_circle(client);
             let mut state = self.state.lock();
             let State::Draining(waiting) = &mut *state else {
                 unreachable!("only the thread that began to drain ends it");
