@@ -17,6 +17,8 @@ pub(crate) struct AnswerCell(Mutex<State>);
 struct State {
     fulfiller: Option<Fulfiller<Response>>,
     source: Source,
+    /// The question that the call has become: it must not be finished before it is answered.
+    question: Option<Arc<QuestionRef>>,
     /// Capabilities in the results that were asked for before it was known what they are.
     cells: Vec<(Box<[u16]>, Weak<PromiseCell>)>,
 }
@@ -35,7 +37,8 @@ enum Source {
 
 impl AnswerCell {
     pub(crate) fn new(fulfiller: Fulfiller<Response>) -> Arc<Self> {
-        let state = State { fulfiller: Some(fulfiller), source: Source::Unknown, cells: Vec::new() };
+        let (source, question, cells) = (Source::Unknown, None, Vec::new());
+        let state = State { fulfiller: Some(fulfiller), source, question, cells };
         Arc::new(AnswerCell(Mutex::new(Rank::Promise, state)))
     }
 
@@ -52,9 +55,9 @@ impl AnswerCell {
             Err(why) => cells.into_iter().map(|(_, c)| (c, Client::broken(why.clone()))).collect(),
         };
         let old = mem::replace(&mut state.source, Source::Known(outcome.clone()));
-        let fulfiller = state.fulfiller.take();
+        let (fulfiller, question) = (state.fulfiller.take(), state.question.take());
         drop(state);
-        drop(old);
+        drop((old, question));
         for (cell, client) in resolutions {
             cell.resolve(client);
         }
@@ -83,6 +86,14 @@ impl AnswerCell {
         let fulfiller = self.0.lock().fulfiller.take();
         if let Some(fulfiller) = fulfiller {
             fulfiller.reject(why);
+        }
+    }
+
+    /// The call has become a question. Holds that until it is answered, or nobody wants the answer.
+    pub(crate) fn set_question(&self, question: Arc<QuestionRef>) {
+        let mut state = self.0.lock();
+        if matches!(state.source, Source::Unknown | Source::Ahead(_)) {
+            state.question = Some(question);
         }
     }
 
@@ -116,7 +127,7 @@ impl AnswerCell {
         if matches!(state.source, Source::Known(_)) {
             return;
         }
-        let old = mem::replace(&mut state.source, Source::Abandoned);
+        let old = (mem::replace(&mut state.source, Source::Abandoned), state.question.take());
         drop(state);
         drop(old);
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::answer::{AnswerCell, Pipeline};
 use super::contents::Payload;
-use super::port::{AnswerKey, ConnectionId, Port};
+use super::port::{AnswerKey, ConnectionId, Port, QuestionRef};
 use crate::error::Exception;
 use crate::promise::{Attachment, Cancel};
 use crate::sync::{Arc, Instant, Mutex, Rank};
@@ -92,6 +92,18 @@ impl Route {
         match self {
             Route::Here(cell) => cell.set_pipeline(pipeline),
             Route::Remote(port, key) => port.set_pipeline(*key, pipeline),
+        }
+    }
+
+    /// The call has become a question, which goes on until it is answered or nobody wants the answer. Pipelined
+    /// calls go there too, unless the callee was promised that there will be none.
+    pub(crate) fn set_question(&self, question: Arc<QuestionRef>, hints: Hints) {
+        match self {
+            Route::Here(cell) => cell.set_question(question.clone()),
+            Route::Remote(port, key) => port.set_question(*key, question.clone()),
+        }
+        if !hints.no_promise_pipelining {
+            self.set_pipeline(Pipeline::of_question(question));
         }
     }
 

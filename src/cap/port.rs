@@ -60,6 +60,9 @@ pub(crate) trait Port: Send + Sync {
     /// Tells what pipelined calls on an answer go to until it is there.
     fn set_pipeline(&self, key: AnswerKey, pipeline: Pipeline);
 
+    /// Tells what question an answer now waits for: that is held until the answer is there or canceled.
+    fn set_question(&self, key: AnswerKey, question: Arc<QuestionRef>);
+
     /// Has the connection's callback thread look at something later. May be called under any lock.
     fn post(&self, notice: Notice);
 }

@@ -96,11 +96,9 @@ impl Port for Lease {
             To::Place(_) => None,
         };
         match self.ask(to, call, mode) {
-            Ok(Asked::Question(question, route)) => {
+            Ok(Asked::Question(question, route, hints)) => {
                 self.limit_time(&question);
-                if let Some(route) = route {
-                    route.set_pipeline(Pipeline::of_question(question));
-                }
+                route.set_question(question, hints);
             }
             Ok(Asked::Reflected) => {}
             Ok(Asked::Refused(responder, why)) => responder.answer(Err(why)),
@@ -132,6 +130,10 @@ impl Port for Lease {
 
     fn set_pipeline(&self, key: AnswerKey, pipeline: Pipeline) {
         self.0.transact(|state, fx| state.set_pipeline(key, pipeline, fx));
+    }
+
+    fn set_question(&self, key: AnswerKey, question: Arc<QuestionRef>) {
+        self.0.transact(|state, fx| state.set_question(key, question, fx));
     }
 
     fn post(&self, notice: Notice) {

@@ -51,6 +51,8 @@ pub(crate) struct Answer {
     pub(super) cancel: Cancel,
     /// What calls pipelined on the results go to until they are there.
     pub(super) pipeline: Option<Pipeline>,
+    /// What the call has become where it was handed on to another vat: finished with the answer.
+    pub(super) question: Option<Arc<QuestionRef>>,
     /// The results stay here.
     pub(super) kept: Option<Kept>,
     /// `onlyPromisePipeline`: no Return is sent.
@@ -91,6 +93,7 @@ impl Answer {
             generation,
             cancel: Cancel::new(),
             pipeline: None,
+            question: None,
             kept: None,
             silent: false,
             awaits: None,
@@ -281,7 +284,7 @@ impl State {
     /// Enters what an answer was returned with, and does what waited for that.
     fn returned(&mut self, id: AnswerId, returned: Returned, exports: Arc<[ExportId]>, fx: &mut Effects) {
         let answer = self.answers.get_mut(&id).expect("the caller found it");
-        fx.discard(answer.pipeline.take());
+        fx.discard((answer.pipeline.take(), answer.question.take()));
         let on_return = answer.entry.to_returned(returned.clone()).expect("the caller knows that it is new");
         if let (Entry::HaveReturn { on_finish, .. }, false) = (&mut answer.entry, exports.is_empty()) {
             on_finish.push_back(OnFinish::Release(exports));
@@ -351,6 +354,14 @@ impl State {
             }
         }
         self.cancel_if_unwanted(key.id, fx);
+    }
+
+    /// A call was handed on to another vat, where it is this question.
+    pub(crate) fn set_question(&mut self, key: AnswerKey, question: Arc<QuestionRef>, fx: &mut Effects) {
+        match self.answer_mut(key).filter(|answer| !answer.entry.has_returned()) {
+            Some(answer) => fx.discard(answer.question.replace(question)),
+            None => fx.discard(question),
+        }
     }
 
     /// Whether a call that the peer sent may be answered by one sent back to it.

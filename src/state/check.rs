@@ -61,6 +61,7 @@ impl State {
             }
             if let Entry::HaveReturn { .. } = &answer.entry {
                 assert!(answer.pipeline.is_none(), "answer {id} has results and a pipeline");
+                assert!(answer.question.is_none(), "answer {id} has results and holds a question");
                 assert!(answer.awaits.is_none(), "answer {id} was returned before it was called");
             }
         }

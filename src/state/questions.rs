@@ -20,7 +20,7 @@ use super::descriptors::Accepted;
 use super::effects::{Callback, Effects};
 use super::entry::Entry;
 use super::State;
-use crate::cap::call::{CallInfo, Parcel, Responder, Route};
+use crate::cap::call::{CallInfo, Hints, Parcel, Responder, Route};
 use crate::cap::client::{Client, Kind};
 use crate::cap::contents::Payload;
 use crate::cap::port::{Generation, Place, QuestionRef, RefId};
@@ -75,8 +75,8 @@ pub(crate) enum OnFinish {}
 
 /// What became of a call that was to be sent.
 pub(crate) enum Asked {
-    /// It was sent. Calls on its results may be sent ahead, if whoever asked wants to.
-    Question(Arc<QuestionRef>, Option<Route>),
+    /// It was sent. Whoever is to be answered holds the question until then.
+    Question(Arc<QuestionRef>, Route, Hints),
     /// It was not: this is to be answered.
     Refused(Responder, Exception),
     /// It was sent back to the peer as a tail call.
@@ -139,11 +139,11 @@ impl State {
             responder.disarm();
             return Asked::Reflected;
         }
-        let route = (!hints.no_promise_pipelining).then(|| responder.route().clone());
+        let route = responder.route().clone();
         let entry = &mut self.question_mut(question.id).expect("just asked").entry;
         let on_return = entry.on_return_mut().expect("just asked");
         on_return.push_back(OnReturn::Respond(Parcel::new(responder)));
-        Asked::Question(question, route)
+        Asked::Question(question, route, hints)
     }
 
     /// Asks for the peer's bootstrap object.
