@@ -1,0 +1,5 @@
+//! Conformance to the protocol: a peer made of raw messages drives one connection of ours, message by message,
+//! and sees each message that comes back. One file for each type of message; each case names its rule.
+
+mod call;
+mod support;
