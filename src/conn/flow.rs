@@ -15,9 +15,12 @@ use crate::sync::{Arc, Condvar, Mutex, Rank, Weak};
 ///   the limits on the calls that cause them.
 /// - Calls in service, by the receive thread: it reads on while they are below the limit, so one is always
 ///   admitted.
-/// - Answers that the peer does not read, by the receive thread too: the peer gets no more calls in. But
-///   while we have questions of our own outstanding, a peer in the same state would wait for us to read, and
-///   we for it: so then it reads on, until four times the limit is queued.
+/// - Answers that the peer does not read, by the receive thread too: the peer gets no more calls in.
+///
+/// But while we have questions of our own outstanding, the receive thread reads on until it is at four times
+/// those two limits. For calls in service may wait for the answers to those questions, and a peer that waits
+/// for us to read would wait for ever. A call counts for no more than the limit, however large it is, so that
+/// one alone never stops the reading then.
 /// ```
 pub(super) struct Flow {
     state: Mutex<Counts>,
@@ -42,7 +45,7 @@ impl Flow {
         Arc::new(Flow {
             state: Mutex::new(Rank::Queue, Counts::default()),
             changed: Condvar::new(),
-            call_words: limits.call_words,
+            call_words: limits.call_words.max(1),
             send_bytes: limits.send_bytes,
         })
     }
@@ -62,13 +65,15 @@ impl Flow {
     }
 
     fn has_room(&self, counts: &Counts) -> bool {
-        let unread = if counts.asking == 0 { self.send_bytes } else { self.send_bytes.saturating_mul(4) };
+        let times = if counts.asking == 0 { 1 } else { 4 };
         let serves_none = counts.serving == 0;
-        (serves_none || counts.serving < self.call_words) && counts.sending <= unread
+        (serves_none || counts.serving < self.call_words.saturating_mul(times))
+            && counts.sending <= self.send_bytes.saturating_mul(times)
     }
 
     /// Counts a message that arrived, until the result is dropped.
     pub(super) fn serve(self: &Arc<Self>, words: usize) -> Share {
+        let words = words.min(self.call_words);
         self.state.lock().serving += words;
         Share { flow: Arc::downgrade(self), words }
     }
