@@ -214,8 +214,8 @@ impl Shared {
         let mut state = self.state.lock();
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let found = loop {
-            let snapshot = Snapshot(state.clone());
-            let found = wanted(&snapshot);
+            // Not kept while waiting: by then it could be the last to hold an object, and drop it under the lock.
+            let found = wanted(&Snapshot(state.clone()));
             if found || state.ended().is_some() || self.changed.wait_until(&mut state, Some(deadline)) {
                 break found || wanted(&Snapshot(state.clone()));
             }
