@@ -1,5 +1,8 @@
 //! Conformance to the protocol: a peer made of raw messages drives one connection of ours, message by message,
 //! and sees each message that comes back. One file for each type of message; each case names its rule.
 
+mod bootstrap;
 mod call;
+mod finish;
+mod release;
 mod support;

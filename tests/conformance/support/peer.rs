@@ -35,8 +35,13 @@ impl Peer {
     }
 
     pub fn of(vat: &Vat) -> Self {
+        Self::over(vat, |ours| ours)
+    }
+
+    /// A peer of a vat whose end of the transport is wrapped.
+    pub fn over(vat: &Vat, wrap: impl FnOnce(Transport) -> Transport) -> Self {
         let (ours, theirs) = Transport::in_memory();
-        let vat = vat.over(ours).unwrap();
+        let vat = vat.over(wrap(ours)).unwrap();
         Peer {
             vat,
             sink: Some(theirs.sink),
@@ -296,6 +301,20 @@ impl Peer {
             _ => None,
         });
         assert!(reason.contains(contains), "aborted with {reason:?}, not {contains:?}\n{}", self.history());
+        assert!(self.vat.disconnect_reason().is_some());
+        assert!(self.vat.snapshot().is_empty(), "{}", self.vat.snapshot());
+        self.close();
+    }
+
+    /// Expects that our side ends the connection without an Abort, and that its tables are empty then. Ends
+    /// the test.
+    #[track_caller]
+    pub fn expect_end(&mut self) {
+        while let Some(message) = self.receive() {
+            if let Msg::Abort(why) = message {
+                self.fail(&format!("our side aborted: {why}"));
+            }
+        }
         assert!(self.vat.disconnect_reason().is_some());
         assert!(self.vat.snapshot().is_empty(), "{}", self.vat.snapshot());
         self.close();
