@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use capnp_threads::error::TransportError;
 use capnp_threads::transport::{MessageSink, Outbound, Shutdown, Transport};
-use capnp_threads::{Client, Snapshot};
+use capnp_threads::{Call, Client, Result, Snapshot};
 use crossbeam_channel::{bounded, Sender};
 
+use super::content;
 use super::message::Outcome;
 use super::peer::{Peer, DEADLINE};
 use super::recorder::{send, NOTE};
@@ -47,6 +48,11 @@ impl Peer {
     pub fn expect_canceled(&mut self, question: u32) {
         assert_eq!(self.expect_return(question).outcome, Outcome::Canceled);
     }
+}
+
+/// The capabilities in the params of a call that an object of ours serves.
+pub fn caps_of(call: &Call) -> Result<Vec<Client>> {
+    content::caps(call.params().get()?)
 }
 
 /// Stops what our side sends while it is closed.

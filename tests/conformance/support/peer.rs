@@ -241,10 +241,14 @@ impl Peer {
     /// Expects the Finish of a question; whether it gives the results' capabilities back.
     #[track_caller]
     pub fn expect_finish(&mut self, question: u32) -> bool {
-        self.expect(&format!("a Finish of {question}"), |m| match m {
-            Msg::Finish { question: id, release, .. } if *id == question => Some(*release),
+        let (release, workaround) = self.expect(&format!("a Finish of {question}"), |m| match m {
+            Msg::Finish { question: id, release, workaround } if *id == question => {
+                Some((*release, *workaround))
+            }
             _ => None,
-        })
+        });
+        assert!(!workaround, "our side never asks for the workaround");
+        release
     }
 
     /// Expects a Release; how many references it gives back.
