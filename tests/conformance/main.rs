@@ -1,8 +1,10 @@
 //! Conformance to the protocol: a peer made of raw messages drives one connection of ours, message by message,
 //! and sees each message that comes back. One file for each type of message; each case names its rule.
 
+mod abort;
 mod bootstrap;
 mod call;
 mod finish;
 mod release;
 mod support;
+mod unimplemented;
