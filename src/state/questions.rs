@@ -102,7 +102,7 @@ impl State {
     pub(crate) fn call(&mut self, place: &Place, call: CallInfo, fx: &mut Effects) -> Asked {
         let CallInfo { interface_id, method_id, params, responder, cancel, hints, waits_on } = call;
         fx.discard((cancel, waits_on));
-        if let Some(why) = self.ended.clone() {
+        if let Some(why) = self.ended.clone().or_else(|| self.over(place)) {
             fx.discard(params);
             return Asked::Refused(responder, why);
         }
@@ -144,6 +144,19 @@ impl State {
         let on_return = entry.on_return_mut().expect("just asked");
         on_return.push_back(OnReturn::Respond(Parcel::new(responder)));
         Asked::Question(question, route, hints)
+    }
+
+    /// Why nothing can be called at a place any more: its question has ended, or been finished, although the place
+    /// is still held. Its ID may be that of another question by now.
+    fn over(&self, place: &Place) -> Option<Exception> {
+        let Place::Answer(question, _) = place else { return None };
+        match self.question(question.id) {
+            Some(entry) if entry.generation == question.generation && !entry.entry.has_finished() => None,
+            _ => Some(match question.outcome.get() {
+                Some(Err(why)) => why.clone(),
+                _ => super::targets::closed(),
+            }),
+        }
     }
 
     /// Asks for the peer's bootstrap object.
