@@ -5,6 +5,7 @@ mod abort;
 mod bootstrap;
 mod call;
 mod finish;
+mod ids;
 mod release;
 mod support;
 mod unimplemented;
