@@ -4,7 +4,9 @@
 mod abort;
 mod bootstrap;
 mod call;
+mod disconnect;
 mod finish;
+mod haskell;
 mod ids;
 mod release;
 mod support;

@@ -44,6 +44,13 @@ impl Peer {
         assert!(found, "the tables do not become so:\n{}", self.vat.snapshot());
     }
 
+    /// Waits until our side knows that the connection has ended, not until it has told everybody.
+    #[track_caller]
+    pub fn wait_ended(&self) {
+        self.vat.wait_until(Instant::now() + DEADLINE, |_| false);
+        assert!(self.vat.disconnect_reason().is_some(), "the connection does not end");
+    }
+
     #[track_caller]
     pub fn expect_canceled(&mut self, question: u32) {
         assert_eq!(self.expect_return(question).outcome, Outcome::Canceled);

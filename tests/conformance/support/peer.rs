@@ -324,6 +324,17 @@ impl Peer {
         self.close();
     }
 
+    /// Puts all that our side still sends before its end aside, but an Abort.
+    pub fn drain(&mut self) {
+        while let Ok(message) = self.inbox.recv_timeout(DEADLINE) {
+            let is_abort = matches!(message, Msg::Abort(_));
+            self.aside.push_back(message);
+            if is_abort {
+                return;
+            }
+        }
+    }
+
     // Waiting.
 
     /// Waits until our side has handled all that was sent to it. What it has sent by then is put aside.
