@@ -1,0 +1,95 @@
+//! `Bootstrap`: rules 5, 9 and 10.
+
+use capnp_threads::Client;
+
+use crate::support::*;
+
+/// Rule 5: the Finish of a Bootstrap gives back the one reference that its Return gave, and no more.
+#[test]
+fn rule5_finish_of_a_bootstrap_gives_back_one_reference() {
+    let recorder = Recorder::new();
+    let mut peer = Peer::new(recorder.client());
+    let (first, second) = (peer.bootstrap(), peer.bootstrap());
+    let results = peer.expect_results(first);
+    assert_eq!(results, peer.expect_results(second));
+    assert_eq!(peer.vat.snapshot().export_references(), 2);
+    peer.finish(first);
+    peer.wait_tables(|tables| tables.export_references() == 1);
+    let [Cap::Hosted(id)] = results.caps[..] else { panic!("{results:?}") };
+    let call = peer.call(Target::Import(id), NOTE, 1).send();
+    peer.expect_done(call, 1);
+    peer.finish(second);
+    peer.wait_tables(|tables| tables.exports() == 0);
+    peer.finish_clean();
+}
+
+/// Rule 5: a Finish that keeps the capabilities leaves the reference to be released, once.
+#[test]
+fn rule5_a_bootstrap_object_that_is_kept_is_released_later() {
+    let mut peer = Peer::new(Recorder::new().client());
+    let object = peer.get_bootstrap();
+    peer.settle();
+    peer.wait_tables(|tables| tables.export_references() == 1);
+    peer.release(object, 1);
+    peer.sync();
+    assert_eq!(peer.vat.snapshot().exports(), 0);
+    peer.finish_clean();
+}
+
+/// Rule 5: a bootstrap object that is still a promise is given back like any other. Nothing is told of it then.
+#[test]
+fn rule5_finish_of_a_bootstrap_gives_back_a_promise() {
+    let (promise, fulfiller) = Client::promise();
+    let mut peer = Peer::new(promise);
+    let question = peer.bootstrap();
+    let results = peer.expect_results(question);
+    assert!(matches!(results.caps[..], [Cap::Promise(_)]), "{results:?}");
+    peer.finish(question);
+    peer.wait_tables(|tables| tables.exports() == 0);
+    fulfiller.fulfill(Recorder::new().client());
+    peer.finish_clean();
+}
+
+/// Rules 5 and 10: a Bootstrap of ours that nobody wants any more is finished before its Return. The capability
+/// that the Return brings is the peer's to release: no Release is sent for it.
+#[test]
+fn rule5_a_late_return_of_a_bootstrap_is_not_released_twice() {
+    let mut peer = Peer::new(Client::null());
+    drop(peer.vat.bootstrap());
+    let question = peer.expect_bootstrap();
+    assert!(peer.expect_finish(question), "the Finish gives back what the Return will bring");
+    peer.answer(question, Outcome::Results(Payload::capability(Cap::Hosted(7))));
+    peer.sync();
+    assert_eq!(peer.vat.snapshot().imports(), 0);
+    peer.finish_clean();
+}
+
+/// Rule 9: the question ID of a Bootstrap is free again once its Return came and its Finish was sent, no sooner.
+#[test]
+fn rule9_the_id_of_a_bootstrap_is_free_after_return_and_finish() {
+    let mut peer = Peer::new(Client::null());
+    let first = peer.vat.bootstrap();
+    assert_eq!(peer.expect_bootstrap(), 0);
+    drop(first);
+    peer.expect_finish(0);
+    let second = peer.vat.bootstrap();
+    assert_eq!(peer.expect_bootstrap(), 1, "0 was finished, and not returned");
+    peer.answer(0, Outcome::Canceled);
+    peer.sync();
+    let third = peer.vat.bootstrap();
+    assert_eq!(peer.expect_bootstrap(), 0);
+    for question in [0, 1] {
+        peer.answer(question, Outcome::Exception("no object here".into()));
+    }
+    drop((second, third));
+    peer.finish_clean();
+}
+
+/// A vat that offers no object answers with an exception, and stays connected.
+#[test]
+fn a_bootstrap_without_an_object_fails() {
+    let mut peer = Peer::new(Client::null());
+    let question = peer.bootstrap();
+    peer.expect_exception(question, "no bootstrap object");
+    peer.finish_clean();
+}

@@ -1,0 +1,475 @@
+//! `Finish`: what it cancels (rule 10), what it gives back (rule 5), and when it is late (rule 11).
+
+use std::sync::Mutex;
+
+use capnp_threads::{Call as Served, Client, Limits, Result, Server, Vat};
+use crossbeam_channel::{unbounded, Receiver, Sender};
+
+use crate::support::*;
+
+/// Rule 10: a Finish before the Return cancels. The method sees the flag, its callback runs, the wait that it is
+/// in ends with an error, and the answer says `canceled`.
+#[test]
+fn rule10_finish_before_return_cancels() {
+    let (to, seen) = unbounded();
+    let nested = Mutex::new(None);
+    let mut peer = Peer::new(Client::new(Nested { nested, seen: to }));
+    let object = peer.get_bootstrap();
+    let give = peer.call(Target::Import(object), 0, 0).caps(&[Cap::Hosted(7)]).send();
+    peer.expect_done(give, 0);
+    let question = peer.call(Target::Import(object), 1, 0).send();
+    let inner = peer.expect_call_of(0);
+    assert_eq!(next(&seen), "canceled: false");
+    peer.finish(question);
+    let mut then: Vec<String> = (0..3).map(|_| next(&seen)).collect();
+    then.sort();
+    assert_eq!(then[..2], ["callback", "canceled: true"]);
+    assert!(then[2].contains("canceled by its caller"), "{then:?}");
+    peer.expect_canceled(question);
+    assert!(peer.expect_finish(inner.question), "what the method waited for is canceled too");
+    peer.answer(inner.question, Outcome::Canceled);
+    let let_go = peer.call(Target::Import(object), 2, 0).send();
+    peer.expect_done(let_go, 0);
+    assert_eq!(peer.expect_release(7), 1);
+    peer.finish_clean();
+}
+
+/// Rule 10: a call that is to be answered later is canceled in the same way, and what it is answered with then is
+/// for nobody: its capabilities are not exported.
+#[test]
+fn rule10_a_deferred_call_is_canceled() {
+    let recorder = Recorder::new();
+    let mut peer = Peer::new(recorder.client());
+    let object = peer.get_bootstrap();
+    let question = peer.call(Target::Import(object), HOLD, 1).send();
+    let held = recorder.held();
+    assert!(!held.is_canceled());
+    peer.finish(question);
+    held.wait_canceled();
+    peer.expect_canceled(question);
+    held.answer(1, &[Recorder::new().client()]);
+    assert_eq!(peer.vat.snapshot().exports(), 1, "the object that was called");
+    peer.finish_clean();
+}
+
+/// Rule 10: the answer does not say `canceled` if the result was there already, though the peer had not seen it.
+#[test]
+fn rule10_a_result_that_is_there_is_not_canceled() {
+    let recorder = Recorder::new();
+    let mut peer = Peer::new(recorder.client());
+    let object = peer.get_bootstrap();
+    let question = peer.call(Target::Import(object), HOLD, 1).send();
+    recorder.held().answer(1, &[Recorder::new().client()]);
+    // Sent before the Finish came, and not yet read by the peer.
+    peer.finish(question);
+    let ret = peer.expect_return(question);
+    assert!(matches!(ret.outcome, Outcome::Results(_)), "{ret:?}");
+    peer.wait_tables(|tables| tables.exports() == 1);
+    peer.finish_clean();
+}
+
+/// Rule 10: a call that waits for its turn is canceled at once, and never reaches its method.
+#[test]
+fn rule10_a_call_in_the_mailbox_is_canceled_at_once() {
+    let (object, mut peer, busy) = Turns::start();
+    let waits = peer.call(Target::Import(object.id), 2, 0).send();
+    peer.finish(waits);
+    peer.expect_canceled(waits);
+    object.go_on();
+    peer.expect_done(busy, 0);
+    let last = peer.call(Target::Import(object.id), 3, 0).send();
+    assert_eq!(next(&object.entered), (3, false), "2 was never entered");
+    object.go_on();
+    peer.expect_done(last, 0);
+    peer.finish_clean();
+}
+
+/// Rule 10: where the peer sends `requireEarlyCancellationWorkaround`, the cancellation waits until the call has
+/// reached its method.
+#[test]
+fn rule10_with_the_workaround_the_call_is_delivered_before_it_is_canceled() {
+    let (object, mut peer, busy) = Turns::start();
+    let waits = peer.call(Target::Import(object.id), 2, 0).send();
+    peer.send(Msg::Finish { question: waits, release: true, workaround: true });
+    peer.settle();
+    assert_eq!(peer.vat.snapshot().answers(), 2, "neither call is over");
+    object.go_on();
+    peer.expect_done(busy, 0);
+    assert_eq!(next(&object.entered), (2, true), "delivered, and canceled by then");
+    peer.expect_canceled(waits);
+    object.go_on();
+    peer.finish_clean();
+}
+
+/// Rule 10: a call that has reached its method is canceled at once, with the workaround as without.
+#[test]
+fn rule10_with_the_workaround_a_call_that_was_delivered_is_canceled_at_once() {
+    let recorder = Recorder::new();
+    let mut peer = Peer::new(recorder.client());
+    let object = peer.get_bootstrap();
+    let question = peer.call(Target::Import(object), HOLD, 1).send();
+    let held = recorder.held();
+    peer.send(Msg::Finish { question, release: true, workaround: true });
+    held.wait_canceled();
+    peer.expect_canceled(question);
+    peer.finish_clean();
+}
+
+/// Rule 10: a call on which others are pipelined goes on for them after its Finish; they get what it returns.
+#[test]
+fn rule10_finish_does_not_cancel_what_others_are_pipelined_on() {
+    let (recorder, inner) = (Recorder::new(), Recorder::new());
+    let mut peer = Peer::new(recorder.client());
+    let object = peer.get_bootstrap();
+    let first = peer.call(Target::Import(object), HOLD, 1).send();
+    let second = peer.call(Target::Answer(first, vec![0]), NOTE, 2).send();
+    peer.finish(first);
+    let held = recorder.held();
+    peer.settle();
+    assert!(!held.is_canceled());
+    assert_eq!(peer.vat.snapshot().answers(), 2);
+    held.answer(3, &[inner.client()]);
+    peer.expect_canceled(first);
+    peer.expect_done(second, 2);
+    inner.expect(&[2]);
+    assert_eq!(peer.vat.snapshot().exports(), 1, "the peer was given nothing");
+    peer.finish_clean();
+}
+
+/// Rule 10: such a call is canceled when the last of the calls pipelined on it is, in a chain too.
+#[test]
+fn rule10_the_last_pipelined_call_that_is_canceled_cancels_the_first() {
+    let recorder = Recorder::new();
+    let mut peer = Peer::new(recorder.client());
+    let object = peer.get_bootstrap();
+    let first = peer.call(Target::Import(object), HOLD, 1).send();
+    let second = peer.call(Target::Answer(first, vec![0]), NOTE, 2).send();
+    let third = peer.call(Target::Answer(second, vec![0]), NOTE, 3).send();
+    let also = peer.call(Target::Answer(first, vec![1]), NOTE, 4).send();
+    let held = recorder.held();
+    for question in [first, second, third] {
+        peer.finish(question);
+    }
+    for question in [third, second] {
+        peer.expect_canceled(question);
+    }
+    peer.settle();
+    assert!(!held.is_canceled(), "one call is still pipelined on it");
+    peer.finish(also);
+    peer.expect_canceled(also);
+    held.wait_canceled();
+    peer.expect_canceled(first);
+    recorder.expect(&[1]);
+    peer.finish_clean();
+}
+
+/// Rule 10: the cancellation goes on to the vat that a call was forwarded to.
+#[test]
+fn rule10_a_forwarded_call_is_canceled_where_it_is() {
+    let mut far = Peer::new(Client::null());
+    let mut near = Peer::new(far.introduce(Cap::Hosted(7)));
+    let proxy = near.get_bootstrap();
+    for no_pipelining in [false, true] {
+        let call = near.call(Target::Import(proxy), NOTE, 1);
+        let question = if no_pipelining { call.no_pipelining().send() } else { call.send() };
+        let forwarded = far.expect_call_of(1);
+        assert_eq!((forwarded.target, forwarded.no_pipelining), (Target::Import(7), no_pipelining));
+        near.finish(question);
+        near.expect_canceled(question);
+        assert!(far.expect_finish(forwarded.question));
+        far.results(forwarded.question, 1, &[Cap::Hosted(8)]);
+        far.sync();
+    }
+    near.finish_clean();
+    assert_eq!(far.expect_release(7), 1);
+    far.finish_clean();
+}
+
+/// Rule 10: dropping a client cancels nothing, neither a call of ours on it nor one of the peer's.
+#[test]
+fn rule10_dropping_a_client_cancels_nothing() {
+    let recorder = Recorder::new();
+    let mut peer = Peer::new(recorder.client());
+    let object = peer.get_bootstrap();
+    let client = peer.introduce(Cap::Hosted(7));
+    let answer = send(&client, NOTE, 1, &[]);
+    drop(client);
+    let call = peer.expect_call_of(1);
+    assert_eq!(peer.expect_release(7), 1);
+    peer.results(call.question, 2, &[]);
+    assert_eq!(wait(answer).unwrap().0, 2);
+
+    let question = peer.call(Target::Import(object), HOLD, 3).send();
+    peer.release(object, 1);
+    let held = recorder.held();
+    peer.settle();
+    assert!(!held.is_canceled());
+    held.answer(3, &[]);
+    peer.expect_done(question, 3);
+    peer.finish_clean();
+}
+
+/// Rule 10: what cancels a call of ours is that nobody wants its results: neither the promise for them is held, nor
+/// a pipeline, nor a client from one. Our Finish never asks for the workaround: `expect_finish` sees to that.
+#[test]
+fn rule10_a_call_that_nobody_wants_is_canceled() {
+    let mut peer = Peer::new(Client::null());
+    let client = peer.introduce(Cap::Hosted(7));
+    let answer = send(&client, NOTE, 1, &[]);
+    let call = peer.expect_call_of(1);
+    let promised = answer.pipeline.field(0).client();
+    drop(answer);
+    peer.settle();
+    assert_eq!(peer.vat.snapshot().questions(), 1);
+    drop(promised);
+    assert!(peer.expect_finish(call.question));
+    peer.answer(call.question, Outcome::Canceled);
+    drop(client);
+    peer.finish_clean();
+}
+
+/// Rule 5: `releaseResultCaps` gives back exactly what the results of that call gave.
+#[test]
+fn rule5_release_result_caps_counts_the_exports_of_that_return() {
+    let (recorder, a, b) = (Recorder::new(), Recorder::new().client(), Recorder::new().client());
+    let mut peer = Peer::new(recorder.client());
+    let object = peer.get_bootstrap();
+    let questions = [1, 2, 3].map(|tag| {
+        // The params give to us: that is no affair of the Finish.
+        peer.call(Target::Import(object), HOLD, tag).caps(&[Cap::Hosted(7)]).send()
+    });
+    for _ in questions {
+        let held = recorder.held();
+        let theirs = held.caps[0].clone();
+        held.answer(0, &[a.clone(), a.clone(), b.clone(), theirs]);
+    }
+    let results = questions.map(|question| peer.expect_results(question));
+    assert_eq!(results[0].caps[3], Cap::Yours(7));
+    assert_eq!(peer.vat.snapshot().export_references(), 1 + 9);
+    peer.finish(questions[0]);
+    peer.wait_tables(|tables| tables.export_references() == 1 + 6);
+    peer.finish_keeping(questions[1]);
+    peer.settle();
+    peer.wait_tables(|tables| tables.export_references() == 1 + 6);
+    assert_eq!(peer.vat.snapshot().exports(), 3);
+    peer.finish_clean();
+}
+
+/// Rule 5: results that would cross the limit on exports are not sent, and nothing of them is counted.
+#[test]
+fn rule5_results_above_the_limit_on_exports_give_nothing() {
+    let recorder = Recorder::new();
+    let mut limits = Limits::default();
+    limits.exports = 2;
+    let mut peer = Peer::of(&Vat::new().limits(limits).bootstrap(recorder.client()));
+    let object = peer.get_bootstrap();
+    let question = peer.call(Target::Import(object), HOLD, 1).send();
+    recorder.held().answer(1, &[Recorder::new().client(), Recorder::new().client()]);
+    peer.expect_exception(question, "limit of 2 exported capabilities");
+    peer.finish(question);
+    assert_eq!(peer.vat.snapshot().export_references(), 1);
+    let question = peer.call(Target::Import(object), HOLD, 2).send();
+    recorder.held().answer(2, &[Recorder::new().client()]);
+    assert_eq!(peer.expect_results(question).caps, [Cap::Hosted(1)], "the ID is free as well");
+    peer.finish_clean();
+}
+
+/// Rule 5: params that would cross the limit on exports are not sent, and nothing of them is counted.
+#[test]
+fn rule5_params_above_the_limit_on_exports_give_nothing() {
+    let mut limits = Limits::default();
+    limits.exports = 1;
+    let mut peer = Peer::of(&Vat::new().limits(limits));
+    let client = peer.introduce(Cap::Hosted(7));
+    let (a, b) = (Recorder::new().client(), Recorder::new().client());
+    let refused = send(&client, NOTE, 1, &[a.clone(), b]);
+    assert!(wait_failed(refused).contains("limit of 1 exported capabilities"));
+    assert!(peer.vat.snapshot().exports() == 0 && peer.vat.snapshot().questions() == 0);
+    let answer = send(&client, NOTE, 2, &[a.clone(), a]);
+    let call = peer.expect_call_of(2);
+    assert_eq!((call.question, call.params.caps), (0, vec![Cap::Hosted(0); 2]));
+    peer.results(call.question, 2, &[]);
+    wait(answer).unwrap();
+    drop(client);
+    peer.finish_clean();
+}
+
+/// Rule 5: a message that is too large is not sent, and gives nothing: neither params nor results.
+#[test]
+fn rule5_a_message_that_is_too_large_gives_nothing() {
+    let recorder = Recorder::new();
+    let mut limits = Limits::default();
+    limits.message_words = 256;
+    let mut peer = Peer::of(&Vat::new().limits(limits).bootstrap(recorder.client()));
+    let object = peer.get_bootstrap();
+    let client = peer.introduce(Cap::Hosted(7));
+    let many = vec![Recorder::new().client(); 100];
+    let refused = send(&client, NOTE, 1, &many);
+    assert!(wait_failed(refused).contains("256 are allowed"));
+    let question = peer.call(Target::Import(object), HOLD, 2).send();
+    recorder.held().answer(2, &many);
+    peer.expect_exception(question, "256 are allowed");
+    assert_eq!(peer.vat.snapshot().exports(), 1, "the bootstrap object");
+    drop(client);
+    peer.finish_clean();
+}
+
+/// Rule 5: our Finish after the Return keeps the results' capabilities: they are given back by Release, once.
+#[test]
+fn rule5_results_that_we_took_are_given_back_by_release() {
+    let mut peer = Peer::new(Client::null());
+    let client = peer.introduce(Cap::Hosted(7));
+    let answer = send(&client, NOTE, 1, &[]);
+    let call = peer.expect_call_of(1);
+    peer.results(call.question, 2, &[Cap::Hosted(8), Cap::Hosted(8), Cap::Promise(9)]);
+    let (_, caps) = wait(answer).unwrap();
+    assert!(!peer.expect_finish(call.question));
+    drop(caps);
+    assert_eq!(peer.expect_release(8), 2);
+    assert_eq!(peer.expect_release(9), 1);
+    drop(client);
+    peer.finish_clean();
+}
+
+/// Rule 5: a Return with capabilities for a question that was finished with `releaseResultCaps` releases nothing a
+/// second time, and makes no import.
+#[test]
+fn rule5_results_of_a_finished_question_are_not_released_twice() {
+    let mut peer = Peer::new(Client::null());
+    let client = peer.introduce(Cap::Hosted(7));
+    drop(send(&client, NOTE, 1, &[]));
+    let call = peer.expect_call_of(1);
+    assert!(peer.expect_finish(call.question));
+    // 7 is held besides: it must keep that one reference.
+    peer.results(call.question, 2, &[Cap::Hosted(7), Cap::Hosted(8), Cap::Promise(9)]);
+    peer.settle();
+    assert_eq!(peer.vat.snapshot().import_references(), 1);
+    assert_eq!(peer.given(7), 1);
+    drop(client);
+    assert_eq!(peer.expect_release(7), 1);
+    peer.finish_clean();
+}
+
+/// Rule 11: a Finish that comes after a Return with `noFinishNeeded` crossed it, and is ignored: once.
+#[test]
+fn rule11_a_late_finish_is_ignored_once() {
+    let mut peer = Peer::new(Recorder::new().client());
+    let object = peer.get_bootstrap();
+    let question = peer.call(Target::Import(object), NOTE, 1).send();
+    let ret = peer.expect_return(question);
+    assert!(ret.no_finish, "results without capabilities");
+    let late = Msg::Finish { question, release: true, workaround: false };
+    peer.send_wrong(late.clone());
+    peer.settle();
+    assert!(peer.vat.is_connected());
+    peer.send_wrong(late);
+    peer.expect_abort(&format!("Finish for question {question}"));
+}
+
+/// Rule 11: the late Finish of one call is not taken for that of the next with the same ID.
+#[test]
+fn rule11_an_id_is_used_again_after_no_finish_needed() {
+    let recorder = Recorder::new();
+    let mut peer = Peer::new(recorder.client());
+    let object = peer.get_bootstrap();
+    let question = peer.call(Target::Import(object), NOTE, 1).send();
+    assert!(peer.expect_return(question).no_finish);
+    peer.call(Target::Import(object), HOLD, 2).question(question).send();
+    let held = recorder.held();
+    peer.finish(question);
+    held.wait_canceled();
+    peer.expect_canceled(question);
+    peer.send_wrong(Msg::Finish { question, release: true, workaround: false });
+    peer.expect_abort(&format!("Finish for question {question}"));
+}
+
+/// Rule 11: a Finish for a question that was never asked ends the connection.
+#[test]
+fn rule11_a_finish_for_an_unknown_question_aborts() {
+    let mut peer = Peer::new(Client::null());
+    peer.send_wrong(Msg::Finish { question: 99, release: true, workaround: false });
+    peer.expect_abort("Finish for question 99");
+}
+
+/// Rule 11: so does a second Finish.
+#[test]
+fn rule11_a_second_finish_aborts() {
+    let recorder = Recorder::new();
+    let mut peer = Peer::new(recorder.client());
+    let object = peer.get_bootstrap();
+    let first = peer.call(Target::Import(object), HOLD, 1).send();
+    peer.call(Target::Answer(first, vec![0]), NOTE, 2).send();
+    peer.finish(first);
+    peer.send_wrong(Msg::Finish { question: first, release: true, workaround: false });
+    peer.expect_abort("second Finish");
+}
+
+#[track_caller]
+fn next<T>(seen: &Receiver<T>) -> T {
+    seen.recv_timeout(peer::DEADLINE).expect("something happens")
+}
+
+/// Method 0 keeps the capability in its params, 1 calls it and says what it sees meanwhile, 2 lets go of it.
+struct Nested {
+    nested: Mutex<Option<Client>>,
+    seen: Sender<String>,
+}
+
+impl Server for Nested {
+    fn dispatch(&self, call: &mut Served) -> Result<()> {
+        let say = |what: String| self.seen.send(what).unwrap();
+        match call.method_id() {
+            0 => *self.nested.lock().unwrap() = control::caps_of(call)?.pop(),
+            1 => {
+                let seen = self.seen.clone();
+                call.cancellation().on_cancel(move || seen.send("callback".into()).unwrap());
+                say(format!("canceled: {}", call.is_canceled()));
+                let nested = self.nested.lock().unwrap().clone().expect("given before");
+                let outcome = send(&nested, NOTE, 0, &[]).wait();
+                say(format!("the wait ended: {}", outcome.expect_err("it is not answered")));
+                say(format!("canceled: {}", call.is_canceled()));
+            }
+            _ => *self.nested.lock().unwrap() = None,
+        }
+        Ok(())
+    }
+}
+
+/// An object whose methods keep their turn until they are told to go on.
+struct Turns {
+    entered: Sender<(u16, bool)>,
+    leave: Receiver<()>,
+}
+
+/// The handle of such an object, as the peer sees it.
+struct Driven {
+    id: u32,
+    entered: Receiver<(u16, bool)>,
+    leave: Sender<()>,
+}
+
+impl Turns {
+    /// An object that is busy with method 1, a peer of it, and the call's question.
+    fn start() -> (Driven, Peer, u32) {
+        let ((to, entered), (leave, left)) = (unbounded(), unbounded());
+        let mut peer = Peer::new(Client::new(Turns { entered: to, leave: left }));
+        let object = Driven { id: peer.get_bootstrap(), entered, leave };
+        let busy = peer.call(Target::Import(object.id), 1, 0).send();
+        assert_eq!(next(&object.entered), (1, false));
+        (object, peer, busy)
+    }
+}
+
+impl Driven {
+    fn go_on(&self) {
+        self.leave.send(()).unwrap();
+    }
+}
+
+impl Server for Turns {
+    fn dispatch(&self, call: &mut Served) -> Result<()> {
+        self.entered.send((call.method_id(), call.is_canceled())).unwrap();
+        self.leave.recv().unwrap();
+        Ok(())
+    }
+}

@@ -1,0 +1,280 @@
+//! IDs: rule 9. Which number is given out when, and that a number names only what it was given for last.
+
+use std::thread;
+
+use capnp_threads::{Client, Limits, RemotePromise, Vat};
+
+use crate::support::*;
+
+/// The bit that marks questions asked for pipelining alone.
+const PIPELINE_BIT: u32 = 1 << 31;
+
+/// Rule 9: the lowest free number is given out first, to questions and to exports, each from a pool of its own.
+#[test]
+fn rule9_the_lowest_free_id_comes_first() {
+    let mut peer = Peer::new(Client::null());
+    let client = peer.introduce(Cap::Hosted(7));
+    let objects: Vec<Client> = (0..4).map(|_| Recorder::new().client()).collect();
+    let mut answers: Vec<RemotePromise> =
+        (0..4).map(|tag| send(&client, NOTE, tag, &[objects[tag as usize].clone()])).collect();
+    for id in 0..4 {
+        let call = peer.expect_call_of(id.into());
+        assert_eq!((call.question, call.params.caps), (id, vec![Cap::Hosted(id)]));
+    }
+    for id in [2, 0] {
+        peer.results(id, 0, &[]);
+        wait(answers.remove(id as usize)).unwrap();
+        peer.expect_finish(id);
+    }
+    for (id, object) in [(0, &objects[0]), (2, &objects[2]), (4, &client)] {
+        answers.push(send(&client, NOTE, 9, &[object.clone()]));
+        let call = peer.expect_call_of(9);
+        let cap = if id == 4 { Cap::Yours(7) } else { Cap::Hosted(id) };
+        assert_eq!((call.question, call.params.caps), (id, vec![cap]));
+    }
+    for id in 0..=4 {
+        peer.results(id, 0, &[]);
+    }
+    drop((client, answers));
+    peer.finish_clean();
+}
+
+/// Rule 9: a Return alone does not free a question's ID: the Finish must have been sent too.
+#[test]
+fn rule9_an_id_is_in_use_until_its_finish() {
+    let mut peer = Peer::new(Client::null());
+    let client = peer.introduce(Cap::Hosted(7));
+    let answer = send(&client, NOTE, 1, &[]);
+    assert_eq!(peer.expect_call_of(1).question, 0);
+    // The Finish is sent when the caller has been told, by the callback thread.
+    let frozen = freeze_callbacks(&mut peer, &client);
+    peer.results(0, 1, &[]);
+    peer.sync();
+    let next = send(&client, NOTE, 2, &[]);
+    assert_eq!(peer.expect_call_of(2).question, 2, "1 froze the callbacks, 0 has only returned");
+    drop(frozen);
+    wait(answer).unwrap();
+    peer.expect_finish(0);
+    peer.expect_finish(1);
+    let last = send(&client, NOTE, 3, &[]);
+    assert_eq!(peer.expect_call_of(3).question, 0);
+    for question in [0, 2] {
+        peer.results(question, 0, &[]);
+    }
+    drop((client, next, last));
+    peer.finish_clean();
+}
+
+/// Rule 9: a Finish alone does not free it either: the Return must have come too.
+#[test]
+fn rule9_an_id_is_in_use_until_its_return() {
+    let mut peer = Peer::new(Client::null());
+    let client = peer.introduce(Cap::Hosted(7));
+    drop(send(&client, NOTE, 1, &[]));
+    assert_eq!(peer.expect_call_of(1).question, 0);
+    peer.expect_finish(0);
+    let next = send(&client, NOTE, 2, &[]);
+    assert_eq!(peer.expect_call_of(2).question, 1);
+    peer.answer(0, Outcome::Canceled);
+    peer.sync();
+    let last = send(&client, NOTE, 3, &[]);
+    assert_eq!(peer.expect_call_of(3).question, 0);
+    for question in [0, 1] {
+        peer.results(question, 0, &[]);
+    }
+    drop((client, next, last));
+    peer.finish_clean();
+}
+
+/// Rule 9: after a Return with `noFinishNeeded` no Finish is sent, and the ID is free at once.
+#[test]
+fn rule9_no_finish_needed_frees_the_id() {
+    let mut peer = Peer::new(Client::null());
+    let client = peer.introduce(Cap::Hosted(7));
+    for tag in 1..=3 {
+        let answer = send(&client, NOTE, tag, &[]);
+        assert_eq!(peer.expect_call_of(tag).question, 0);
+        let outcome = Outcome::Results(Payload::new(tag, &[]));
+        peer.send(Msg::Return(Return { answer: 0, release_params: false, no_finish: true, outcome }));
+        assert_eq!(wait(answer).unwrap().0, tag);
+    }
+    drop(client);
+    // The account refuses a Finish for a question that is over.
+    peer.finish_clean();
+}
+
+/// Rule 9: a pipelined call that waits for room when its question is answered is still sent: to what the promise
+/// has become.
+#[test]
+fn rule9_a_pipelined_call_that_waits_for_an_id_is_sent_after_the_return() {
+    let mut peer = Peer::of(&Vat::new().limits(two_questions()));
+    let client = peer.introduce(Cap::Hosted(7));
+    let answer = send(&client, NOTE, 1, &[]);
+    let promised = answer.pipeline.field(0).client();
+    let other = send(&client, NOTE, 2, &[]);
+    let (first, second) = (peer.expect_call_of(1), peer.expect_call_of(2));
+    let waiting = thread::spawn(move || wait(send(&promised, NOTE, 3, &[])).unwrap().0);
+    peer.results(first.question, 1, &[Cap::Hosted(8)]);
+    let third = peer.expect_call_of(3);
+    assert_eq!(third.target, Target::Import(8));
+    for call in [second, third] {
+        peer.results(call.question, call.params.tag, &[]);
+    }
+    assert_eq!(waiting.join().unwrap(), 3);
+    drop((client, answer, other));
+    peer.finish_clean();
+}
+
+/// Rule 9: a pipelined call that waits for room holds its question, though nobody else wants that: it is sent ahead
+/// of the Finish.
+#[test]
+fn rule9_a_pipelined_call_that_waits_for_an_id_is_sent_before_the_finish() {
+    let mut peer = Peer::of(&Vat::new().limits(two_questions()));
+    let client = peer.introduce(Cap::Hosted(7));
+    let answer = send(&client, NOTE, 1, &[]);
+    let promised = answer.pipeline.field(0).client();
+    let other = send(&client, NOTE, 2, &[]);
+    let (first, second) = (peer.expect_call_of(1), peer.expect_call_of(2));
+    drop(answer);
+    let waiting = thread::spawn(move || {
+        let answer = send(&promised, NOTE, 3, &[]);
+        drop(promised);
+        wait(answer).unwrap().0
+    });
+    peer.settle();
+    peer.results(second.question, 2, &[]);
+    let third = peer.expect_call_of(3);
+    assert_eq!(third.target, Target::Answer(first.question, vec![0]));
+    assert!(peer.expect_finish(first.question), "sent behind the call, or the account had refused that");
+    peer.answer(first.question, Outcome::Canceled);
+    peer.results(third.question, 3, &[]);
+    assert_eq!(waiting.join().unwrap(), 3);
+    drop((client, other));
+    peer.finish_clean();
+}
+
+/// Rule 9: embargoes have a pool of their own: neither their numbers nor their return touch those of questions and
+/// exports.
+#[test]
+fn rule9_embargoes_have_ids_of_their_own() {
+    let recorder = Recorder::new();
+    let mut peer = Peer::new(recorder.client());
+    let object = peer.get_bootstrap();
+    let promises = [5, 6].map(|id| peer.introduce(Cap::Promise(id)));
+    let answers = [5, 6].map(|id| {
+        let answer = send(&promises[id as usize - 5], NOTE, id, &[]);
+        assert_eq!(peer.expect_call_of(id).question, id as u32 - 5);
+        answer
+    });
+    for id in [5, 6] {
+        peer.resolve(id, Cap::Yours(object));
+        assert_eq!(
+            peer.expect_disembargo(),
+            (Target::Import(id), id - 5),
+            "0 and 1, as the questions in use"
+        );
+    }
+    // Back in an order of the peer's choosing; then the numbers are free for embargoes, and for nothing else.
+    for id in [6, 5] {
+        peer.echo(Target::Import(object), id - 5);
+    }
+    let client = peer.introduce(Cap::Hosted(7));
+    let objects = [Recorder::new().client(), Recorder::new().client()];
+    let next = send(&client, NOTE, 7, &objects);
+    let call = peer.expect_call_of(7);
+    assert_eq!((call.question, &call.params.caps[..]), (2, &[Cap::Hosted(1), Cap::Hosted(2)][..]));
+    for question in 0..3 {
+        peer.results(question, 0, &[]);
+    }
+    drop((promises, answers, client, next));
+    peer.finish_clean();
+}
+
+/// Rule 9: questions for pipelining alone have IDs of their own, with the top bit set. Their Finish ends them; a
+/// Return that comes against the hint finds nobody, and is no error.
+#[test]
+fn rule9_questions_for_pipelining_have_the_top_bit_set() {
+    let mut peer = Peer::new(Client::null());
+    let client = peer.introduce(Cap::Hosted(7));
+    let pipelines = [1, 2].map(|tag| request(&client, NOTE, tag, &[]).send_for_pipeline());
+    let ids = [1, 2].map(|tag| {
+        let call = peer.expect_call_of(tag);
+        assert!(call.only_pipeline);
+        call.question
+    });
+    assert!(ids[0] != ids[1] && ids.iter().all(|id| id & PIPELINE_BIT != 0), "{ids:?}");
+    let answer = send(&pipelines[0].field(0).client(), NOTE, 3, &[]);
+    let call = peer.expect_call_of(3);
+    assert_eq!((call.question, call.target), (0, Target::Answer(ids[0], vec![0])));
+    drop(pipelines);
+    for id in ids {
+        assert!(peer.expect_finish(id));
+    }
+    peer.wait_tables(|tables| tables.questions() == 1);
+    peer.results(ids[1], 2, &[Cap::Hosted(8)]);
+    peer.results(call.question, 3, &[]);
+    assert_eq!(wait(answer).unwrap().0, 3);
+    drop(client);
+    peer.finish_clean();
+}
+
+/// Rule 9: a number names its new question only. Here the results of a call that was sent back to the peer are
+/// called after that question has ended, and its number is in use again.
+#[test]
+fn rule9_a_number_that_is_used_again_names_the_new_question_alone() {
+    let recorder = Recorder::new();
+    let mut peer = Peer::new(recorder.client());
+    let object = peer.get_bootstrap();
+    let client = peer.introduce(Cap::Hosted(8));
+    let question = peer.call(Target::Import(object), HOLD, 1).caps(&[Cap::Hosted(7)]).send();
+    let held = recorder.held();
+    let theirs = held.caps[0].clone();
+    held.tail_call(&theirs, NOTE, 2, &[]);
+    let tail = peer.expect_call_of(2);
+    assert_eq!((tail.question, tail.yourself), (0, true));
+    assert_eq!(peer.expect_return(question).outcome, Outcome::Take(0));
+    let outcome = Outcome::Exception("no results".into());
+    peer.send(Msg::Return(Return { answer: 0, release_params: false, no_finish: true, outcome }));
+    peer.sync();
+    let answer = send(&client, NOTE, 3, &[]);
+    assert_eq!(peer.expect_call_of(3).question, 0);
+    let pipelined = peer.call(Target::Answer(question, vec![0]), NOTE, 4).send();
+    peer.expect_exception(pipelined, "no results");
+    peer.results(0, 3, &[]);
+    assert_eq!(wait(answer).unwrap().0, 3);
+    drop((client, theirs));
+    peer.finish_clean();
+}
+
+/// Rule 9: so does a number that stands in results of ours: the promised answer of the peer's that they named has
+/// ended by then.
+#[test]
+fn rule9_results_that_named_an_answer_do_not_name_its_successor() {
+    let recorder = Recorder::new();
+    let mut peer = Peer::new(recorder.client());
+    let object = peer.get_bootstrap();
+    let client = peer.introduce(Cap::Hosted(8));
+    let answer = send(&client, NOTE, 1, &[]);
+    assert_eq!(peer.expect_call_of(1).question, 0);
+    let promised = answer.pipeline.field(0).client();
+    let question = peer.call(Target::Import(object), HOLD, 2).send();
+    recorder.held().answer(2, &[promised]);
+    assert_eq!(peer.expect_results(question).caps, [Cap::YourAnswer(0, vec![0])]);
+    let outcome = Outcome::Exception("no results".into());
+    peer.send(Msg::Return(Return { answer: 0, release_params: false, no_finish: true, outcome }));
+    assert!(wait_failed(answer).contains("no results"));
+    let next = send(&client, NOTE, 3, &[]);
+    assert_eq!(peer.expect_call_of(3).question, 0);
+    let pipelined = peer.call(Target::Answer(question, vec![0]), NOTE, 4).send();
+    peer.expect_exception(pipelined, "no results");
+    peer.results(0, 3, &[]);
+    assert_eq!(wait(next).unwrap().0, 3);
+    drop(client);
+    peer.finish_clean();
+}
+
+fn two_questions() -> Limits {
+    let mut limits = Limits::default();
+    limits.questions = 2;
+    limits
+}

@@ -1,0 +1,13 @@
+//! Conformance to the protocol: a peer made of raw messages drives one connection of ours, message by message,
+//! and sees each message that comes back. One file for each type of message; each case names its rule.
+
+mod abort;
+mod bootstrap;
+mod call;
+mod disconnect;
+mod finish;
+mod haskell;
+mod ids;
+mod release;
+mod support;
+mod unimplemented;
