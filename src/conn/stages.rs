@@ -40,6 +40,29 @@ pub(super) fn drive(mut step: impl FnMut(Wait) -> Progress) {
     while step(Wait::Yes) != Progress::Ended {}
 }
 
+/// The four stages of a connection.
+pub(crate) struct Stages {
+    pub(crate) send: SendStage,
+    pub(crate) receive: ReceiveStage,
+    pub(crate) coordinator: CoordinatorStage,
+    pub(crate) callback: CallbackStage,
+}
+
+impl Stages {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        sink: Box<dyn MessageSink>,
+        source: Box<dyn MessageSource>,
+    ) -> Self {
+        Stages {
+            send: SendStage { shared: shared.clone(), sink },
+            receive: ReceiveStage { shared: shared.clone(), source },
+            coordinator: CoordinatorStage { shared: shared.clone() },
+            callback: CallbackStage { shared: shared.clone() },
+        }
+    }
+}
+
 /// Writes what is queued.
 pub(crate) struct SendStage {
     shared: Arc<Shared>,
@@ -47,10 +70,6 @@ pub(crate) struct SendStage {
 }
 
 impl SendStage {
-    pub(crate) fn new(shared: Arc<Shared>, sink: Box<dyn MessageSink>) -> Self {
-        SendStage { shared, sink }
-    }
-
     /// Sends all that is queued, as one batch.
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
         if wait == Wait::No && self.shared.outgoing.len() == 0 {
@@ -92,10 +111,6 @@ pub(crate) struct ReceiveStage {
 }
 
 impl ReceiveStage {
-    pub(crate) fn new(shared: Arc<Shared>, source: Box<dyn MessageSource>) -> Self {
-        ReceiveStage { shared, source }
-    }
-
     /// Receives one message, once there is room for it.
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
         if wait == Wait::No && !self.shared.flow.may_read() {
@@ -131,10 +146,6 @@ pub(crate) struct CoordinatorStage {
 }
 
 impl CoordinatorStage {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        CoordinatorStage { shared }
-    }
-
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
         let next = match wait {
             Wait::Yes => self.shared.incoming.pop(None),
@@ -173,10 +184,6 @@ pub(crate) struct CallbackStage {
 }
 
 impl CallbackStage {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        CallbackStage { shared }
-    }
-
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
         let next = match wait {
             Wait::Yes => self.shared.callbacks.pop(None),
