@@ -165,9 +165,12 @@ impl State {
             Message::Bootstrap { question } => self.question_refused(question, fx),
             Message::Resolve(resolve) => self.resolve_refused(resolve, fx),
             Message::Disembargo(disembargo) => self.disembargo_refused(disembargo, fx),
-            // A peer that keeps no references, or bounces what bounced: its own affair.
-            Message::Finish(_) | Message::Release { .. } | Message::Unimplemented(_) => Ok(()),
-            Message::Return(_) => Err(ProtocolError::Unimplemented("Return")),
+            // A peer that keeps no references, or bounces what bounced: its own affair. So is what it does with a
+            // question that was returned: capnp-rpc sends `resultsSentElsewhere` back, and, for a question that
+            // it has canceled, `takeFromOtherQuestion`.
+            Message::Finish(_) | Message::Release { .. } | Message::Return(_) | Message::Unimplemented(_) => {
+                Ok(())
+            }
             Message::Abort(_) => Err(ProtocolError::Unimplemented("Abort, which was never sent")),
             Message::Unknown(_) => Err(ProtocolError::Unimplemented("a message that was never sent")),
         }
