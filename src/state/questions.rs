@@ -54,6 +54,14 @@ pub(crate) struct Question {
     pub(super) method: Option<(u64, u16)>,
 }
 
+impl Question {
+    /// Whether what is in the results is yet to be known, or never will be.
+    pub(super) fn has_promises(&self) -> bool {
+        let elsewhere = matches!(self.entry, Entry::HaveReturn { return_msg: Ended::Elsewhere, .. });
+        self.entry.is_new() || elsewhere
+    }
+}
+
 /// How a question was answered, for those who look at the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -238,7 +246,7 @@ impl State {
             };
         }
         let entry = self.question(question.id).filter(|q| q.generation == question.generation);
-        let Some(entry) = entry.filter(|q| q.entry.is_new()) else { return self.gone() };
+        let Some(entry) = entry.filter(|q| q.has_promises()) else { return self.gone() };
         let known = entry.pipelined.get(path).and_then(|id| self.promises.get(id));
         if let Some(cell) = known.and_then(|pending| pending.cell.upgrade()) {
             return Client(Kind::Remote(cell));
@@ -301,8 +309,11 @@ impl State {
                 Ok(())
             }
             Outcome::ResultsSentElsewhere if tail => {
-                let why = Exception::failed("the results went to another vat");
-                self.answered(id, Err(why), &[], Ended::Elsewhere, no_finish_needed, fx);
+                match no_finish_needed {
+                    // Results without capabilities.
+                    true => self.answered(id, Err(super::targets::closed()), &[], Ended::Elsewhere, true, fx),
+                    false => self.answered_elsewhere(id),
+                }
                 Ok(())
             }
             Outcome::ResultsSentElsewhere => Err(ProtocolError::ResultsSentElsewhere(id)),
@@ -369,6 +380,17 @@ impl State {
         if no_finish_needed {
             self.forget_question(id, fx);
         }
+    }
+
+    /// The peer has the results of a tail call. They can be called there until our Finish, and we are never told
+    /// what is in them: so promises for what is stay what they are, and more can be made.
+    fn answered_elsewhere(&mut self, id: QuestionId) {
+        let entry = self.question_mut(id).map(|question| &mut question.entry);
+        let on_return = entry.and_then(|entry| entry.mark_returned(Ended::Elsewhere));
+        debug_assert!(
+            on_return.is_some_and(|then| then.is_empty()),
+            "nobody waits for a tail call's results"
+        );
     }
 
     /// Resolves a promise for a capability in some results, and puts what its holders have now in that place of
