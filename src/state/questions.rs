@@ -118,6 +118,10 @@ impl State {
             fx.discard(params);
             return Asked::Refused(responder, closed());
         };
+        if let Some(why) = self.why_over(place) {
+            fx.discard(params);
+            return Asked::Refused(responder, why);
+        }
         let tail = responder.route().answer_on(self.connection).filter(|key| self.may_tail_call(*key));
         let described = match self.describe_all(&params.caps, fx) {
             Ok(described) => described,
@@ -152,6 +156,19 @@ impl State {
         let on_return = entry.on_return_mut().expect("just asked");
         on_return.push_back(OnReturn::Respond(Parcel::new(responder)));
         Asked::Question(question, route)
+    }
+
+    /// Why nothing may be sent to a place any more, although it is held: its question was finished when its
+    /// deadline passed, or returned with `noFinishNeeded`, and the ID may be another question's by now. What
+    /// was told to the peer to be such a place still leads there (Note [Tribble]).
+    fn why_over(&self, place: &Place) -> Option<Exception> {
+        let Place::Answer(question, _) = place else { return None };
+        let entry = self.question(question.id).filter(|q| q.generation == question.generation);
+        if entry.is_some_and(|q| !q.entry.has_finished()) {
+            return None;
+        }
+        let outcome = question.outcome.get().and_then(|outcome| outcome.as_ref().err());
+        Some(outcome.cloned().unwrap_or_else(super::targets::closed))
     }
 
     /// Asks for the peer's bootstrap object.
