@@ -14,11 +14,12 @@
 //! - Calls pipelined on a question hold it, so none is sent behind its Finish.
 //! ```
 
-use im::OrdMap;
+use im::{OrdMap, OrdSet};
 
 use super::descriptors::Accepted;
 use super::effects::{Callback, Effects};
 use super::entry::Entry;
+use super::imports::Pending;
 use super::State;
 use crate::cap::call::{CallInfo, Parcel, Responder, Route};
 use crate::cap::client::{Client, Kind};
@@ -50,6 +51,8 @@ pub(crate) struct Question {
     pub(super) handle: Weak<QuestionRef>,
     /// Promises for capabilities in the results.
     pub(super) pipelined: OrdMap<Path, RefId>,
+    /// Places in the results that calls were sent to by promises that are gone.
+    pub(super) used: OrdSet<Path>,
     /// The method called; `None` for a bootstrap.
     pub(super) method: Option<(u64, u16)>,
 }
@@ -195,6 +198,7 @@ impl State {
             taking: None,
             handle: Weak::new(),
             pipelined: OrdMap::new(),
+            used: OrdSet::new(),
             method,
         };
         if for_pipeline {
@@ -271,16 +275,23 @@ impl State {
         let path: Path = path.into();
         let cell = self.promise_at(Place::Answer(question.clone(), path.clone()), question.port.clone());
         let entry = self.question_mut(question.id).expect("found above");
+        let used = entry.used.remove(&path).is_some();
         entry.pipelined.insert(path, cell.id);
+        self.promises.get_mut(&cell.id).expect("just made").used = used;
         Client(Kind::Remote(cell))
     }
 
-    /// A promise for a capability in some results is resolved or gone.
-    pub(super) fn forget_pipelined(&mut self, place: &Place, id: RefId) {
-        let Place::Answer(question, path) = place else { return };
-        let Some(entry) = self.question_mut(question.id) else { return };
-        if entry.generation == question.generation && entry.pipelined.get(path) == Some(&id) {
+    /// A promise for a capability in some results is gone. That calls were made on it is remembered: who asks
+    /// for the same place again, or takes it from the results, stays behind them. See Note [Embargo].
+    pub(super) fn forget_pipelined(&mut self, pending: &Pending, id: RefId) {
+        let Place::Answer(question, path) = &pending.place else { return };
+        let entry = self.question_mut(question.id).filter(|entry| entry.generation == question.generation);
+        let Some(entry) = entry else { return };
+        if entry.pipelined.get(path) == Some(&id) {
             entry.pipelined.remove(path);
+            if pending.used {
+                entry.used.insert(path.clone());
+            }
         }
     }
 
@@ -379,9 +390,15 @@ impl State {
         question.taking = None;
         let Some(on_return) = question.entry.mark_returned(ended) else { return };
         let pipelined = std::mem::take(&mut question.pipelined);
+        let used = std::mem::take(&mut question.used);
         let handle = question.handle.upgrade();
         for (path, promise) in pipelined {
             self.resolve_pipelined(promise, &path, &mut outcome, reflected, fx);
+        }
+        if let (Some(handle), Ok(payload)) = (&handle, &mut outcome) {
+            for path in used {
+                self.keep_behind(handle, path, payload, reflected, fx);
+            }
         }
         if let Some(handle) = handle {
             let set = handle.outcome.set(outcome.clone());
@@ -434,6 +451,22 @@ impl State {
         if let (Some(client), Some(index), Ok(payload)) = (resolved, index, outcome) {
             fx.discard(std::mem::replace(&mut payload.caps[index], client));
         }
+    }
+
+    /// Keeps whoever takes a capability from some results behind the calls that promises for it sent ahead, which
+    /// are gone.
+    fn keep_behind(
+        &mut self,
+        question: &Arc<QuestionRef>,
+        path: Path,
+        payload: &mut Payload,
+        reflected: &[bool],
+        fx: &mut Effects,
+    ) {
+        let Ok(Some(index)) = payload.index_at(&path) else { return };
+        let reflected = reflected.get(index).copied().unwrap_or(true);
+        let client = self.behind(&Place::Answer(question.clone(), path), &payload.caps[index], reflected, fx);
+        fx.discard(std::mem::replace(&mut payload.caps[index], client));
     }
 
     /// Nobody wants anything of a question any more. See Note [Question lifecycle].
