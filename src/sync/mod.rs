@@ -24,10 +24,10 @@ pub(crate) use std::sync::{Arc, OnceLock, Weak};
 pub(crate) use thread::{enter_role, role, spawn, JoinHandle, Role};
 pub(crate) use timer::{Timer, TimerKey};
 
-#[cfg(all(shuttle, test))]
-pub(crate) use shuttle::check_random;
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic;
+#[cfg(all(shuttle, test))]
+pub(crate) use shuttle::check_random;
 #[cfg(shuttle)]
 pub(crate) use shuttle::sync::atomic;
 #[cfg(not(any(shuttle, loom)))]
