@@ -57,7 +57,7 @@ proptest! {
 
     #[test]
     fn calls_arrive_in_order_where_they_should(ops in prop::collection::vec(op(), 1..200)) {
-        run(&ops, End::Quiet);
+        run(&ops, End::Quiet).map_err(TestCaseError::fail)?;
     }
 }
 
@@ -66,6 +66,6 @@ proptest! {
 
     #[test]
     fn an_abort_ends_everything_that_waits(ops in prop::collection::vec(op(), 1..120)) {
-        run(&ops, End::Abort);
+        run(&ops, End::Abort).map_err(TestCaseError::fail)?;
     }
 }

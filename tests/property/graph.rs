@@ -51,6 +51,10 @@ pub enum Outcome {
 #[derive(Clone, Debug)]
 pub struct CallNode {
     pub target: Node,
+    /// The vat that made it.
+    pub caller: usize,
+    /// It was sent for pipelining alone: what its results are is not told to the caller.
+    pub silent: bool,
     pub arrived: bool,
     pub outcome: Outcome,
 }
@@ -64,6 +68,8 @@ pub enum Root {
 
 #[derive(Default)]
 pub struct Graph {
+    /// The vat of each object.
+    pub places: Vec<usize>,
     pub promises: Vec<Resolution>,
     pub calls: Vec<CallNode>,
 }
@@ -100,6 +106,41 @@ impl Graph {
             call = tail;
         }
         call
+    }
+
+    /// Whether a vat that holds the node learns what it means. Nobody does if a call on the way was for pipelining
+    /// alone. Where a vat sends a call back to its caller, or makes a tail call, the results pass it by.
+    pub fn is_told(&self, node: Node, vat: usize) -> bool {
+        match node {
+            Node::Null | Node::Object(_) => true,
+            Node::Promise(promise) => match self.promises[promise] {
+                Resolution::To(node) => self.is_told_to_all(node),
+                Resolution::None | Resolution::Broken => true,
+            },
+            Node::Field(call, field) => {
+                let CallNode { caller, silent, outcome, .. } = &self.calls[call];
+                let passed_by = matches!(outcome, Outcome::Tail(_)) || self.place(call) == Some(*caller);
+                if *silent || (vat != *caller && passed_by) {
+                    return false;
+                }
+                match &self.calls[self.answered_by(call)].outcome {
+                    Outcome::Results(nodes) => nodes.get(field).is_none_or(|node| self.is_told_to_all(*node)),
+                    _ => self.is_told_to_all(self.calls[call].target),
+                }
+            }
+        }
+    }
+
+    fn is_told_to_all(&self, node: Node) -> bool {
+        [0, 1].into_iter().all(|vat| self.is_told(node, vat))
+    }
+
+    /// The vat that a call goes to.
+    fn place(&self, call: usize) -> Option<usize> {
+        match self.meaning(self.calls[call].target) {
+            Meaning::Object(object) => Some(self.places[object]),
+            _ => None,
+        }
     }
 
     /// All that a node's meaning depends on and that is not known yet.

@@ -97,6 +97,7 @@ impl Shared {
         let mut world = self.lock();
         let id = world.objects.len();
         world.objects.push(Some(side));
+        world.graph.places.push(side);
         let reference = world.new_reference();
         drop(world);
         let client = Client::with_pool(Object { id, side, world: self.clone() }, pool);
@@ -122,13 +123,19 @@ impl Shared {
     }
 
     /// Enters a call in the graph.
-    pub fn new_call(&self, target: &Held, params: &[Held], behaviour: Behaviour) -> usize {
+    pub fn new_call(&self, caller: usize, target: &Held, params: &[Held], behaviour: Behaviour) -> usize {
         let mut world = self.lock();
         let call = world.calls.len();
         let reference = &mut world.references[target.reference];
         let sequence = reference.sent;
         reference.sent += 1;
-        world.graph.calls.push(CallNode { target: target.node, arrived: false, outcome: Outcome::None });
+        world.graph.calls.push(CallNode {
+            target: target.node,
+            caller,
+            silent: false,
+            arrived: false,
+            outcome: Outcome::None,
+        });
         world.calls.push(CallInfo {
             reference: target.reference,
             sequence,
@@ -370,7 +377,8 @@ impl Object {
         let Some(target) = target else { return self.give(id, call, seed) };
         let params = self.world.picks(self.side, seed.wrapping_mul(3));
         let kind = [0, 2, 5, 7][usize::from(seed) % 4];
-        let tail = self.world.new_call(&target, &params, Behaviour { kind, picks: seed.wrapping_mul(5) });
+        let tail =
+            self.world.new_call(self.side, &target, &params, Behaviour { kind, picks: seed.wrapping_mul(5) });
         self.world.lock().calls[tail].dropped = true;
         self.world.set_outcome(id, Outcome::Tail(tail));
         let clients: Vec<Client> = params.into_iter().map(|held| held.client).collect();
