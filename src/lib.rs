@@ -75,6 +75,8 @@ mod promise;
 mod state;
 mod sync;
 mod table;
+#[doc(hidden)]
+pub mod testing;
 pub mod transport;
 mod vat;
 mod wire;

@@ -27,9 +27,6 @@ pub trait Server: Any + Send + Sync {
     fn dispatch(&self, call: &mut Call) -> Result<()>;
 }
 
-/// How many calls an object answers before it lets others of its pool have the thread.
-const TURN: usize = 64;
-
 /// An object and the calls that wait for it.
 ///
 /// ```text
@@ -96,9 +93,9 @@ impl LocalObject {
 }
 
 impl Scheduled for LocalObject {
-    /// Answers calls until none is left, the turn is over, or a method has given it away.
-    fn run(self: Arc<Self>) {
-        for _ in 0..TURN {
+    /// Answers calls until none is left, so many have been answered, or a method has given the turn away.
+    fn run(self: Arc<Self>, calls: usize) {
+        for _ in 0..calls {
             let mut mailbox = self.mailbox.lock();
             let Some(call) = mailbox.calls.pop_front() else {
                 mailbox.busy = false;

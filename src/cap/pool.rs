@@ -19,7 +19,17 @@ const IDLE: Duration = Duration::from_secs(5);
 /// A handle: clones are of the same pool. Its threads end when the last handle and the last object of it are
 /// gone and they have no work left.
 #[derive(Clone)]
-pub struct Pool(Arc<Shared>);
+pub struct Pool(Arc<Handle>);
+
+/// Held by all handles, and not by the pool's own threads.
+struct Handle(Arc<Shared>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.state.lock().closed = true;
+        self.0.work.notify_all();
+    }
+}
 
 /// Something for a thread of a pool to do.
 pub(crate) enum Task {
@@ -33,8 +43,8 @@ pub(crate) enum Task {
 /// and the calls in them to see that a `Client` is `Send` and `Sync`: it would reach its recursion limit in
 /// the crates of users.
 pub(crate) trait Scheduled: Send + Sync {
-    /// Answers calls.
-    fn run(self: Arc<Self>);
+    /// Answers at most so many calls.
+    fn run(self: Arc<Self>, calls: usize);
     /// Answers all calls that wait with an exception: the pool has no thread for them.
     fn refuse(&self, why: &Exception);
 }
@@ -53,6 +63,8 @@ struct State {
     idle: usize,
     /// Threads asleep inside a method, waiting for an answer.
     asleep: usize,
+    /// The last handle is gone: no task will come.
+    closed: bool,
 }
 
 impl Pool {
@@ -63,11 +75,37 @@ impl Pool {
 
     /// A pool of at most `threads` threads, and at least one.
     pub fn with_limit(threads: usize) -> Self {
-        Pool(Arc::new(Shared {
-            state: Mutex::new(Rank::Pool, State::default()),
-            work: Condvar::new(),
-            limit: threads.max(1),
-        }))
+        Self::of(threads.max(1))
+    }
+
+    /// A pool without threads: whoever made it runs its tasks, with [`run_task`](Self::run_task). For tests.
+    #[doc(hidden)]
+    pub fn manual() -> Self {
+        Self::of(0)
+    }
+
+    fn of(limit: usize) -> Self {
+        let state = Mutex::new(Rank::Pool, State::default());
+        Pool(Arc::new(Handle(Arc::new(Shared { state, work: Condvar::new(), limit }))))
+    }
+
+    /// How many tasks a manual pool has. For tests.
+    #[doc(hidden)]
+    pub fn tasks(&self) -> usize {
+        self.shared().state.lock().tasks.len()
+    }
+
+    /// Runs one task of a manual pool, for one call. They are numbered by age. For tests.
+    #[doc(hidden)]
+    pub fn run_task(&self, number: usize) {
+        let task = self.shared().state.lock().tasks.remove(number);
+        if let Some(task) = task {
+            task.run(1);
+        }
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.0 .0
     }
 
     /// The process's common pool, which is unbounded.
@@ -78,21 +116,22 @@ impl Pool {
 
     /// How many threads the pool has now.
     pub fn threads(&self) -> usize {
-        self.0.state.lock().threads
+        self.shared().state.lock().threads
     }
 
     /// Has a thread do `task`, a new one if all are busy. Never waits.
     pub(crate) fn submit(&self, task: Task) {
-        let mut state = self.0.state.lock();
+        let shared = self.shared();
+        let mut state = shared.state.lock();
         state.tasks.push_back(task);
         if state.idle >= state.tasks.len() {
             drop(state);
-            self.0.work.notify_one();
-        } else if state.threads < self.0.limit {
+            shared.work.notify_one();
+        } else if state.threads < shared.limit {
             state.threads += 1;
             drop(state);
             self.start();
-        } else if state.asleep == state.threads {
+        } else if state.asleep == state.threads && shared.limit > 0 {
             let stuck = std::mem::take(&mut state.tasks);
             drop(state);
             refuse(stuck, &no_thread());
@@ -100,19 +139,31 @@ impl Pool {
     }
 
     fn start(&self) {
-        let shared = self.0.clone();
+        let shared = self.shared().clone();
         let run = move || {
             let observer: Arc<dyn Blocking> = shared.clone();
             with_blocking(observer, || shared.run());
         };
         if let Err(e) = sync::spawn("capnp-object", Role::User, run) {
-            let mut state = self.0.state.lock();
+            let mut state = self.shared().state.lock();
             state.threads -= 1;
             // Threads that are awake will come to it.
             let none_awake = state.asleep >= state.threads;
             let stuck = if none_awake { std::mem::take(&mut state.tasks) } else { VecDeque::new() };
             drop(state);
             refuse(stuck, &Exception::overloaded(format!("no thread for the call: {e}")));
+        }
+    }
+}
+
+/// How many calls an object answers before it lets others of its pool have the thread.
+const TURN: usize = 64;
+
+impl Task {
+    fn run(self, calls: usize) {
+        match self {
+            Task::Object(object) => object.run(calls),
+            Task::Run(run) => sync::foreign("a task of a pool", run),
         }
     }
 }
@@ -133,20 +184,21 @@ fn no_thread() -> Exception {
 impl Shared {
     fn run(&self) {
         while let Some(task) = self.next() {
-            match task {
-                Task::Object(object) => object.run(),
-                Task::Run(run) => sync::foreign("a task of a pool", run),
-            }
+            task.run(TURN);
         }
     }
 
-    /// The next task, or `None` when the thread has been idle for long enough.
+    /// The next task, or `None` when the thread has been idle for long enough, or no task will come.
     fn next(&self) -> Option<Task> {
         let mut state = self.state.lock();
         let deadline = Instant::now() + IDLE;
         loop {
             if let Some(task) = state.tasks.pop_front() {
                 return Some(task);
+            }
+            if state.closed {
+                state.threads -= 1;
+                return None;
             }
             state.idle += 1;
             let timed_out = self.work.wait_until(&mut state, Some(deadline));
@@ -183,7 +235,7 @@ impl Default for Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.0.state.lock();
+        let state = self.shared().state.lock();
         write!(f, "Pool({} threads, {} idle, {} asleep)", state.threads, state.idle, state.asleep)
     }
 }

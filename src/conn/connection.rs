@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::port::Lease;
 use super::shared::Shared;
-use super::stages::{drive, CallbackStage, CoordinatorStage, ReceiveStage, SendStage};
+use super::stages::{drive, Stages};
 use crate::cap::port::{ConnectionId, Port};
 use crate::cap::Client;
 use crate::error::{Error, Exception, Result, TransportError};
@@ -40,17 +40,9 @@ impl Connection {
     /// # Errors
     /// If the system has no thread to give.
     pub fn start(transport: Transport, options: Options) -> Result<Self> {
-        let Transport { sink, source, shutdown, peer } = transport;
-        let Options { limits, bootstrap, call_timeout } = options;
-        let lease = Arc::new_cyclic(|lease: &Weak<Lease>| {
-            let port = |_: &Weak<Shared>| lease.clone() as Weak<dyn Port>;
-            Lease(Shared::new(peer, limits, call_timeout, shutdown, bootstrap, port))
-        });
+        let (lease, stages) = prepare(transport, options);
+        let Stages { mut send, mut receive, mut coordinator, mut callback } = stages;
         let shared = &lease.0;
-        let mut send = SendStage::new(shared.clone(), sink);
-        let mut receive = ReceiveStage::new(shared.clone(), source);
-        let mut coordinator = CoordinatorStage::new(shared.clone());
-        let mut callback = CallbackStage::new(shared.clone());
         let started = [
             thread(shared, "send", move |shared| {
                 drive(shared, |wait| send.step(wait));
@@ -72,6 +64,12 @@ impl Connection {
             }
         }
         Ok(Connection(lease))
+    }
+
+    /// A connection without threads: whoever made it drives its stages. For tests.
+    pub(crate) fn stepped(transport: Transport, options: Options) -> (Self, Stages) {
+        let (lease, stages) = prepare(transport, options);
+        (Connection(lease), stages)
     }
 
     /// Which connection this is.
@@ -169,6 +167,18 @@ impl Connection {
         self.0 .0.wait_ended(None);
         Ok(self.disconnect_reason().expect("its stages end after it has"))
     }
+}
+
+/// A connection whose stages nobody drives yet.
+fn prepare(transport: Transport, options: Options) -> (Arc<Lease>, Stages) {
+    let Transport { sink, source, shutdown, peer } = transport;
+    let Options { limits, bootstrap, call_timeout } = options;
+    let lease = Arc::new_cyclic(|lease: &Weak<Lease>| {
+        let port = |_: &Weak<Shared>| lease.clone() as Weak<dyn Port>;
+        Lease(Shared::new(peer, limits, call_timeout, shutdown, bootstrap, port))
+    });
+    let stages = Stages::new(&lease.0, sink, source);
+    (lease, stages)
 }
 
 fn thread(

@@ -15,3 +15,4 @@ mod shared;
 mod stages;
 
 pub use connection::{Connection, Options};
+pub(crate) use stages::{Progress, Stages, Wait};

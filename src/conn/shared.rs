@@ -10,8 +10,10 @@ use crate::limits::Limits;
 use crate::peer::Peer;
 use crate::promise::{cancel, enter_blocking};
 use crate::state::{Callback, Effects, Snapshot, State};
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{assert_unlocked, foreign, Arc, Condvar, Instant, Mutex, MutexGuard, Queue, Rank, Weak};
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{
+    assert_unlocked, foreign, Arc, Condvar, Instant, Mutex, MutexGuard, ProcessCounter, Queue, Rank, Weak,
+};
 use crate::transport::Shutdown;
 use crate::wire::content::Received;
 use crate::wire::message::{Message, Outcome, Outgoing};
@@ -78,7 +80,7 @@ impl Shared {
         bootstrap: Client,
         port: impl FnOnce(&Weak<Shared>) -> Weak<dyn Port>,
     ) -> Arc<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
+        static NEXT: ProcessCounter = ProcessCounter::new(0);
         let id = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
         Arc::new_cyclic(|this| {
             let state = State::new(id, port(this), limits.exports, bootstrap);

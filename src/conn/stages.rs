@@ -53,6 +53,29 @@ pub(super) fn drive(shared: &Arc<Shared>, mut step: impl FnMut(Wait) -> Progress
     }
 }
 
+/// The four stages of a connection.
+pub(crate) struct Stages {
+    pub(crate) send: SendStage,
+    pub(crate) receive: ReceiveStage,
+    pub(crate) coordinator: CoordinatorStage,
+    pub(crate) callback: CallbackStage,
+}
+
+impl Stages {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        sink: Box<dyn MessageSink>,
+        source: Box<dyn MessageSource>,
+    ) -> Self {
+        Stages {
+            send: SendStage { shared: shared.clone(), sink },
+            receive: ReceiveStage { shared: shared.clone(), source },
+            coordinator: CoordinatorStage { shared: shared.clone() },
+            callback: CallbackStage { shared: shared.clone() },
+        }
+    }
+}
+
 /// Writes what is queued.
 pub(crate) struct SendStage {
     shared: Arc<Shared>,
@@ -60,10 +83,6 @@ pub(crate) struct SendStage {
 }
 
 impl SendStage {
-    pub(crate) fn new(shared: Arc<Shared>, sink: Box<dyn MessageSink>) -> Self {
-        SendStage { shared, sink }
-    }
-
     /// Sends all that is queued, as one batch.
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
         if wait == Wait::No && self.shared.outgoing.len() == 0 {
@@ -105,10 +124,6 @@ pub(crate) struct ReceiveStage {
 }
 
 impl ReceiveStage {
-    pub(crate) fn new(shared: Arc<Shared>, source: Box<dyn MessageSource>) -> Self {
-        ReceiveStage { shared, source }
-    }
-
     /// Receives one message, once there is room for it.
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
         if wait == Wait::No && !self.shared.flow.may_read() {
@@ -147,10 +162,6 @@ pub(crate) struct CoordinatorStage {
 }
 
 impl CoordinatorStage {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        CoordinatorStage { shared }
-    }
-
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
         let next = match wait {
             Wait::Yes => self.shared.incoming.pop(None),
@@ -192,10 +203,6 @@ pub(crate) struct CallbackStage {
 }
 
 impl CallbackStage {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        CallbackStage { shared }
-    }
-
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
         let next = match wait {
             Wait::Yes => self.shared.callbacks.pop(None),

@@ -59,7 +59,7 @@ pub(crate) fn assert_unlocked() {
     }
 }
 
-#[cfg(not(shuttle))]
+#[cfg(not(any(shuttle, loom)))]
 mod raw {
     pub(super) use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -82,8 +82,11 @@ mod raw {
     }
 }
 
-#[cfg(shuttle)]
+#[cfg(any(shuttle, loom))]
 mod raw {
+    #[cfg(loom)]
+    pub(super) use loom::sync::{Condvar, Mutex, MutexGuard};
+    #[cfg(shuttle)]
     pub(super) use shuttle::sync::{Condvar, Mutex, MutexGuard};
 
     pub(super) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -16,23 +16,27 @@ mod foreign;
 mod lock;
 mod queue;
 mod thread;
+#[cfg_attr(any(shuttle, loom), path = "timer_still.rs")]
 mod timer;
 
 pub(crate) use foreign::foreign;
 pub(crate) use lock::{assert_unlocked, Condvar, Mutex, MutexGuard, Rank};
 pub(crate) use queue::{Pop, Queue};
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
-#[cfg(test)]
-pub(crate) use thread::enter_role;
-pub(crate) use thread::{role, spawn, JoinHandle, Role};
+pub(crate) use thread::{enter_role, role, spawn, JoinHandle, Role};
 pub(crate) use timer::{Timer, TimerKey};
 
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic;
 #[cfg(all(shuttle, test))]
 pub(crate) use shuttle::check_random;
 #[cfg(shuttle)]
 pub(crate) use shuttle::sync::atomic;
-#[cfg(not(shuttle))]
+#[cfg(not(any(shuttle, loom)))]
 pub(crate) use std::sync::atomic;
+
+/// A counter for the whole process, which no model checker starts anew.
+pub(crate) use std::sync::atomic::AtomicU64 as ProcessCounter;
 
 pub(crate) use std::time::{Duration, Instant};
 
@@ -41,7 +45,9 @@ macro_rules! per_thread {
     ($($(#[$doc:meta])* static $name:ident: $ty:ty = $init:expr;)*) => {$(
         #[cfg(shuttle)]
         shuttle::thread_local! { $(#[$doc])* static $name: $ty = $init; }
-        #[cfg(not(shuttle))]
+        #[cfg(loom)]
+        loom::thread_local! { $(#[$doc])* static $name: $ty = $init; }
+        #[cfg(not(any(shuttle, loom)))]
         std::thread_local! { $(#[$doc])* static $name: $ty = const { $init }; }
     )*};
 }

@@ -12,6 +12,7 @@ pub(crate) enum Role {
     /// One of the four threads of a connection: it waits for its own queue (or for its socket) alone.
     Connection,
     /// The timer, which waits for the next deadline alone.
+    #[cfg(not(any(shuttle, loom)))]
     Timer,
 }
 
@@ -35,11 +36,16 @@ pub(crate) fn enter_role(role: Role) -> impl Drop {
     Restore(ROLE.with(|r| r.replace(role)))
 }
 
-#[cfg(not(shuttle))]
-pub(crate) use std::thread::JoinHandle;
+#[cfg(not(any(shuttle, loom)))]
+use std::thread as raw;
+
+#[cfg(loom)]
+use loom::thread as raw;
 
 #[cfg(shuttle)]
-pub(crate) use shuttle::thread::JoinHandle;
+use shuttle::thread as raw;
+
+pub(crate) use raw::JoinHandle;
 
 /// Starts a named thread with a role. Fails if the system has no thread to give.
 pub(crate) fn spawn(
@@ -51,8 +57,5 @@ pub(crate) fn spawn(
         let _role = enter_role(role);
         run();
     };
-    #[cfg(not(shuttle))]
-    return std::thread::Builder::new().name(name.into()).spawn(body);
-    #[cfg(shuttle)]
-    return shuttle::thread::Builder::new().name(name.into()).spawn(body);
+    raw::Builder::new().name(name.into()).spawn(body)
 }

@@ -1,0 +1,174 @@
+//! The plain object graph that both vats together are compared with: what each reference means, whatever way
+//! its calls take.
+
+use std::collections::BTreeSet;
+
+/// What a reference was made from. What it means may be known later only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Node {
+    Null,
+    Object(usize),
+    Promise(usize),
+    /// A capability in the results of a call.
+    Field(usize, usize),
+}
+
+/// What a node means by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    Unknown,
+    Null,
+    Broken,
+    Object(usize),
+}
+
+impl Meaning {
+    /// Whether calls on it fail.
+    pub fn fails(self) -> bool {
+        matches!(self, Meaning::Null | Meaning::Broken)
+    }
+}
+
+/// What a promise has become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    None,
+    To(Node),
+    Broken,
+}
+
+/// What a call has been answered, or will be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    None,
+    Results(Vec<Node>),
+    Failed,
+    /// What this other call is answered.
+    Tail(usize),
+}
+
+/// A call, by what it was made on.
+#[derive(Clone, Debug)]
+pub struct CallNode {
+    pub target: Node,
+    /// The vat that made it.
+    pub caller: usize,
+    /// It was sent for pipelining alone: what its results are is not told to the caller.
+    pub silent: bool,
+    pub arrived: bool,
+    pub outcome: Outcome,
+}
+
+/// Something that is not known yet, and that a node's meaning depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Root {
+    Promise(usize),
+    Call(usize),
+}
+
+#[derive(Default)]
+pub struct Graph {
+    /// The vat of each object.
+    pub places: Vec<usize>,
+    pub promises: Vec<Resolution>,
+    pub calls: Vec<CallNode>,
+}
+
+impl Graph {
+    pub fn meaning(&self, node: Node) -> Meaning {
+        match node {
+            Node::Null => Meaning::Null,
+            Node::Object(object) => Meaning::Object(object),
+            Node::Promise(promise) => match self.promises[promise] {
+                Resolution::None => Meaning::Unknown,
+                Resolution::To(node) => self.meaning(node),
+                Resolution::Broken => Meaning::Broken,
+            },
+            Node::Field(call, field) => match &self.calls[call].outcome {
+                Outcome::Results(nodes) => nodes.get(field).map_or(Meaning::Null, |node| self.meaning(*node)),
+                Outcome::Failed => Meaning::Broken,
+                Outcome::Tail(tail) => self.meaning(Node::Field(*tail, field)),
+                Outcome::None if self.fails_to_arrive(call) => Meaning::Broken,
+                Outcome::None => Meaning::Unknown,
+            },
+        }
+    }
+
+    /// Whether a call can't arrive because there is no object at its target.
+    pub fn fails_to_arrive(&self, call: usize) -> bool {
+        let call = &self.calls[call];
+        !call.arrived && self.meaning(call.target).fails()
+    }
+
+    /// The call whose outcome is this call's.
+    pub fn answered_by(&self, mut call: usize) -> usize {
+        while let Outcome::Tail(tail) = self.calls[call].outcome {
+            call = tail;
+        }
+        call
+    }
+
+    /// Whether a vat that holds the node learns what it means. Nobody does if a call on the way was for pipelining
+    /// alone. Where a vat sends a call back to its caller, or makes a tail call, the results pass it by.
+    pub fn is_told(&self, node: Node, vat: usize) -> bool {
+        match node {
+            Node::Null | Node::Object(_) => true,
+            Node::Promise(promise) => match self.promises[promise] {
+                Resolution::To(node) => self.is_told_to_all(node),
+                Resolution::None | Resolution::Broken => true,
+            },
+            Node::Field(call, field) => {
+                let CallNode { caller, silent, outcome, .. } = &self.calls[call];
+                let passed_by = matches!(outcome, Outcome::Tail(_)) || self.place(call) == Some(*caller);
+                if *silent || (vat != *caller && passed_by) {
+                    return false;
+                }
+                match &self.calls[self.answered_by(call)].outcome {
+                    Outcome::Results(nodes) => nodes.get(field).is_none_or(|node| self.is_told_to_all(*node)),
+                    _ => self.is_told_to_all(self.calls[call].target),
+                }
+            }
+        }
+    }
+
+    fn is_told_to_all(&self, node: Node) -> bool {
+        [0, 1].into_iter().all(|vat| self.is_told(node, vat))
+    }
+
+    /// The vat that a call goes to.
+    fn place(&self, call: usize) -> Option<usize> {
+        match self.meaning(self.calls[call].target) {
+            Meaning::Object(object) => Some(self.places[object]),
+            _ => None,
+        }
+    }
+
+    /// All that a node's meaning depends on and that is not known yet.
+    pub fn roots(&self, node: Node) -> BTreeSet<Root> {
+        let mut roots = BTreeSet::new();
+        self.collect(node, &mut roots);
+        roots
+    }
+
+    fn collect(&self, node: Node, roots: &mut BTreeSet<Root>) {
+        match node {
+            Node::Null | Node::Object(_) => {}
+            Node::Promise(promise) => match self.promises[promise] {
+                Resolution::None => drop(roots.insert(Root::Promise(promise))),
+                Resolution::To(node) => self.collect(node, roots),
+                Resolution::Broken => {}
+            },
+            Node::Field(call, field) => match &self.calls[call].outcome {
+                Outcome::Results(nodes) => nodes.get(field).into_iter().for_each(|n| self.collect(*n, roots)),
+                Outcome::Failed => {}
+                Outcome::Tail(tail) => self.collect(Node::Field(*tail, field), roots),
+                Outcome::None => {
+                    roots.insert(Root::Call(call));
+                    if !self.calls[call].arrived {
+                        self.collect(self.calls[call].target, roots);
+                    }
+                }
+            },
+        }
+    }
+}
