@@ -22,6 +22,9 @@ pub trait Server: Any + Send + Sync {
     /// It owns the params and results, so nothing is taken from under it when the connection ends. To answer
     /// later, from any thread, take [`Call::defer`] and return `Ok`.
     ///
+    /// A method that waits for a call to its own object, over however many others, waits for itself, unless it
+    /// has called [`Call::allow_next`].
+    ///
     /// # Errors
     /// An error is the answer. So is a panic, as an exception of kind `failed`; the object lives on.
     fn dispatch(&self, call: &mut Call) -> Result<()>;

@@ -1,5 +1,6 @@
 //! Promise clients of this vat: calls wait in them until it is known where they go.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
@@ -10,7 +11,24 @@ use super::port::{Generation, Notice, Port};
 use crate::error::Exception;
 use crate::id::ExportId;
 use crate::promise::{Attachment, Fulfiller};
-use crate::sync::{Arc, Mutex, OnceLock, Rank, Weak};
+use crate::sync::{per_thread, Arc, Mutex, OnceLock, Rank, Weak};
+
+/// Promises that are to be resolved, and to what.
+type Chain = VecDeque<(Arc<PromiseCell>, Client)>;
+
+per_thread! {
+    /// What this thread is to resolve after the promise that it resolves now.
+    static RESOLVING: RefCell<Option<Chain>> = RefCell::new(None);
+}
+
+/// This thread no longer resolves anything, also when it panics.
+struct EndOfChain;
+
+impl Drop for EndOfChain {
+    fn drop(&mut self) {
+        drop(RESOLVING.with(|list| list.borrow_mut().take()));
+    }
+}
 
 /// A promise client's state. One thread at a time (the one that resolves it) hands the waiting calls on.
 ///
@@ -80,7 +98,31 @@ impl PromiseCell {
     }
 
     /// Says what the promise is, and hands on all calls that wait. The first to resolve wins.
+    ///
+    /// Handing a call on may answer it, and so resolve promises in its results, and so on down a chain of calls:
+    /// what is resolved while this thread resolves another is put off until that is done, so that a long chain
+    /// takes no deep stack.
     pub(crate) fn resolve(self: &Arc<Self>, client: Client) {
+        let later = |list: &mut Option<Chain>| match list {
+            Some(chain) => chain.push_back((self.clone(), client.clone())),
+            None => *list = Some(Chain::new()),
+        };
+        let nested = RESOLVING.with(|list| {
+            let nested = list.borrow().is_some();
+            later(&mut list.borrow_mut());
+            nested
+        });
+        if nested {
+            return;
+        }
+        let _end = EndOfChain;
+        self.resolve_now(client);
+        while let Some((cell, client)) = RESOLVING.with(|list| list.borrow_mut().as_mut()?.pop_front()) {
+            cell.resolve_now(client);
+        }
+    }
+
+    fn resolve_now(self: &Arc<Self>, client: Client) {
         let mut state = self.state.lock();
         match mem::replace(&mut *state, State::Resolved) {
             State::Pending(waiting) => *state = State::Draining(waiting),

@@ -3,6 +3,9 @@
 use crate::limits::Limits;
 use crate::sync::{Arc, Condvar, Mutex, Rank, Weak};
 
+/// How many times the limits hold what must be read all the same.
+const HARD: usize = 4;
+
 /// Counts what a connection holds in memory for its peer.
 ///
 /// ```text
@@ -17,10 +20,10 @@ use crate::sync::{Arc, Condvar, Mutex, Rank, Weak};
 ///   admitted.
 /// - Answers that the peer does not read, by the receive thread too: the peer gets no more calls in.
 ///
-/// But while we have questions of our own outstanding, the receive thread reads on until it is at four times
-/// those two limits. For calls in service may wait for the answers to those questions, and a peer that waits
-/// for us to read would wait for ever. A call counts for no more than the limit, however large it is, so that
-/// one alone never stops the reading then.
+/// But while we have questions of our own outstanding, the receive thread reads on: calls in service may wait
+/// for the answers to those questions, and a peer that waits for us to read would wait for ever. Then calls
+/// above four times the limit are refused as `overloaded` instead, and reading stops at four times the limit
+/// of unread answers. A call counts for no more than the limit, however large it is.
 /// ```
 pub(super) struct Flow {
     state: Mutex<Counts>,
@@ -65,10 +68,15 @@ impl Flow {
     }
 
     fn has_room(&self, counts: &Counts) -> bool {
-        let times = if counts.asking == 0 { 1 } else { 4 };
-        let serves_none = counts.serving == 0;
-        (serves_none || counts.serving < self.call_words.saturating_mul(times))
-            && counts.sending <= self.send_bytes.saturating_mul(times)
+        match counts.asking {
+            0 => counts.serving < self.call_words && counts.sending <= self.send_bytes,
+            _ => counts.sending <= self.send_bytes.saturating_mul(HARD),
+        }
+    }
+
+    /// Whether no more calls can be taken on, although messages are read.
+    pub(super) fn refuses_calls(&self) -> bool {
+        self.state.lock().serving >= self.call_words.saturating_mul(HARD)
     }
 
     /// Counts a message that arrived, until the result is dropped.

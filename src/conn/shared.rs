@@ -250,9 +250,10 @@ impl Shared {
     /// Note [Shutdown]
     /// ===============
     /// Whoever finds a reason (end of input, a failed write, an abort, a broken rule, the user) ends the state
-    /// in one transaction (the end of input goes through the coordinator's queue to that, so that answers and
-    /// an Abort that came before it are seen): it empties the tables, and everybody who waits for something in them gets a
-    /// callback. Only then are the queues closed, so that transaction's callbacks are in the queue, and the
+    /// in one transaction: it empties the tables, and everybody who waits for something in them gets a callback.
+    /// (The end of input and a failed write take their turn in the coordinator's queue first, so that answers
+    /// and an Abort that arrived before are seen.)
+    /// Only then are the queues closed, so that transaction's callbacks are in the queue, and the
     /// callback thread runs all that is in its queue before it ends. Later transactions find the state ended
     /// and have nothing to queue. The send thread sends what is queued (an Abort is last), for no longer than
     /// `Limits::linger`, and then shuts the transport down, which ends the receive thread's wait; the

@@ -106,11 +106,8 @@ impl SendStage {
         drop(messages);
         self.shared.sent(bytes);
         if let Err(e) = sent {
-            self.shared.end(e.into(), false);
-            // What is still queued can't be sent either. See Note [Shutdown].
-            while let Some(batch) = self.shared.outgoing.pop_all() {
-                self.shared.sent(batch.iter().map(|queued| queued.bytes).sum());
-            }
+            // In its turn, behind what has arrived: see Note [Shutdown]. What is still queued is never sent.
+            let _ = self.shared.incoming.push(Incoming::End(e.into()));
             return Progress::Ended;
         }
         Progress::Made
@@ -188,6 +185,13 @@ impl CoordinatorStage {
         if let Message::Abort(why) = message {
             self.shared.end(Error::Exception(why.with_context("the peer aborted")), false);
             return Ok(());
+        }
+        if let Message::Call(call) = &message {
+            // Kept results are for a question of ours: see Note [Backpressure].
+            if self.shared.flow.refuses_calls() && !call.keep_results {
+                let question = call.question;
+                return self.shared.try_transact(|state, fx| state.refuse_call(question, fx));
+            }
         }
         // Only calls stay in service; anything else is done when this returns.
         let is_call = matches!(message, Message::Call(_));

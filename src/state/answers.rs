@@ -164,6 +164,20 @@ impl State {
         Ok(())
     }
 
+    /// Answers a call at once, without looking at it: there is no room for it.
+    pub(crate) fn refuse_call(&mut self, id: AnswerId, fx: &mut Effects) -> Result<(), ProtocolError> {
+        self.new_answer(id)?;
+        fx.discard(self.answers.remove(&id));
+        fx.send(Message::Return(Return {
+            answer: id,
+            release_param_caps: true,
+            no_finish_needed: true,
+            outcome: Outcome::Exception(Exception::overloaded("too many calls are in service")),
+        }));
+        self.remember_ended(id);
+        Ok(())
+    }
+
     fn new_answer(&mut self, id: AnswerId) -> Result<AnswerKey, ProtocolError> {
         if self.answers.contains_key(&id) {
             return Err(ProtocolError::DuplicateQuestion(id));
