@@ -257,6 +257,10 @@ impl Shared {
     /// and have nothing to queue. The send thread sends what is queued (an Abort is last), for no longer than
     /// `Limits::linger`, and then shuts the transport down, which ends the receive thread's wait; the
     /// coordinator ends at its closed queue. Nothing is lost, and no thread waits for another.
+    ///
+    /// After a failed write what arrives still counts: a peer that has closed may have answered before. So the
+    /// send thread drops what it can't send, until the end of input comes. If none does, within
+    /// `Limits::linger`, the failed write ends all.
     /// ```
     pub(super) fn end(self: &Arc<Self>, cause: Error, abort: bool) {
         let message = abort.then(|| Exception::from(cause.clone()));
