@@ -102,7 +102,10 @@ fn a_child_that_is_killed_ends_every_wait() {
         });
         assert!(!child.wait().unwrap().success());
         assert!(!connection.is_connected());
-        assert_eq!(ask(&connection.bootstrap(), ECHO, "late").unwrap_err().kind(), ExceptionKind::Disconnected);
+        assert_eq!(
+            ask(&connection.bootstrap(), ECHO, "late").unwrap_err().kind(),
+            ExceptionKind::Disconnected
+        );
     }
 }
 

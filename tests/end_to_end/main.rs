@@ -5,4 +5,6 @@
 mod auto_traits;
 mod child;
 mod connected;
+mod killed;
 mod support;
+mod waiting;
