@@ -60,8 +60,6 @@
 //!
 //! NOTES.md, in the repository, is the map of the source.
 
-#![recursion_limit = "256"]
-
 mod cap;
 mod conn;
 pub mod error;

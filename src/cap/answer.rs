@@ -3,6 +3,7 @@
 use std::fmt;
 use std::mem;
 
+use super::call::Awaiting;
 use super::client::{Client, Kind};
 use super::contents::{Payload, Response};
 use super::port::QuestionRef;
@@ -42,62 +43,12 @@ impl AnswerCell {
         Arc::new(AnswerCell(Mutex::new(Rank::Promise, state)))
     }
 
-    /// The answer is there.
-    pub(crate) fn answer(&self, mut outcome: Result<Payload, Exception>) {
-        assert_unlocked();
-        let mut state = self.0.lock();
-        if matches!(state.source, Source::Known(_)) {
-            return;
-        }
-        let cells = live(mem::take(&mut state.cells));
-        let resolutions = match &mut outcome {
-            Ok(payload) => substitute(payload, &cells),
-            Err(why) => cells.into_iter().map(|(_, c)| (c, Client::broken(why.clone()))).collect(),
-        };
-        let old = mem::replace(&mut state.source, Source::Known(outcome.clone()));
-        let (fulfiller, question) = (state.fulfiller.take(), state.question.take());
-        drop(state);
-        drop((old, question));
-        for (cell, client) in resolutions {
-            cell.resolve(client);
-        }
-        if let Some(fulfiller) = fulfiller {
-            fulfiller.set(outcome.map(Response::new));
-        }
-    }
-
-    /// Pipelined calls need not wait for the answer: `pipeline` knows where they go. The first one counts.
-    pub(crate) fn set_pipeline(&self, pipeline: Pipeline) {
-        assert_unlocked();
-        let mut state = self.0.lock();
-        if !matches!(state.source, Source::Unknown) {
-            return;
-        }
-        state.source = Source::Ahead(pipeline.clone());
-        let cells = live(state.cells.clone());
-        drop(state);
-        for (path, cell) in cells {
-            cell.resolve(pipeline.at(&path).client());
-        }
-    }
-
     /// Breaks the promise for the response if it is still pending when called: for a deadline.
     pub(crate) fn time_out(&self, why: Exception) {
         let fulfiller = self.0.lock().fulfiller.take();
         if let Some(fulfiller) = fulfiller {
             fulfiller.reject(why);
         }
-    }
-
-    /// The call has become a question, which is held until it is answered, or nobody wants the answer.
-    pub(crate) fn forwarded(&self, question: Arc<QuestionRef>) {
-        let mut state = self.0.lock();
-        if !matches!(state.source, Source::Unknown | Source::Ahead(_)) {
-            return;
-        }
-        state.question = Some(question.clone());
-        drop(state);
-        self.set_pipeline(Pipeline::of_question(question));
     }
 
     fn client_at(self: &Arc<Self>, path: &[u16], handle: &Arc<CallHandle>) -> Client {
@@ -133,6 +84,55 @@ impl AnswerCell {
         let old = (mem::replace(&mut state.source, Source::Abandoned), state.question.take());
         drop(state);
         drop(old);
+    }
+}
+
+impl Awaiting for AnswerCell {
+    fn answer(&self, mut outcome: Result<Payload, Exception>) {
+        assert_unlocked();
+        let mut state = self.0.lock();
+        if matches!(state.source, Source::Known(_)) {
+            return;
+        }
+        let cells = live(mem::take(&mut state.cells));
+        let resolutions = match &mut outcome {
+            Ok(payload) => substitute(payload, &cells),
+            Err(why) => cells.into_iter().map(|(_, c)| (c, Client::broken(why.clone()))).collect(),
+        };
+        let old = mem::replace(&mut state.source, Source::Known(outcome.clone()));
+        let (fulfiller, question) = (state.fulfiller.take(), state.question.take());
+        drop(state);
+        drop((old, question));
+        for (cell, client) in resolutions {
+            cell.resolve(client);
+        }
+        if let Some(fulfiller) = fulfiller {
+            fulfiller.set(outcome.map(Response::new));
+        }
+    }
+
+    fn set_pipeline(&self, pipeline: Pipeline) {
+        assert_unlocked();
+        let mut state = self.0.lock();
+        if !matches!(state.source, Source::Unknown) {
+            return;
+        }
+        state.source = Source::Ahead(pipeline.clone());
+        let cells = live(state.cells.clone());
+        drop(state);
+        for (path, cell) in cells {
+            cell.resolve(pipeline.at(&path).client());
+        }
+    }
+
+    fn forwarded(&self, question: Arc<QuestionRef>) {
+        let mut state = self.0.lock();
+        if !matches!(state.source, Source::Unknown | Source::Ahead(_)) {
+            return;
+        }
+        state.question = Some(question.clone());
+        drop(state);
+        self.set_pipeline(Pipeline::of_question(question));
     }
 }
 

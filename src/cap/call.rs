@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::answer::{AnswerCell, Pipeline};
+use super::answer::Pipeline;
 use super::contents::Payload;
 use super::port::{AnswerKey, ConnectionId, Port, QuestionRef};
 use crate::error::Exception;
@@ -77,11 +77,25 @@ impl<T> fmt::Debug for Parcel<T> {
     }
 }
 
+/// Where the answer of a call made here arrives: an [`AnswerCell`](super::answer::AnswerCell). A trait object,
+/// so that the compiler need not look through calls, their answers and all that is called ahead on those to
+/// see that a `Client` is `Send` and `Sync`: it would reach its recursion limit in the crates of users.
+pub(crate) trait Awaiting: Send + Sync {
+    /// The answer is there.
+    fn answer(&self, outcome: Result<Payload, Exception>);
+
+    /// Pipelined calls need not wait for the answer: `pipeline` knows where they go. The first one counts.
+    fn set_pipeline(&self, pipeline: Pipeline);
+
+    /// The call has become a question, which is held until it is answered, or nobody wants the answer.
+    fn forwarded(&self, question: Arc<QuestionRef>);
+}
+
 /// Where an answer goes.
 #[derive(Clone)]
 pub(crate) enum Route {
     /// To a call made in this vat.
-    Here(Arc<AnswerCell>),
+    Here(Arc<dyn Awaiting>),
     /// To a call that came over a connection.
     Remote(Arc<dyn Port>, AnswerKey),
 }

@@ -251,13 +251,17 @@ impl Shared {
     /// ===============
     /// Whoever finds a reason (end of input, a failed write, an abort, a broken rule, the user) ends the state
     /// in one transaction: it empties the tables, and everybody who waits for something in them gets a callback.
-    /// (The end of input and a failed write take their turn in the coordinator's queue first, so that answers
-    /// and an Abort that arrived before are seen.)
+    /// (The end of input takes its turn in the coordinator's queue first, so that answers and an Abort that
+    /// arrived before are seen.)
     /// Only then are the queues closed, so that transaction's callbacks are in the queue, and the
     /// callback thread runs all that is in its queue before it ends. Later transactions find the state ended
     /// and have nothing to queue. The send thread sends what is queued (an Abort is last), for no longer than
     /// `Limits::linger`, and then shuts the transport down, which ends the receive thread's wait; the
     /// coordinator ends at its closed queue. Nothing is lost, and no thread waits for another.
+    ///
+    /// After a failed write what arrives still counts: a peer that has closed may have answered before. So the
+    /// send thread drops what it can't send, until the end of input comes. If none does, within
+    /// `Limits::linger`, the failed write ends all.
     /// ```
     pub(super) fn end(self: &Arc<Self>, cause: Error, abort: bool) {
         let message = abort.then(|| Exception::from(cause.clone()));

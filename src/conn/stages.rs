@@ -10,10 +10,10 @@ use super::shared::{Incoming, Queued, Shared};
 use crate::cap::call::{CallInfo, Mode};
 use crate::cap::port::Notice;
 use crate::cap::Client;
-use crate::error::{Error, Exception, ProtocolError};
+use crate::error::{Error, Exception, ProtocolError, TransportError};
 use crate::promise::Attachment;
 use crate::state::{Arrival, Callback, Destination};
-use crate::sync::{Arc, Pop};
+use crate::sync::{Arc, Instant, Pop};
 use crate::transport::{MessageSink, MessageSource};
 use crate::wire::content::Received;
 use crate::wire::decode::decode;
@@ -68,7 +68,7 @@ impl Stages {
         source: Box<dyn MessageSource>,
     ) -> Self {
         Stages {
-            send: SendStage { shared: shared.clone(), sink },
+            send: SendStage { shared: shared.clone(), sink, failed: None },
             receive: ReceiveStage { shared: shared.clone(), source },
             coordinator: CoordinatorStage { shared: shared.clone() },
             callback: CallbackStage { shared: shared.clone() },
@@ -80,11 +80,16 @@ impl Stages {
 pub(crate) struct SendStage {
     shared: Arc<Shared>,
     sink: Box<dyn MessageSink>,
+    /// Why nothing more can be sent, and until when what has arrived may say more about it.
+    failed: Option<(TransportError, Instant)>,
 }
 
 impl SendStage {
     /// Sends all that is queued, as one batch.
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
+        if let Some((why, until)) = &self.failed {
+            return self.discard(why.clone(), *until, wait);
+        }
         if wait == Wait::No && self.shared.outgoing.len() == 0 {
             return Progress::Idle;
         }
@@ -106,9 +111,22 @@ impl SendStage {
         drop(messages);
         self.shared.sent(bytes);
         if let Err(e) = sent {
-            // In its turn, behind what has arrived: see Note [Shutdown]. What is still queued is never sent.
-            let _ = self.shared.incoming.push(Incoming::End(e.into()));
-            return Progress::Ended;
+            self.failed = Some((e, Instant::now() + self.shared.limits.linger));
+        }
+        Progress::Made
+    }
+
+    /// Drops what can't be sent, until the receive thread finds the end too. See Note [Shutdown].
+    fn discard(&self, why: TransportError, until: Instant, wait: Wait) -> Progress {
+        let next = match wait {
+            Wait::Yes => self.shared.outgoing.pop(Some(until)),
+            Wait::No => self.shared.outgoing.try_pop(),
+        };
+        match next {
+            Pop::Item(queued) => self.shared.sent(queued.bytes),
+            Pop::Empty if wait == Wait::No => return Progress::Idle,
+            Pop::Empty => self.shared.end(why.into(), false),
+            Pop::Closed => return Progress::Ended,
         }
         Progress::Made
     }
