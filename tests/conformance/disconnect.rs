@@ -2,7 +2,7 @@
 //! its source.
 
 use std::error::Error as _;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use capnp_threads::{
@@ -100,7 +100,8 @@ fn on_each_end(vat: &Vat, start: impl Fn(&mut Peer, &Client) -> Vec<Waiter>) {
 #[test]
 fn rule13_the_end_ends_questions() {
     on_each_end(&Vat::new(), |peer, client| {
-        let waits = on_thread(send(client, NOTE, 1, &[]).promise);
+        let waiting = send(client, NOTE, 1, &[]);
+        let waits = on_thread(|| waiting.wait().expect_err("no answer"));
         let with_timeout = send(client, NOTE, 2, &[]);
         let (to, told) = bounded(1);
         send(client, NOTE, 3, &[]).on_ready(move |outcome| to.send(outcome).unwrap());
@@ -124,7 +125,7 @@ fn rule13_the_end_ends_pipelines() {
         let answer = send(client, NOTE, 1, &[]);
         let promised = answer.pipeline.field(0).client();
         let pipelined = send(&promised, NOTE, 2, &[]);
-        let resolves = thread::spawn({
+        let resolves = on_thread({
             let promised = promised.clone();
             move || promised.resolve().expect_err("never resolved")
         });
@@ -133,7 +134,7 @@ fn rule13_the_end_ends_pipelines() {
         (1..=4).for_each(|tag| drop(peer.expect_call_of(tag)));
         vec![
             Box::new(|| failed(pipelined.promise)),
-            Box::new(|| resolves.join().unwrap()),
+            resolves,
             Box::new(|| failed(on_alone.promise)),
             Box::new(move || failed(send(&promised, NOTE, 5, &[]).promise)),
             Box::new(move || failed(send(&answer.pipeline.field(1).client(), NOTE, 6, &[]).promise)),
@@ -150,13 +151,13 @@ fn rule13_the_end_ends_bootstraps() {
         peer.expect_bootstrap();
         let answer = send(&client, NOTE, 1, &[]);
         peer.expect_call_of(1);
-        let resolves = thread::spawn({
+        let resolves = on_thread({
             let client = client.clone();
             move || client.resolve().expect_err("never resolved")
         });
         vec![
             Box::new(|| failed(answer.promise)),
-            Box::new(|| resolves.join().unwrap()),
+            resolves,
             Box::new(move || failed(send(&client, NOTE, 2, &[]).promise)),
         ]
     });
@@ -167,14 +168,11 @@ fn rule13_the_end_ends_bootstraps() {
 fn rule13_the_end_breaks_promises() {
     on_each_end(&Vat::new(), |peer, _| {
         let promise = peer.introduce(Cap::Promise(5));
-        let resolves = thread::spawn({
+        let resolves = on_thread({
             let promise = promise.clone();
             move || promise.resolve().expect_err("never resolved")
         });
-        vec![
-            Box::new(|| resolves.join().unwrap()),
-            Box::new(move || promise.broken_reason().expect("broken").into()),
-        ]
+        vec![resolves, Box::new(move || promise.broken_reason().expect("broken").into())]
     });
 }
 
@@ -245,17 +243,17 @@ fn rule13_the_end_ends_streams() {
             assert!(peer.expect_call_of(tag).no_pipelining);
         }
         let [narrow, wide] = windows;
-        let blocked = thread::spawn({
+        let blocked = on_thread({
             let client = client.clone();
             move || narrow.send(request(&client, NOTE, 3, &[])).expect_err("never any room")
         });
-        let finishes = thread::spawn(move || {
+        let finishes = on_thread(move || {
             let why = wide.finish().expect_err("never finished");
             // A stream that failed has failed.
             assert_eq!(wide.finish().unwrap_err().to_string(), why.to_string());
             why
         });
-        vec![Box::new(|| blocked.join().unwrap()), Box::new(|| finishes.join().unwrap())]
+        vec![blocked, finishes]
     });
 }
 
@@ -356,18 +354,19 @@ impl Server for Waits {
 /// A caller on a thread of its own that makes a call for which there is no room.
 fn calls_on_thread(client: &Client, tag: u64) -> Waiter {
     let (client, (entered, has_entered)) = (client.clone(), bounded(1));
-    let caller: JoinHandle<Error> = thread::spawn(move || {
+    let caller = on_thread(move || {
         entered.send(()).unwrap();
         failed(send(&client, NOTE, tag, &[]).promise)
     });
     has_entered.recv().unwrap();
-    Box::new(|| caller.join().unwrap())
+    caller
 }
 
-/// A thread that waits, without a deadline.
-fn on_thread<T: Send + 'static>(promise: Promise<T>) -> Waiter {
-    let waiter = thread::spawn(move || promise.wait().map(drop).expect_err("never answered"));
-    Box::new(|| waiter.join().unwrap())
+/// A thread that waits, without a deadline of its own.
+fn on_thread(wait: impl FnOnce() -> Error + Send + 'static) -> Waiter {
+    let (to, outcome) = bounded(1);
+    thread::spawn(move || to.send(wait()));
+    Box::new(move || outcome.recv_timeout(peer::DEADLINE).expect("the thread goes on"))
 }
 
 #[track_caller]

@@ -298,9 +298,10 @@ fn h9_embargoes_use_up_no_questions() {
     let object = peer.get_bootstrap();
     let client = peer.introduce(Cap::Hosted(7));
     for tag in (0..20).step_by(2) {
-        let answer = send(&client, NOTE, tag, &[]);
+        // The deadline makes a failure of what would be a hang.
+        let answer = request(&client, NOTE, tag, &[]).timeout(peer::DEADLINE).send();
         let promised = answer.pipeline.field(0).client();
-        let early = send(&promised, NOTE, tag + 1, &[]);
+        let early = request(&promised, NOTE, tag + 1, &[]).timeout(peer::DEADLINE).send();
         let (call, pipelined) = (peer.expect_call_of(tag), peer.expect_call_of(tag + 1));
         peer.results(call.question, tag, &[Cap::Yours(object)]);
         let (target, embargo) = peer.expect_disembargo();

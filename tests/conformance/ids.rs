@@ -3,6 +3,7 @@
 use std::thread;
 
 use capnp_threads::{Client, Limits, RemotePromise, Vat};
+use crossbeam_channel::{bounded, Receiver};
 
 use crate::support::*;
 
@@ -113,14 +114,14 @@ fn rule9_a_pipelined_call_that_waits_for_an_id_is_sent_after_the_return() {
     let promised = answer.pipeline.field(0).client();
     let other = send(&client, NOTE, 2, &[]);
     let (first, second) = (peer.expect_call_of(1), peer.expect_call_of(2));
-    let waiting = thread::spawn(move || wait(send(&promised, NOTE, 3, &[])).unwrap().0);
+    let waiting = on_thread(move || waits_for_room(promised));
     peer.results(first.question, 1, &[Cap::Hosted(8)]);
     let third = peer.expect_call_of(3);
     assert_eq!(third.target, Target::Import(8));
     for call in [second, third] {
         peer.results(call.question, call.params.tag, &[]);
     }
-    assert_eq!(waiting.join().unwrap(), 3);
+    assert_eq!(waiting.recv_timeout(peer::DEADLINE).unwrap(), 3);
     drop((client, answer, other));
     peer.finish_clean();
 }
@@ -136,11 +137,7 @@ fn rule9_a_pipelined_call_that_waits_for_an_id_is_sent_before_the_finish() {
     let other = send(&client, NOTE, 2, &[]);
     let (first, second) = (peer.expect_call_of(1), peer.expect_call_of(2));
     drop(answer);
-    let waiting = thread::spawn(move || {
-        let answer = send(&promised, NOTE, 3, &[]);
-        drop(promised);
-        wait(answer).unwrap().0
-    });
+    let waiting = on_thread(move || waits_for_room(promised));
     peer.settle();
     peer.results(second.question, 2, &[]);
     let third = peer.expect_call_of(3);
@@ -148,7 +145,7 @@ fn rule9_a_pipelined_call_that_waits_for_an_id_is_sent_before_the_finish() {
     assert!(peer.expect_finish(first.question), "sent behind the call, or the account had refused that");
     peer.answer(first.question, Outcome::Canceled);
     peer.results(third.question, 3, &[]);
-    assert_eq!(waiting.join().unwrap(), 3);
+    assert_eq!(waiting.recv_timeout(peer::DEADLINE).unwrap(), 3);
     drop((client, other));
     peer.finish_clean();
 }
@@ -271,6 +268,20 @@ fn rule9_results_that_named_an_answer_do_not_name_its_successor() {
     assert_eq!(wait(next).unwrap().0, 3);
     drop(client);
     peer.finish_clean();
+}
+
+/// Makes a call for which there is no room yet, and waits for its answer.
+fn waits_for_room(client: Client) -> u64 {
+    let answer = send(&client, NOTE, 3, &[]);
+    drop(client);
+    wait(answer).unwrap().0
+}
+
+/// Runs something on a thread of its own, where it may block.
+fn on_thread(run: impl FnOnce() -> u64 + Send + 'static) -> Receiver<u64> {
+    let (to, outcome) = bounded(1);
+    thread::spawn(move || to.send(run()));
+    outcome
 }
 
 fn two_questions() -> Limits {
