@@ -46,8 +46,10 @@ fn main() -> ExitCode {
     }
 }
 
+/// Serves each connection with an object of its own, so that connections do not wait for each other.
 fn serve(address: &str) -> Result<()> {
-    let listener = Vat::new().bootstrap(Client::new(server::Bench::default())).listen(address)?;
+    let vat = Vat::new().bootstrap_with(|_| Ok(Client::new(server::Bench::default())));
+    let listener = vat.listen(address)?;
     let address = listener.local_addr().ok_or("a TCP listener has an address")?;
     println!("listening {}", address.port());
     Ok(listener.wait()?)
