@@ -1,0 +1,8 @@
+//! Whole vats, two or three of them, connected in every way: what users rely on, from one end to the other.
+
+#![allow(missing_docs)]
+
+mod auto_traits;
+mod child;
+mod connected;
+mod support;
