@@ -225,7 +225,8 @@ impl Client {
     }
 }
 
-fn null_call() -> Exception {
+/// Why calls on the null capability fail.
+pub(crate) fn null_call() -> Exception {
     Exception::failed("called a null capability")
 }
 

@@ -70,12 +70,14 @@ pub(crate) fn take_clients(table: BuildTable) -> Result<Vec<Client>, Exception> 
 enum Question {
     None,
     Asked,
-    Answered(Client),
+    /// The client, and where the hook that answered lies.
+    Answered(Client, usize),
 }
 
 per_thread! {
     /// Where a hook of ours, asked whether it is one, leaves its client. Only `Client::get_ptr` answers, so
-    /// a foreign hook can't be taken for ours, whatever numbers it returns.
+    /// a foreign hook can't be taken for ours, whatever numbers it returns; and it says where it lies, so that
+    /// a foreign hook that wraps one of ours and asks it can't either.
     static QUESTION: RefCell<Question> = RefCell::new(Question::None);
 }
 
@@ -84,8 +86,8 @@ pub(crate) fn from_hook(hook: &dyn ClientHook) -> Option<Client> {
     QUESTION.with(|q| *q.borrow_mut() = Question::Asked);
     hook.get_ptr();
     match QUESTION.with(|q| q.replace(Question::None)) {
-        Question::Answered(client) => Some(client),
-        Question::None | Question::Asked => None,
+        Question::Answered(client, at) if at == std::ptr::from_ref(hook).cast::<()>().addr() => Some(client),
+        _ => None,
     }
 }
 
@@ -155,7 +157,7 @@ impl ClientHook for Client {
     fn get_ptr(&self) -> usize {
         QUESTION.with(|q| {
             if let question @ Question::Asked = &mut *q.borrow_mut() {
-                *question = Question::Answered(self.clone());
+                *question = Question::Answered(self.clone(), std::ptr::from_ref(self).addr());
             }
         });
         self.address()

@@ -124,7 +124,7 @@ impl Shared {
         while let Some(task) = self.next() {
             match task {
                 Task::Object(object) => object.run(),
-                Task::Run(run) => run(),
+                Task::Run(run) => sync::foreign("a task of a pool", run),
             }
         }
     }

@@ -26,34 +26,38 @@ pub(crate) struct PromiseCell {
     state: Mutex<State>,
     /// What it was resolved to, once nothing waits any more.
     pub(crate) resolved: OnceLock<Client>,
-    /// What must go on as long as somebody waits for this promise: the call whose results it stands in.
-    keeps: Option<Arc<dyn Attachment>>,
 }
 
 enum State {
-    Pending(VecDeque<CallInfo>, Vec<Watcher>),
-    Draining(VecDeque<CallInfo>, Vec<Watcher>),
+    Pending(Waiting),
+    Draining(Waiting),
     Resolved,
+}
+
+#[derive(Default)]
+struct Waiting {
+    calls: VecDeque<CallInfo>,
+    watchers: Vec<Watcher>,
+    /// What must go on as long as somebody waits for this promise: the call whose results it stands in. Let go
+    /// when the promise is resolved: those results hold the promise, and would hold themselves.
+    keeps: Option<Arc<dyn Attachment>>,
 }
 
 impl PromiseCell {
     pub(crate) fn new(keeps: Option<Arc<dyn Attachment>>) -> Arc<Self> {
-        Arc::new(PromiseCell {
-            state: Mutex::new(Rank::Promise, State::Pending(VecDeque::new(), Vec::new())),
-            resolved: OnceLock::new(),
-            keeps,
-        })
+        let state = State::Pending(Waiting { keeps, ..Waiting::default() });
+        Arc::new(PromiseCell { state: Mutex::new(Rank::Promise, state), resolved: OnceLock::new() })
     }
 
     /// Takes a call to hold, or gives it back with what to call instead.
     pub(crate) fn deliver(self: &Arc<Self>, mut call: CallInfo) -> Option<(Client, CallInfo)> {
         let mut state = self.state.lock();
         match &mut *state {
-            State::Pending(calls, _) | State::Draining(calls, _) => {
-                if self.keeps.is_some() {
+            State::Pending(waiting) | State::Draining(waiting) => {
+                if waiting.keeps.is_some() {
                     call.waits_on = Some(self.clone());
                 }
-                calls.push_back(call);
+                waiting.calls.push_back(call);
                 None
             }
             State::Resolved => {
@@ -67,7 +71,7 @@ impl PromiseCell {
     pub(crate) fn watch(&self, watcher: Watcher) {
         let mut state = self.state.lock();
         match &mut *state {
-            State::Pending(_, watchers) | State::Draining(_, watchers) => watchers.push(watcher),
+            State::Pending(waiting) | State::Draining(waiting) => waiting.watchers.push(watcher),
             State::Resolved => {
                 drop(state);
                 watcher.resolved(self.resolved.get().expect("set before the state says Resolved"));
@@ -79,7 +83,7 @@ impl PromiseCell {
     pub(crate) fn resolve(self: &Arc<Self>, client: Client) {
         let mut state = self.state.lock();
         match mem::replace(&mut *state, State::Resolved) {
-            State::Pending(calls, watchers) => *state = State::Draining(calls, watchers),
+            State::Pending(waiting) => *state = State::Draining(waiting),
             other => {
                 *state = other;
                 return;
@@ -89,11 +93,11 @@ impl PromiseCell {
         let client = self.without_circle(client);
         loop {
             let mut state = self.state.lock();
-            let State::Draining(calls, watchers) = &mut *state else {
+            let State::Draining(waiting) = &mut *state else {
                 unreachable!("only the thread that began to drain ends it");
             };
-            if calls.is_empty() {
-                let watchers = mem::take(watchers);
+            if waiting.calls.is_empty() {
+                let Waiting { watchers, keeps, .. } = mem::take(waiting);
                 let set = self.resolved.set(client.clone());
                 debug_assert!(set.is_ok(), "a promise is resolved once");
                 *state = State::Resolved;
@@ -101,9 +105,10 @@ impl PromiseCell {
                 for watcher in watchers {
                     watcher.resolved(&client);
                 }
+                drop(keeps);
                 return;
             }
-            let calls = mem::take(calls);
+            let calls = mem::take(&mut waiting.calls);
             drop(state);
             for mut call in calls {
                 let _released = call.waits_on.take();

@@ -53,14 +53,14 @@ impl Connection {
         let mut callback = CallbackStage::new(shared.clone());
         let started = [
             thread(shared, "send", move |shared| {
-                drive(|wait| send.step(wait));
+                drive(shared, |wait| send.step(wait));
                 drop(send);
                 shared.shut_down();
             }),
-            thread(shared, "receive", move |_| drive(|wait| receive.step(wait))),
-            thread(shared, "coordinator", move |_| drive(|wait| coordinator.step(wait))),
+            thread(shared, "receive", move |shared| drive(shared, |wait| receive.step(wait))),
+            thread(shared, "coordinator", move |shared| drive(shared, |wait| coordinator.step(wait))),
             thread(shared, "callback", move |shared| {
-                drive(|wait| callback.step(wait));
+                drive(shared, |wait| callback.step(wait));
                 shared.tell_disconnect();
             }),
         ];

@@ -11,7 +11,7 @@ use crate::peer::Peer;
 use crate::promise::{cancel, enter_blocking};
 use crate::state::{Callback, Effects, Snapshot, State};
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{assert_unlocked, Arc, Condvar, Instant, Mutex, MutexGuard, Queue, Rank, Weak};
+use crate::sync::{assert_unlocked, foreign, Arc, Condvar, Instant, Mutex, MutexGuard, Queue, Rank, Weak};
 use crate::transport::Shutdown;
 use crate::wire::content::Received;
 use crate::wire::message::{Message, Outcome, Outgoing};
@@ -326,7 +326,7 @@ impl Shared {
         let callbacks = mem::take(&mut ending.on_disconnect);
         drop(ending);
         for callback in callbacks {
-            callback(&why);
+            foreign("a callback of a disconnect", || callback(&why));
         }
     }
 

@@ -3,6 +3,8 @@
 //! A step takes from the queue in front, does one thing, and puts into the queues behind. A dedicated thread
 //! drives each stage step by step; a test or a model checker can drive them in any order instead.
 
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
 use super::shared::{Incoming, Queued, Shared};
 use crate::cap::call::{CallInfo, Mode};
 use crate::cap::port::Notice;
@@ -35,9 +37,19 @@ pub(crate) enum Progress {
     Ended,
 }
 
-/// Takes steps until there will never be another.
-pub(super) fn drive(mut step: impl FnMut(Wait) -> Progress) {
-    while step(Wait::Yes) != Progress::Ended {}
+/// Takes steps until there will never be another. A panic in one ends the connection, and the stage goes on to
+/// its end in order: those who wait for it must hear.
+pub(super) fn drive(shared: &Arc<Shared>, mut step: impl FnMut(Wait) -> Progress) {
+    loop {
+        match catch_unwind(AssertUnwindSafe(|| step(Wait::Yes))) {
+            Ok(Progress::Ended) => return,
+            Ok(Progress::Made | Progress::Idle) => {}
+            Err(_) => {
+                let why = Exception::failed("a thread of the connection panicked");
+                shared.end(Error::Exception(why), true);
+            }
+        }
+    }
 }
 
 /// Writes what is queued.

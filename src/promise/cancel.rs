@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 
 use crate::error::Exception;
-use crate::sync::{assert_unlocked, per_thread, Arc, Mutex, Rank};
+use crate::sync::{foreign, per_thread, Arc, Mutex, Rank};
 
 /// Tells a method whether its caller still wants the answer. A handle: clones speak of the same call.
 ///
@@ -102,9 +102,8 @@ impl Cancel {
         }
         let watchers = std::mem::take(&mut token.watchers);
         drop(token);
-        assert_unlocked();
         for (_, watcher) in watchers {
-            watcher();
+            foreign("a callback of a cancellation", watcher);
         }
     }
 

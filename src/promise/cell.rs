@@ -11,7 +11,7 @@ use crossbeam_channel::Receiver;
 use super::cancel::{self, canceled};
 use super::enter_blocking;
 use crate::error::{Error, Exception, Result};
-use crate::sync::{assert_unlocked, Arc, Condvar, Duration, Instant, Mutex, Rank};
+use crate::sync::{assert_unlocked, foreign, Arc, Condvar, Duration, Instant, Mutex, Rank};
 
 /// Something that lives as long as somebody wants a promise's value.
 pub(crate) trait Attachment: Send + Sync {}
@@ -255,12 +255,12 @@ fn settle<T>(cell: &Cell<T>, result: Result<T, Exception>) {
             drop(state);
             cell.changed.notify_all();
             if let Some(waker) = waker {
-                waker.wake();
+                foreign("a waker", || waker.wake());
             }
         }
         State::Called(callback) => {
             drop(state);
-            callback(result.map_err(Error::from));
+            foreign("a callback of a promise", || callback(result.map_err(Error::from)));
         }
         settled @ State::Settled(_) => *state = settled,
         State::Taken => {}

@@ -33,7 +33,7 @@ impl State {
         let high = self.pipeline_questions.iter().map(|(id, question)| (*id, question));
         for (id, question) in self.questions.iter().chain(high) {
             for (path, promise) in &question.pipelined {
-                assert!(question.entry.is_new(), "{id} has promises for results that are there");
+                assert!(question.has_promises(), "{id} has promises for results that are there");
                 let pending = self.promises.get(promise);
                 let place = &pending.unwrap_or_else(|| panic!("{id} names a promise that is gone")).place;
                 assert!(

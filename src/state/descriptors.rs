@@ -133,7 +133,7 @@ impl State {
         let PromisedAnswer { question: id, path } = promised;
         let Some(answer) = self.answers.get_mut(&id) else {
             return match self.ended_answers.contains(&id) {
-                true => Ok(Client::broken(super::targets::closed())),
+                true => Ok(Client::null()),
                 false => Err(ProtocolError::UnknownPromisedAnswer(id)),
             };
         };

@@ -8,7 +8,8 @@
 //! them. So we send a Disembargo after them, hold new calls back in a promise of our own, and let them go
 //! when the Disembargo has come back: it comes behind the last call that was under way.
 //!
-//! - The embargo belongs to the reference: all clones of the promise's client share it.
+//! - The embargo belongs to the reference: all clones of the promise's client share it. A place in results is
+//!   one reference, however often, and for however short a time, a client for it is taken from the pipeline.
 //! - None is needed if no call was made, or if the promise is null, broken, or still in the peer by a way that
 //!   calls on the promise took anyway. A promise that resolves to another of the peer's passes on whether it
 //!   was used.
@@ -60,13 +61,22 @@ impl State {
         let settled = to.resolved();
         let client = if is_promise(&settled, cell) {
             Client::broken(Exception::failed("a promise was resolved to itself"))
-        } else if !used || self.keeps_order(&settled, reflected) {
-            settled
+        } else if used {
+            self.behind(&place, &settled, reflected, fx)
         } else {
-            self.embargo(&place, settled, fx)
+            settled
         };
         fx.discard((place, to));
         Resolved { client, watchers }
+    }
+
+    /// A client for `to` on which calls stay behind those that were sent to `place`, which has become `to`.
+    pub(super) fn behind(&mut self, place: &Place, to: &Client, reflected: bool, fx: &mut Effects) -> Client {
+        let settled = to.resolved();
+        match self.keeps_order(&settled, reflected) {
+            true => settled,
+            false => self.embargo(place, settled, fx),
+        }
     }
 
     /// Whether calls to `to` can't overtake those that went to the promise.

@@ -3,7 +3,7 @@
 use super::effects::{Callback, Destination, Effects};
 use super::outcome::Told;
 use super::State;
-use crate::cap::client::{Client, Kind};
+use crate::cap::client::{null_call, Client, Kind};
 use crate::cap::port::Generation;
 use crate::cap::promised::Watcher;
 use crate::error::{Exception, ProtocolError};
@@ -148,6 +148,8 @@ impl State {
         self.forget_export_id(&promise, id);
         let (to, told) = match &client.0 {
             Kind::Broken(why) => (Resolution::Exception(why.clone()), broken(why)),
+            // C++ and capnp-rpc end the connection at a Resolve to `none`.
+            Kind::Null => (Resolution::Exception(null_call()), broken(&null_call())),
             _ => match self.describe(&client, fx) {
                 Ok(described) => (Resolution::Cap(described.descriptor), described.told.destination()),
                 Err(why) => (Resolution::Exception(why.clone()), broken(&why)),

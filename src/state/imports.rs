@@ -138,7 +138,7 @@ impl State {
     /// The last client of a promise of the peer's is gone.
     pub(super) fn promise_dropped(&mut self, id: RefId, fx: &mut Effects) {
         if let Some(pending) = self.promises.remove(&id) {
-            self.forget_pipelined(&pending.place, id);
+            self.forget_pipelined(&pending, id);
             fx.discard(pending);
         }
     }
@@ -189,10 +189,14 @@ impl State {
     /// Resolves a promise of the peer's that somebody here holds; gives what its clients are now.
     pub(super) fn resolve_promise(&mut self, id: RefId, to: Accepted, fx: &mut Effects) -> Option<Client> {
         let pending = self.promises.remove(&id)?;
-        self.forget_pipelined(&pending.place, id);
         let Some(cell) = pending.cell.upgrade() else {
-            fx.discard((pending, to.client.clone()));
-            return Some(to.client);
+            // The results of a question are there for others, too.
+            let client = match (&pending.place, pending.used) {
+                (Place::Answer(..), true) => self.behind(&pending.place, &to.client, to.reflected, fx),
+                _ => to.client.clone(),
+            };
+            fx.discard((pending, to.client));
+            return Some(client);
         };
         let Resolved { client, watchers } = self.settle(&cell, pending, to, fx);
         let set = cell.resolved.set(client.clone());

@@ -125,9 +125,12 @@ impl State {
         self.questions.len() + self.pipeline_questions.len()
     }
 
-    /// Whether calls are under way in either direction.
+    /// Whether no call is under way in either direction. What has been answered, and is held for calls on the
+    /// results, is not; nor is what was canceled, or asked for pipelining alone. Calls behind an embargo are.
     pub(crate) fn is_idle(&self) -> bool {
-        self.questions.len() == 0 && self.pipeline_questions.is_empty() && self.answers.is_empty()
+        self.embargoes.len() == 0
+            && !self.questions.iter().any(|(_, question)| question.entry.is_new())
+            && !self.answers.values().any(|answer| answer.entry.is_new())
     }
 
     /// Handles a message of the peer's.
@@ -165,9 +168,12 @@ impl State {
             Message::Bootstrap { question } => self.question_refused(question, fx),
             Message::Resolve(resolve) => self.resolve_refused(resolve, fx),
             Message::Disembargo(disembargo) => self.disembargo_refused(disembargo, fx),
-            // A peer that keeps no references, or bounces what bounced: its own affair.
-            Message::Finish(_) | Message::Release { .. } | Message::Unimplemented(_) => Ok(()),
-            Message::Return(_) => Err(ProtocolError::Unimplemented("Return")),
+            // A peer that keeps no references, or bounces what bounced: its own affair. So is what it does with a
+            // question that was returned: capnp-rpc sends `resultsSentElsewhere` back, and, for a question that
+            // it has canceled, `takeFromOtherQuestion`.
+            Message::Finish(_) | Message::Release { .. } | Message::Return(_) | Message::Unimplemented(_) => {
+                Ok(())
+            }
             Message::Abort(_) => Err(ProtocolError::Unimplemented("Abort, which was never sent")),
             Message::Unknown(_) => Err(ProtocolError::Unimplemented("a message that was never sent")),
         }

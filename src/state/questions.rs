@@ -14,11 +14,12 @@
 //! - Calls pipelined on a question hold it, so none is sent behind its Finish.
 //! ```
 
-use im::OrdMap;
+use im::{OrdMap, OrdSet};
 
 use super::descriptors::Accepted;
 use super::effects::{Callback, Effects};
 use super::entry::Entry;
+use super::imports::Pending;
 use super::State;
 use crate::cap::call::{CallInfo, Parcel, Responder, Route};
 use crate::cap::client::{Client, Kind};
@@ -50,8 +51,18 @@ pub(crate) struct Question {
     pub(super) handle: Weak<QuestionRef>,
     /// Promises for capabilities in the results.
     pub(super) pipelined: OrdMap<Path, RefId>,
+    /// Places in the results that calls were sent to by promises that are gone.
+    pub(super) used: OrdSet<Path>,
     /// The method called; `None` for a bootstrap.
     pub(super) method: Option<(u64, u16)>,
+}
+
+impl Question {
+    /// Whether what is in the results is yet to be known, or never will be.
+    pub(super) fn has_promises(&self) -> bool {
+        let elsewhere = matches!(self.entry, Entry::HaveReturn { return_msg: Ended::Elsewhere, .. });
+        self.entry.is_new() || elsewhere
+    }
 }
 
 /// How a question was answered, for those who look at the table.
@@ -110,6 +121,10 @@ impl State {
             fx.discard(params);
             return Asked::Refused(responder, closed());
         };
+        if let Some(why) = self.why_over(place) {
+            fx.discard(params);
+            return Asked::Refused(responder, why);
+        }
         let tail = responder.route().answer_on(self.connection).filter(|key| self.may_tail_call(*key));
         let described = match self.describe_all(&params.caps, fx) {
             Ok(described) => described,
@@ -146,6 +161,19 @@ impl State {
         Asked::Question(question, route)
     }
 
+    /// Why nothing may be sent to a place any more, although it is held: its question was finished when its
+    /// deadline passed, or returned with `noFinishNeeded`, and the ID may be another question's by now. What
+    /// was told to the peer to be such a place still leads there (Note [Tribble]).
+    fn why_over(&self, place: &Place) -> Option<Exception> {
+        let Place::Answer(question, _) = place else { return None };
+        let entry = self.question(question.id).filter(|q| q.generation == question.generation);
+        if entry.is_some_and(|q| !q.entry.has_finished()) {
+            return None;
+        }
+        let outcome = question.outcome.get().and_then(|outcome| outcome.as_ref().err());
+        Some(outcome.cloned().unwrap_or_else(super::targets::closed))
+    }
+
     /// Asks for the peer's bootstrap object.
     pub(crate) fn ask_bootstrap(&mut self, fx: &mut Effects) -> Client {
         let Some(port) = self.port().filter(|_| self.ended.is_none()) else { return self.gone() };
@@ -170,6 +198,7 @@ impl State {
             taking: None,
             handle: Weak::new(),
             pipelined: OrdMap::new(),
+            used: OrdSet::new(),
             method,
         };
         if for_pipeline {
@@ -238,7 +267,7 @@ impl State {
             };
         }
         let entry = self.question(question.id).filter(|q| q.generation == question.generation);
-        let Some(entry) = entry.filter(|q| q.entry.is_new()) else { return self.gone() };
+        let Some(entry) = entry.filter(|q| q.has_promises()) else { return self.gone() };
         let known = entry.pipelined.get(path).and_then(|id| self.promises.get(id));
         if let Some(cell) = known.and_then(|pending| pending.cell.upgrade()) {
             return Client(Kind::Remote(cell));
@@ -246,16 +275,23 @@ impl State {
         let path: Path = path.into();
         let cell = self.promise_at(Place::Answer(question.clone(), path.clone()), question.port.clone());
         let entry = self.question_mut(question.id).expect("found above");
+        let used = entry.used.remove(&path).is_some();
         entry.pipelined.insert(path, cell.id);
+        self.promises.get_mut(&cell.id).expect("just made").used = used;
         Client(Kind::Remote(cell))
     }
 
-    /// A promise for a capability in some results is resolved or gone.
-    pub(super) fn forget_pipelined(&mut self, place: &Place, id: RefId) {
-        let Place::Answer(question, path) = place else { return };
-        let Some(entry) = self.question_mut(question.id) else { return };
-        if entry.generation == question.generation && entry.pipelined.get(path) == Some(&id) {
+    /// A promise for a capability in some results is gone. That calls were made on it is remembered: who asks
+    /// for the same place again, or takes it from the results, stays behind them. See Note [Embargo].
+    pub(super) fn forget_pipelined(&mut self, pending: &Pending, id: RefId) {
+        let Place::Answer(question, path) = &pending.place else { return };
+        let entry = self.question_mut(question.id).filter(|entry| entry.generation == question.generation);
+        let Some(entry) = entry else { return };
+        if entry.pipelined.get(path) == Some(&id) {
             entry.pipelined.remove(path);
+            if pending.used {
+                entry.used.insert(path.clone());
+            }
         }
     }
 
@@ -301,8 +337,11 @@ impl State {
                 Ok(())
             }
             Outcome::ResultsSentElsewhere if tail => {
-                let why = Exception::failed("the results went to another vat");
-                self.answered(id, Err(why), &[], Ended::Elsewhere, no_finish_needed, fx);
+                match no_finish_needed {
+                    // Results without capabilities.
+                    true => self.answered(id, Err(super::targets::closed()), &[], Ended::Elsewhere, true, fx),
+                    false => self.answered_elsewhere(id),
+                }
                 Ok(())
             }
             Outcome::ResultsSentElsewhere => Err(ProtocolError::ResultsSentElsewhere(id)),
@@ -351,9 +390,15 @@ impl State {
         question.taking = None;
         let Some(on_return) = question.entry.mark_returned(ended) else { return };
         let pipelined = std::mem::take(&mut question.pipelined);
+        let used = std::mem::take(&mut question.used);
         let handle = question.handle.upgrade();
         for (path, promise) in pipelined {
             self.resolve_pipelined(promise, &path, &mut outcome, reflected, fx);
+        }
+        if let (Some(handle), Ok(payload)) = (&handle, &mut outcome) {
+            for path in used {
+                self.keep_behind(handle, path, payload, reflected, fx);
+            }
         }
         if let Some(handle) = handle {
             let set = handle.outcome.set(outcome.clone());
@@ -369,6 +414,17 @@ impl State {
         if no_finish_needed {
             self.forget_question(id, fx);
         }
+    }
+
+    /// The peer has the results of a tail call. They can be called there until our Finish, and we are never told
+    /// what is in them: so promises for what is stay what they are, and more can be made.
+    fn answered_elsewhere(&mut self, id: QuestionId) {
+        let entry = self.question_mut(id).map(|question| &mut question.entry);
+        let on_return = entry.and_then(|entry| entry.mark_returned(Ended::Elsewhere));
+        debug_assert!(
+            on_return.is_some_and(|then| then.is_empty()),
+            "nobody waits for a tail call's results"
+        );
     }
 
     /// Resolves a promise for a capability in some results, and puts what its holders have now in that place of
@@ -395,6 +451,22 @@ impl State {
         if let (Some(client), Some(index), Ok(payload)) = (resolved, index, outcome) {
             fx.discard(std::mem::replace(&mut payload.caps[index], client));
         }
+    }
+
+    /// Keeps whoever takes a capability from some results behind the calls that promises for it sent ahead, which
+    /// are gone.
+    fn keep_behind(
+        &mut self,
+        question: &Arc<QuestionRef>,
+        path: Path,
+        payload: &mut Payload,
+        reflected: &[bool],
+        fx: &mut Effects,
+    ) {
+        let Ok(Some(index)) = payload.index_at(&path) else { return };
+        let reflected = reflected.get(index).copied().unwrap_or(true);
+        let client = self.behind(&Place::Answer(question.clone(), path), &payload.caps[index], reflected, fx);
+        fx.discard(std::mem::replace(&mut payload.caps[index], client));
     }
 
     /// Nobody wants anything of a question any more. See Note [Question lifecycle].

@@ -12,11 +12,13 @@
 //! `assert_unlocked` says so in debug builds.
 //! ```
 
+mod foreign;
 mod lock;
 mod queue;
 mod thread;
 mod timer;
 
+pub(crate) use foreign::foreign;
 pub(crate) use lock::{assert_unlocked, Condvar, Mutex, MutexGuard, Rank};
 pub(crate) use queue::{Pop, Queue};
 pub(crate) use std::sync::{Arc, OnceLock, Weak};

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+#[cfg(not(shuttle))]
+use super::foreign;
 use super::{Arc, Condvar, Instant, Mutex, OnceLock, Rank};
 
 /// Names a deadline that was set, so that it can be taken back. Later deadlines are greater.
@@ -78,7 +80,7 @@ impl Timer {
                 Some(at) if at <= Instant::now() => {
                     let (_, action) = state.actions.pop_first().expect("seen above, under the same lock");
                     drop(state);
-                    action();
+                    foreign("a deadline", action);
                     state = self.state.lock();
                 }
                 deadline => {
