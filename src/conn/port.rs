@@ -62,9 +62,15 @@ impl Lease {
         };
         let asked = match mode {
             Mode::Queue => Ok(self.0.transact(body)),
-            Mode::Block(deadline) => self.0.transact_with_room(deadline, body),
+            Mode::Block(deadline) => self.0.transact_with_room(self.in_time(deadline), body),
         };
         asked.map_err(|why| Box::new((call.take().expect("the body was not run"), why)))
+    }
+
+    /// Until when a caller waits for room: the time of its call runs meanwhile.
+    fn in_time(&self, deadline: Option<Instant>) -> Option<Instant> {
+        let limit = self.0.call_timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        deadline.into_iter().chain(limit).min()
     }
 
     fn limit_time(&self, question: &Arc<QuestionRef>) {
