@@ -51,10 +51,11 @@ pub(super) struct Queued {
     pub(super) bytes: usize,
 }
 
-/// A message that has arrived.
-pub(super) struct Incoming {
-    pub(super) received: Arc<Received>,
-    pub(super) share: Share,
+/// What has arrived.
+pub(super) enum Incoming {
+    Message(Arc<Received>, Share),
+    /// Nothing more will: why. It is handled in its turn, behind all that came before it.
+    End(Error),
 }
 
 type OnDisconnect = Box<dyn FnOnce(&Exception) + Send>;
@@ -247,7 +248,8 @@ impl Shared {
     /// Note [Shutdown]
     /// ===============
     /// Whoever finds a reason (end of input, a failed write, an abort, a broken rule, the user) ends the state
-    /// in one transaction: it empties the tables, and everybody who waits for something in them gets a
+    /// in one transaction (the end of input goes through the coordinator's queue to that, so that answers and
+    /// an Abort that came before it are seen): it empties the tables, and everybody who waits for something in them gets a
     /// callback. Only then are the queues closed, so that transaction's callbacks are in the queue, and the
     /// callback thread runs all that is in its queue before it ends. Later transactions find the state ended
     /// and have nothing to queue. The send thread sends what is queued (an Abort is last), for no longer than

@@ -5,6 +5,7 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
+use super::flow::Share;
 use super::shared::{Incoming, Queued, Shared};
 use crate::cap::call::{CallInfo, Mode};
 use crate::cap::port::Notice;
@@ -120,20 +121,23 @@ impl ReceiveStage {
             Ok(Some(frame)) => frame,
             Ok(None) => {
                 let gone = Exception::disconnected("the peer has closed the connection");
-                self.shared.end(Error::Exception(gone), false);
-                return Progress::Ended;
+                return self.end(Error::Exception(gone));
             }
-            Err(e) => {
-                self.shared.end(e.into(), false);
-                return Progress::Ended;
-            }
+            Err(e) => return self.end(e.into()),
         };
         let received = Arc::new(Received::new(frame, &self.shared.limits));
         let share = self.shared.flow.serve(received.words());
-        match self.shared.incoming.push(Incoming { received, share }) {
+        match self.shared.incoming.push(Incoming::Message(received, share)) {
             Ok(()) => Progress::Made,
             Err(_) => Progress::Ended,
         }
+    }
+
+    /// Nothing more will come. See Note [Shutdown].
+    fn end(&self, why: Error) -> Progress {
+        // If the queue is closed, the connection has ended before.
+        let _ = self.shared.incoming.push(Incoming::End(why));
+        Progress::Ended
     }
 }
 
@@ -153,10 +157,14 @@ impl CoordinatorStage {
             Wait::No => self.shared.incoming.try_pop(),
         };
         match next {
-            Pop::Item(incoming) => {
-                if let Err(e) = self.handle(incoming) {
+            Pop::Item(Incoming::Message(received, share)) => {
+                if let Err(e) = self.handle(received, share) {
                     self.shared.end(e.into(), true);
                 }
+                Progress::Made
+            }
+            Pop::Item(Incoming::End(why)) => {
+                self.shared.end(why, false);
                 Progress::Made
             }
             Pop::Empty => Progress::Idle,
@@ -164,8 +172,7 @@ impl CoordinatorStage {
         }
     }
 
-    fn handle(&self, incoming: Incoming) -> Result<(), ProtocolError> {
-        let Incoming { received, share } = incoming;
+    fn handle(&self, received: Arc<Received>, share: Share) -> Result<(), ProtocolError> {
         let message = decode(received)?;
         if let Message::Abort(why) = message {
             self.shared.end(Error::Exception(why.with_context("the peer aborted")), false);
