@@ -10,7 +10,7 @@ use super::shared::{Incoming, Queued, Shared};
 use crate::cap::call::{CallInfo, Mode};
 use crate::cap::port::Notice;
 use crate::cap::Client;
-use crate::error::{Error, Exception, ProtocolError};
+use crate::error::{Error, Exception, ProtocolError, TransportError};
 use crate::promise::Attachment;
 use crate::state::{Arrival, Callback, Destination};
 use crate::sync::{Arc, Pop};
@@ -125,6 +125,11 @@ impl ReceiveStage {
             }
             Err(e) => return self.end(e.into()),
         };
+        let (words, limit) = (frame.words() as u64, self.shared.limits.message_words as u64);
+        if words > limit {
+            // A transport of bytes has seen to it before; others need not know of limits.
+            return self.end(TransportError::TooLarge { words, limit }.into());
+        }
         let received = Arc::new(Received::new(frame, &self.shared.limits));
         let share = self.shared.flow.serve(received.words());
         match self.shared.incoming.push(Incoming::Message(received, share)) {
