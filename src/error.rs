@@ -143,6 +143,22 @@ impl Exception {
         self
     }
 
+    /// How many bytes it takes to send, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let details = self.0.details.iter().map(|detail| 32 + detail.data.len()).sum::<usize>();
+        self.0.reason.len() + self.0.trace.len() + details
+    }
+
+    /// The same exception with as much of its reason as so many bytes hold, and nothing else.
+    pub(crate) fn cut_short(&self, bytes: usize) -> Self {
+        const CUT: &str = " [cut short]";
+        let mut end = bytes.saturating_sub(CUT.len()).min(self.0.reason.len());
+        while !self.0.reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        Exception::new(self.0.kind, format!("{}{CUT}", &self.0.reason[..end]))
+    }
+
     fn body_mut(&mut self) -> &mut Body {
         Arc::make_mut(&mut self.0)
     }

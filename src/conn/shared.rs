@@ -14,7 +14,7 @@ use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{assert_unlocked, foreign, Arc, Condvar, Instant, Mutex, MutexGuard, Queue, Rank, Weak};
 use crate::transport::Shutdown;
 use crate::wire::content::Received;
-use crate::wire::message::{Message, Outcome, Outgoing};
+use crate::wire::message::{Message, Outcome, Outgoing, Resolution, Resolve, Return};
 
 /// What the threads of a connection share.
 ///
@@ -134,10 +134,11 @@ impl Shared {
     }
 
     /// Appends what a transaction wants done to the queues, releases the lock, and drops its garbage.
-    fn commit(&self, state: MutexGuard<'_, State>, fx: Effects) {
+    fn commit(&self, state: MutexGuard<'_, State>, mut fx: Effects) {
         if cfg!(debug_assertions) {
             state.check();
         }
+        self.cut_short(&mut fx);
         let Effects { send, callbacks, garbage } = fx;
         let bytes = |message| Queued { bytes: estimate(&message), message };
         let send: Vec<Queued> = send.into_iter().map(bytes).collect();
@@ -154,6 +155,17 @@ impl Shared {
         }
         drop(state);
         drop((unsent, unrun, garbage));
+    }
+
+    /// Makes exceptions that are to be sent small enough: the peer would end the connection. (A payload has
+    /// failed its call before.)
+    fn cut_short(&self, fx: &mut Effects) {
+        let most = self.limits.message_words.saturating_mul(8) / 2;
+        for why in fx.send.iter_mut().filter_map(exception_in).filter(|why| why.bytes() > most) {
+            let short = why.cut_short(most);
+            // What it was may hold an error of the user's.
+            fx.garbage.push(Box::new(mem::replace(why, short)));
+        }
     }
 
     /// Runs a transaction once there is room for another question, waiting for that until `deadline`. The
@@ -338,17 +350,29 @@ impl Shared {
     }
 }
 
+/// The exception that a message brings.
+fn exception_in(message: &mut Message<Outgoing>) -> Option<&mut Exception> {
+    match message {
+        Message::Abort(why) => Some(why),
+        Message::Return(Return { outcome: Outcome::Exception(why), .. }) => Some(why),
+        Message::Resolve(Resolve { to: Resolution::Exception(why), .. }) => Some(why),
+        _ => None,
+    }
+}
+
 /// What a queued message is counted as. Exact sizes are known only when it is encoded.
 fn estimate(message: &Message<Outgoing>) -> usize {
     const HEADER: usize = 128;
-    let words = match message {
-        Message::Call(call) => call.params.content.words(),
+    let bytes = match message {
+        Message::Call(call) => call.params.content.words() * 8,
         Message::Return(ret) => match &ret.outcome {
-            Outcome::Results(results) => results.content.words(),
+            Outcome::Results(results) => results.content.words() * 8,
+            Outcome::Exception(why) => why.bytes(),
             _ => 0,
         },
-        Message::Unimplemented(whole) => whole.words(),
+        Message::Resolve(Resolve { to: Resolution::Exception(why), .. }) => why.bytes(),
+        Message::Unimplemented(whole) => whole.words() * 8,
         _ => 0,
     };
-    HEADER + words * 8
+    HEADER + bytes
 }
