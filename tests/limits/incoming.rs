@@ -1,0 +1,122 @@
+//! Limits on what a peer may have us hold: calls in service, and answers that it does not read.
+
+use capnp_threads::transport::Transport;
+use capnp_threads::{Client, Limits, Vat};
+use crossbeam_channel::unbounded;
+
+use crate::support::{
+    answer, ask, cap, echo, give, limits, object, send, soon, text, until, Gate, Holding, Log, Two,
+};
+
+/// Two vats, of which the second has limits, and what it reads is noted.
+fn watched(theirs: Limits, offered: &Client) -> (Two, Log, Gate) {
+    let (a, b) = Transport::in_memory();
+    let (log, gate) = (Log::default(), Gate::default());
+    let ends = [a, log.of(gate.before(b))];
+    let two = Two::over(ends, Vat::new(), Vat::new().limits(theirs), offered);
+    log.take();
+    (two, log, gate)
+}
+
+#[test]
+fn no_more_calls_are_read_while_those_in_service_are_at_the_limit() {
+    let holding = Holding::new();
+    let (two, log, _) = watched(limits(|l| l.call_words = 1), &holding.object);
+    let calls: Vec<_> = ["1", "2", "3"].map(|n| send(&two.remote, n)).into();
+    for n in ["1", "2", "3"] {
+        assert_eq!(soon(&holding.started), n);
+        log.add("let go");
+        holding.let_go.send(()).unwrap();
+    }
+    calls.into_iter().for_each(|call| drop(answer(call).unwrap()));
+    assert_eq!(log.take(), ["read", "let go", "read", "let go", "read", "let go"]);
+}
+
+/// Params that a method keeps are in service until they are dropped.
+#[test]
+fn params_that_are_kept_count() {
+    let (keep, kept) = unbounded();
+    let keeper = object(move |call| {
+        keep.send(call.params().clone()).unwrap();
+        Ok(())
+    });
+    let (two, log, _) = watched(limits(|l| l.call_words = 1), &keeper);
+    answer(send(&two.remote, "1")).unwrap();
+    let params = soon(&kept);
+    let second = send(&two.remote, "2");
+    log.add("dropped");
+    drop(params);
+    answer(second).unwrap();
+    assert_eq!(log.take(), ["read", "dropped", "read"]);
+}
+
+#[test]
+fn calls_below_the_limit_are_read_side_by_side() {
+    let (start, started) = unbounded();
+    let (let_go, wait) = unbounded::<()>();
+    let beside = object(move |call| {
+        call.allow_next();
+        start.send(text(call)?).unwrap();
+        let _ = wait.recv();
+        Ok(())
+    });
+    let (two, _, _) = watched(Limits::default(), &beside);
+    let calls: Vec<_> = (0..20).map(|n| send(&two.remote, &n.to_string())).collect();
+    (0..20).for_each(|_| drop(soon(&started)));
+    drop(let_go);
+    calls.into_iter().for_each(|call| drop(answer(call).unwrap()));
+}
+
+#[test]
+fn one_call_is_admitted_however_large() {
+    let (two, _, _) = watched(limits(|l| l.call_words = 1), &echo());
+    let large = "x".repeat(1 << 20);
+    for _ in 0..3 {
+        assert_eq!(ask(&two.remote, &large).unwrap(), large);
+    }
+}
+
+/// A call in service that waits for an answer of its caller's gets it, although it fills the limit.
+#[test]
+fn a_call_at_the_limit_can_call_back() {
+    let calling_back = object(|call| {
+        let answer = ask(&cap(call)?, "back")?;
+        Ok(call.results().set_as(&*answer)?)
+    });
+    let (two, _, _) = watched(limits(|l| l.call_words = 1), &calling_back);
+    for _ in 0..10 {
+        let response = answer(give(&two.remote, &echo())).unwrap();
+        assert_eq!(response.get_as::<capnp::text::Reader>().unwrap(), "back");
+    }
+}
+
+/// Answers that a peer does not read stop its calls, and all are answered once it reads.
+#[test]
+fn answers_that_are_not_read_stop_the_reading_of_calls() {
+    let (start, started) = unbounded();
+    let large = object(move |call| {
+        start.send(text(call)?).unwrap();
+        Ok(call.results().set_as(&*"x".repeat(8000))?)
+    });
+    let theirs = limits(|l| {
+        l.send_bytes = 20_000;
+        // So that each call is answered before the next is read.
+        l.call_words = 1;
+    });
+    let (two, log, gate) = watched(theirs, &large);
+    let shut = gate.shut();
+    let calls: Vec<_> = (0..50).map(|n| send(&two.remote, &n.to_string())).collect();
+    (0..3).for_each(|n| assert_eq!(soon(&started), n.to_string()));
+    until(&two.there, |tables| tables.answers() == 0);
+    log.add("opened");
+    shut.open();
+    for call in calls {
+        let response = answer(call).unwrap();
+        assert_eq!(response.get_as::<capnp::text::Reader>().unwrap().len(), 8000);
+    }
+    let order = log.take();
+    let before = order.iter().position(|event| *event == "opened").unwrap();
+    assert_eq!(before, 3, "three answers of 8000 bytes are more than 20000: {order:?}");
+    assert_eq!(order.len(), 51);
+    assert_eq!(started.iter().take(47).last().unwrap(), "49");
+}

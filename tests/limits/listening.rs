@@ -1,0 +1,115 @@
+//! Limits of a listener, and of sockets: connections, the first message, silence, and closing.
+
+use std::io::Read;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use capnp_threads::transport::Transport;
+use capnp_threads::{Client, Limits, TransportError, Vat};
+use crossbeam_channel::unbounded;
+
+use crate::support::{answer, ask, echo, limits, send, soon, tcp_pair, transport_error, until, Gate, Two};
+
+#[test]
+fn one_connection_more_waits_until_another_ends() {
+    let (serve, served) = unbounded();
+    let offering = Vat::new().limits(limits(|l| l.connections = 2)).bootstrap_with(move |_| {
+        serve.send(()).unwrap();
+        Ok(echo())
+    });
+    let listener = offering.listen("127.0.0.1:0").unwrap();
+    let connect = || Vat::new().connect(listener.local_addr().unwrap()).unwrap();
+    let two = [connect(), connect()];
+    let remotes: [Client; 2] = [two[0].bootstrap(), two[1].bootstrap()];
+    remotes.iter().for_each(|remote| assert_eq!(ask(remote, "hello").unwrap(), "hello"));
+    (0..2).for_each(|_| soon(&served));
+    let third = connect();
+    let waiting = send(&third.bootstrap(), "waited");
+    for n in 0..100 {
+        remotes.iter().for_each(|remote| assert_eq!(ask(remote, &n.to_string()).unwrap(), n.to_string()));
+    }
+    assert!(served.is_empty(), "a third connection is served beside two");
+    assert_eq!(listener.connections().len(), 2);
+    drop(remotes);
+    let [first, second] = two;
+    first.close(Duration::ZERO).unwrap();
+    soon(&served);
+    answer(waiting).unwrap();
+    assert_eq!(ask(&second.bootstrap(), "still here").unwrap(), "still here");
+}
+
+#[test]
+fn a_first_message_that_does_not_come_ends_its_connection_alone() {
+    let patience = Duration::from_millis(50);
+    let limits = limits(|l| l.first_message = Some(patience));
+    let listener = Vat::new().limits(limits).bootstrap(echo()).listen("127.0.0.1:0").unwrap();
+    // On a busy machine one that speaks at once may be late too.
+    let speak = |_| {
+        let remote = Vat::new().connect(listener.local_addr().unwrap()).unwrap().bootstrap();
+        ask(&remote, "in time").is_ok().then_some(remote)
+    };
+    let remote = (0..1000).find_map(speak).expect("one of them is in time");
+    let mut silent = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    assert_eq!(silent.read(&mut [0; 8]).unwrap(), 0, "the connection is closed");
+    assert_eq!(ask(&remote, "later messages have their time").unwrap(), "later messages have their time");
+}
+
+#[test]
+fn a_first_message_that_does_not_come_is_the_reason() {
+    let patience = Duration::from_millis(1);
+    let (a, b) = tcp_pair();
+    let tcp =
+        (Transport::tcp(a, &Limits::default()).unwrap(), Transport::tcp(b, &Limits::default()).unwrap());
+    for (_silent, waiting) in [tcp, Transport::in_memory()] {
+        let connection = Vat::new().over(waiting.expect_first_message_within(patience)).unwrap();
+        let why = transport_error(&connection);
+        assert!(matches!(why, TransportError::FirstMessageLate(limit) if limit == patience), "{why}");
+    }
+}
+
+#[test]
+fn silence_is_asked_about_if_wanted() {
+    for wanted in [None, Some(Duration::from_secs(30))] {
+        let (a, b) = tcp_pair();
+        let same = a.try_clone().unwrap();
+        let limits = limits(|l| l.keepalive = wanted);
+        let _connection = Vat::new().over(Transport::tcp(a, &limits).unwrap()).unwrap();
+        assert_eq!(socket2::SockRef::from(&same).keepalive().unwrap(), wanted.is_some());
+        drop(b);
+    }
+}
+
+/// The other end of a socket does not read, and more is to be sent than the system takes.
+#[test]
+fn closing_does_not_wait_for_a_peer_that_does_not_read() {
+    let (a, _unread) = tcp_pair();
+    let limits = limits(|l| l.linger = Duration::from_millis(50));
+    let connection = Vat::new().limits(limits.clone()).over(Transport::tcp(a, &limits).unwrap()).unwrap();
+    let remote = connection.bootstrap();
+    let large = "x".repeat(8 << 20);
+    let calls: Vec<_> = (0..4).map(|_| send(&remote, &large)).collect();
+    connection.close(Duration::ZERO).unwrap();
+    let why = connection.wait_closed().unwrap();
+    assert!(why.reason().contains("the connection was closed here"), "{why}");
+    for call in calls {
+        assert!(answer(call).unwrap_err().to_string().contains("the connection was closed here"));
+    }
+}
+
+/// What is still to be sent when a peer reads within that time is sent: here the reason of an abort.
+#[test]
+fn the_reason_of_an_abort_is_sent_to_a_peer_that_reads_in_time() {
+    let (a, b) = Transport::in_memory();
+    let gate = Gate::default();
+    let patient = limits(|l| l.linger = Duration::from_secs(60));
+    let ends = [gate.before(a), b];
+    let two = Two::over(ends, Vat::new().limits(patient), Vat::new(), &echo());
+    let shut = gate.shut();
+    two.here.abort(capnp_threads::Exception::failed("enough"));
+    assert!(!two.here.is_connected());
+    shut.open();
+    let why = two.there.wait_closed().unwrap();
+    assert!(why.reason().contains("enough"), "{why}");
+    assert!(two.there.snapshot().is_empty());
+    until(&two.there, |tables| tables.is_empty());
+}

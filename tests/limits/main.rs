@@ -1,0 +1,11 @@
+//! Each limit of a connection and of a listener: what crosses it fails with a clear error, and nothing else is
+//! lost.
+
+#![allow(missing_docs)]
+
+mod incoming;
+mod listening;
+mod outgoing;
+mod pools;
+mod sizes;
+mod support;
