@@ -24,6 +24,7 @@ pub(crate) enum Rank {
     /// A queue between two stages, and the counters beside it.
     Queue = 7,
     /// The timer's list of deadlines.
+    #[cfg(not(any(shuttle, loom)))]
     Timer = 8,
 }
 

@@ -261,7 +261,7 @@ impl Run {
             return;
         }
         let (promise, fulfiller) = world.fulfillers[side].remove(usize::from(which) % count);
-        let to = to.filter(|held| !world.graph.roots(held.node).contains(&Root::Promise(promise)));
+        let to = to.filter(|held| !world.graph.kept(held.node).contains(&Root::Promise(promise)));
         world.graph.promises[promise] =
             to.as_ref().map_or(Resolution::Broken, |held| Resolution::To(held.node));
         let now = world.graph.promises[promise];

@@ -59,7 +59,16 @@ pub struct CallNode {
     pub outcome: Outcome,
 }
 
-/// Something that is not known yet, and that a node's meaning depends on.
+impl CallNode {
+    fn target_object(&self) -> Option<usize> {
+        match self.target {
+            Node::Object(object) => Some(object),
+            _ => None,
+        }
+    }
+}
+
+/// What a node may depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Root {
     Promise(usize),
@@ -119,7 +128,9 @@ impl Graph {
             },
             Node::Field(call, field) => {
                 let CallNode { caller, silent, outcome, .. } = &self.calls[call];
-                let passed_by = matches!(outcome, Outcome::Tail(_)) || self.place(call) == Some(*caller);
+                // By any other target it may have come back.
+                let went_there = self.calls[call].target_object().is_some_and(|o| self.places[o] == vat);
+                let passed_by = matches!(outcome, Outcome::Tail(_)) || !went_there;
                 if *silent || (vat != *caller && passed_by) {
                     return false;
                 }
@@ -135,40 +146,29 @@ impl Graph {
         [0, 1].into_iter().all(|vat| self.is_told(node, vat))
     }
 
-    /// The vat that a call goes to.
-    fn place(&self, call: usize) -> Option<usize> {
-        match self.meaning(self.calls[call].target) {
-            Meaning::Object(object) => Some(self.places[object]),
-            _ => None,
-        }
+    /// All promises and calls that a node keeps, if it is resolved to something or not. What is among them must not
+    /// be resolved to the node: either it would wait for itself, or two answers, one in each vat, would keep each
+    /// other's question, which nothing in the protocol can collect.
+    pub fn kept(&self, node: Node) -> BTreeSet<Root> {
+        let mut kept = BTreeSet::new();
+        self.collect(node, &mut kept);
+        kept
     }
 
-    /// All that a node's meaning depends on and that is not known yet.
-    pub fn roots(&self, node: Node) -> BTreeSet<Root> {
-        let mut roots = BTreeSet::new();
-        self.collect(node, &mut roots);
-        roots
-    }
-
-    fn collect(&self, node: Node, roots: &mut BTreeSet<Root>) {
+    fn collect(&self, node: Node, kept: &mut BTreeSet<Root>) {
         match node {
-            Node::Null | Node::Object(_) => {}
-            Node::Promise(promise) => match self.promises[promise] {
-                Resolution::None => drop(roots.insert(Root::Promise(promise))),
-                Resolution::To(node) => self.collect(node, roots),
-                Resolution::Broken => {}
-            },
-            Node::Field(call, field) => match &self.calls[call].outcome {
-                Outcome::Results(nodes) => nodes.get(field).into_iter().for_each(|n| self.collect(*n, roots)),
-                Outcome::Failed => {}
-                Outcome::Tail(tail) => self.collect(Node::Field(*tail, field), roots),
-                Outcome::None => {
-                    roots.insert(Root::Call(call));
-                    if !self.calls[call].arrived {
-                        self.collect(self.calls[call].target, roots);
-                    }
+            Node::Promise(promise) if kept.insert(Root::Promise(promise)) => {
+                if let Resolution::To(node) = self.promises[promise] {
+                    self.collect(node, kept);
                 }
+            }
+            Node::Field(call, _) if kept.insert(Root::Call(call)) => match &self.calls[call].outcome {
+                Outcome::Results(nodes) => nodes.iter().for_each(|node| self.collect(*node, kept)),
+                Outcome::Tail(tail) => self.collect(Node::Field(*tail, 0), kept),
+                Outcome::None => self.collect(self.calls[call].target, kept),
+                Outcome::Failed => {}
             },
+            Node::Null | Node::Object(_) | Node::Promise(_) | Node::Field(..) => {}
         }
     }
 }

@@ -156,7 +156,7 @@ impl Shared {
     pub fn without_circles(&self, call: usize, results: Vec<Held>) -> Vec<Held> {
         let world = self.lock();
         let root = super::graph::Root::Call(call);
-        results.into_iter().filter(|held| !world.graph.roots(held.node).contains(&root)).collect()
+        results.into_iter().filter(|held| !world.graph.kept(held.node).contains(&root)).collect()
     }
 
     pub fn set_outcome(&self, call: usize, outcome: Outcome) {

@@ -1,0 +1,90 @@
+//! Objects and their pools: nothing is lost in a mailbox, and nested calls never lack a thread.
+
+use capnp_threads::testing::record;
+use capnp_threads::{Client, ExceptionKind, Pool};
+use shuttle::sync::atomic::{AtomicUsize, Ordering};
+use shuttle::sync::Arc;
+use shuttle::thread;
+
+use super::support::{ask, check, numbers, object, params, send};
+
+/// Answers with one more than `next` does.
+fn relay(pool: &Pool, next: Client) -> Client {
+    object(pool, move |call| {
+        let number = params(call)?.0;
+        let answer = ask(&next, number)? + 1;
+        record::write(call.results(), answer, &[]);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_mailbox_loses_nothing_and_answers_one_at_a_time() {
+    check(3000, || {
+        let pool = Pool::new();
+        let (inside, all) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+        let count = all.clone();
+        let client = numbers(&pool, move |n| {
+            assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+            count.fetch_add(1, Ordering::SeqCst);
+            assert_eq!(inside.fetch_sub(1, Ordering::SeqCst), 1);
+            n
+        });
+        call_from_threads(&client);
+        assert_eq!(all.load(Ordering::SeqCst), 6);
+    });
+}
+
+#[test]
+fn a_mailbox_loses_nothing_when_methods_let_the_next_one_start() {
+    check(3000, || {
+        let pool = Pool::new();
+        let client = object(&pool, move |call| {
+            let number = params(call)?.0;
+            if number % 2 == 0 {
+                call.allow_next();
+            }
+            record::write(call.results(), number, &[]);
+            Ok(())
+        });
+        call_from_threads(&client);
+    });
+}
+
+fn call_from_threads(client: &Client) {
+    let threads: Vec<_> = (0..3)
+        .map(|n| {
+            let client = client.clone();
+            thread::spawn(move || {
+                let sent = [send(&client, n, &[]), send(&client, n + 1, &[])];
+                sent.into_iter().for_each(|sent| drop(sent.wait().unwrap()));
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+#[test]
+fn nested_calls_in_an_elastic_pool_get_their_threads() {
+    check(3000, || {
+        let pool = Pool::new();
+        let client = relay(&pool, relay(&pool, numbers(&pool, |n| n)));
+        let other = client.clone();
+        let beside = thread::spawn(move || assert_eq!(ask(&other, 5).unwrap(), 7));
+        assert_eq!(ask(&client, 1).unwrap(), 3);
+        beside.join().unwrap();
+    });
+}
+
+#[test]
+fn nested_calls_in_a_bounded_pool_fail_where_they_would_hang() {
+    check(3000, || {
+        let pool = Pool::with_limit(2);
+        let client = relay(&pool, relay(&pool, numbers(&pool, |n| n)));
+        assert_eq!(ask(&client, 1).unwrap_err().kind(), ExceptionKind::Overloaded);
+        // One that has just been woken counts as asleep until it runs: so this is another pool.
+        let pool = Pool::with_limit(2);
+        let enough = relay(&pool, numbers(&pool, |n| n));
+        assert_eq!(ask(&enough, 1).unwrap(), 2);
+    });
+}
