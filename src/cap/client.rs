@@ -39,6 +39,8 @@ pub(crate) enum Kind {
     Promise(Arc<PromiseCell>),
     /// A settled capability in a peer.
     Import(Arc<ImportRef>),
+    /// A place in a peer that calls go to for ever, whatever turns out to be there. See Note [Tribble].
+    Fixed(Arc<Place>),
     /// A promise in a peer; calls go there until it is resolved.
     Remote(Arc<RemoteRef>),
 }
@@ -199,6 +201,10 @@ impl Client {
                         Sent::Follow(client, call) => (client, call),
                     }
                 }
+                Kind::Fixed(place) => match place.port().call(To::Place(place), call, mode) {
+                    Sent::Done => return,
+                    Sent::Follow(client, call) => (client, call),
+                },
                 Kind::Remote(promise) => match promise.resolved.get() {
                     Some(client) => (client.clone(), call),
                     None => match promise.port.call(To::Promise(promise), call, mode) {
@@ -220,6 +226,7 @@ impl Client {
             Kind::Local(object) => Arc::as_ptr(object) as usize,
             Kind::Promise(cell) => Arc::as_ptr(cell) as usize,
             Kind::Import(import) => Arc::as_ptr(import) as usize,
+            Kind::Fixed(place) => Arc::as_ptr(place) as usize,
             Kind::Remote(promise) => Arc::as_ptr(promise) as usize,
         }
     }
@@ -259,6 +266,7 @@ impl fmt::Debug for Client {
                 None => write!(f, "Client(promise {:p})", Arc::as_ptr(cell)),
             },
             Kind::Import(i) => write!(f, "Client(import {} of connection {})", i.id, i.port.connection()),
+            Kind::Fixed(place) => write!(f, "Client({place:?} of connection {})", place.port().connection()),
             Kind::Remote(p) => match p.resolved.get() {
                 Some(to) => write!(f, "Client(promise of connection {} -> {to:?})", p.port.connection()),
                 None => write!(f, "Client(promise of connection {})", p.port.connection()),

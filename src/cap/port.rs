@@ -175,7 +175,7 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    fn port(&self) -> &Arc<dyn Port> {
+    pub(crate) fn port(&self) -> &Arc<dyn Port> {
         match self {
             Place::Import(import) => &import.port,
             Place::Answer(question, _) => &question.port,
@@ -190,11 +190,20 @@ impl Place {
         }
     }
 
-    /// A client for this place.
+    /// A client of this very place, which does not follow what turns out to be there.
     pub(crate) fn client(&self) -> Client {
-        match self {
-            Place::Import(import) => Client(Kind::Import(import.clone())),
-            Place::Answer(question, path) => question.port.pipelined(question, path),
+        Client(match self {
+            Place::Import(import) => Kind::Import(import.clone()),
+            Place::Answer(..) => Kind::Fixed(Arc::new(self.clone())),
+        })
+    }
+
+    /// Whether this is the same place of the same connection.
+    pub(crate) fn is(&self, other: &Place) -> bool {
+        match (self, other) {
+            (Place::Import(a), Place::Import(b)) => Arc::ptr_eq(a, b),
+            (Place::Answer(a, path), Place::Answer(b, other)) => Arc::ptr_eq(a, b) && path == other,
+            _ => false,
         }
     }
 }

@@ -9,7 +9,6 @@ use super::flow::Share;
 use super::shared::{Incoming, Queued, Shared};
 use crate::cap::call::{CallInfo, Mode};
 use crate::cap::port::Notice;
-use crate::cap::Client;
 use crate::error::{Error, Exception, ProtocolError, TransportError};
 use crate::promise::Attachment;
 use crate::state::{Arrival, Callback, Destination};
@@ -249,7 +248,7 @@ impl CallbackStage {
         match callback {
             Callback::Deliver { call, to } => self.deliver(call, to),
             Callback::Respond { responder, outcome } => responder.answer(outcome),
-            Callback::Resolve { cell, to } => cell.resolve(self.client(to)),
+            Callback::Resolve { cell, to } => cell.resolve(to.client()),
             Callback::Tell { watchers, client } => watchers.iter().for_each(|w| w.resolved(&client)),
             Callback::Watch { client, watcher } => client.watch(watcher),
             Callback::Echo { embargo, to } => {
@@ -284,14 +283,6 @@ impl CallbackStage {
             Destination::Client(client) => client.deliver(call, Mode::Queue),
             Destination::Pipeline(pipeline) => pipeline.client().deliver(call, Mode::Queue),
             Destination::Reflect(place) => place.deliver(call),
-        }
-    }
-
-    fn client(&self, to: Destination) -> Client {
-        match to {
-            Destination::Client(client) => client,
-            Destination::Pipeline(pipeline) => pipeline.client(),
-            Destination::Reflect(place) => place.client(),
         }
     }
 }

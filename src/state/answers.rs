@@ -315,8 +315,7 @@ impl State {
                     self.deliver_waiting(waiting, &call, returned.destination(&path), fx);
                 }
                 OnReturn::Resolve { cell, path } => {
-                    let client = self.returned_client(returned, &path);
-                    fx.later(Callback::Resolve { cell, to: Destination::Client(client) });
+                    fx.later(Callback::Resolve { cell, to: returned.destination(&path) });
                 }
                 OnReturn::Take(question) => {
                     let outcome = match returned {

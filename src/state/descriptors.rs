@@ -42,7 +42,10 @@ impl State {
             Kind::Import(import) if import.port.connection() == self.connection => {
                 Ok(reflect(Place::Import(import.clone())))
             }
-            Kind::Import(_) => self.export_settled(client),
+            Kind::Fixed(place) if place.port().connection() == self.connection => {
+                Ok(reflect((**place).clone()))
+            }
+            Kind::Import(_) | Kind::Fixed(_) => self.export_settled(client),
             Kind::Remote(promise) if promise.port.connection() == self.connection => {
                 match self.promises.get(&promise.id) {
                     Some(pending) => Ok(reflect(pending.place.clone())),
@@ -106,7 +109,7 @@ impl State {
             Descriptor::ThirdPartyHosted { vine } => theirs(self.import_settled(vine)?),
             Descriptor::ReceiverHosted(id) => {
                 let export = self.exports.get(id).ok_or(ProtocolError::UnknownExport(id))?;
-                ours(export.client.clone())
+                ours(export.destination().client())
             }
             Descriptor::ReceiverAnswer(answer) => ours(self.promised(answer, fx)?),
             Descriptor::Unknown(variant) => theirs(Client::broken(Exception::unimplemented(format!(
@@ -137,8 +140,8 @@ impl State {
                 false => Err(ProtocolError::UnknownPromisedAnswer(id)),
             };
         };
-        if let Some(returned) = answer.returned().cloned() {
-            return Ok(self.returned_client(&returned, &path));
+        if let Some(returned) = answer.returned() {
+            return Ok(returned.destination(&path).client());
         }
         let cell = PromiseCell::new(None);
         match answer.pipeline.clone() {

@@ -93,6 +93,10 @@ pub(crate) enum Callback {
 /// after them on the same way. So that moment fixes the destination as `Reflect`: a place in the peer, not a
 /// client that would follow R's own resolution. For an R that is here or behind another connection, following
 /// is harmless: all that arrives for P and for R takes the same client, in order.
+///
+/// The same holds for whoever in this vat gets to hold P by the peer's naming it (`receiverHosted`,
+/// `receiverAnswer`), which it does before it has seen the Resolve or Return: calls that it made on P, or that
+/// we made on what it says is P, go to R by way of the peer. So must those that come behind them.
 /// ```
 #[derive(Clone, Debug)]
 pub(crate) enum Destination {
@@ -102,6 +106,17 @@ pub(crate) enum Destination {
     Reflect(Place),
     /// To a capability that a method has said will be in its results.
     Pipeline(Pipeline),
+}
+
+impl Destination {
+    /// A client of ours for it: calls by it go the same way. (For a pipeline this is a transaction.)
+    pub(crate) fn client(&self) -> Client {
+        match self {
+            Destination::Client(client) => client.clone(),
+            Destination::Pipeline(pipeline) => pipeline.client(),
+            Destination::Reflect(place) => place.client(),
+        }
+    }
 }
 
 /// Something to be dropped outside the lock.

@@ -19,7 +19,7 @@
 
 use super::descriptors::{target, Accepted};
 use super::effects::{Callback, Destination, Effects};
-use super::imports::Pending;
+use super::imports::{Import, Pending};
 use super::State;
 use crate::cap::client::{Client, Kind};
 use crate::cap::port::{Place, RemoteRef};
@@ -59,7 +59,7 @@ impl State {
         let watchers = watchers.into_iter().collect();
         let Accepted { client: to, reflected } = to;
         let settled = to.resolved();
-        let client = if is_promise(&settled, cell) {
+        let client = if self.leads_back(&settled, cell, &place) {
             Client::broken(Exception::failed("a promise was resolved to itself"))
         } else if used {
             self.behind(&place, &settled, reflected, fx)
@@ -92,6 +92,35 @@ impl State {
             }
             _ => false,
         }
+    }
+
+    /// Whether `to` leads back to the promise itself, by all that we know of what the peer's promises are.
+    fn leads_back(&self, to: &Client, promise: &Arc<RemoteRef>, place: &Place) -> bool {
+        /// More than any chain of promises that makes sense has.
+        const MANY: usize = 10_000;
+        let mut to = to.resolved();
+        for _ in 0..MANY {
+            let next = match &to.0 {
+                Kind::Remote(other) => return Arc::ptr_eq(other, promise),
+                Kind::Import(import) if place.is(&Place::Import(import.clone())) => return true,
+                Kind::Fixed(other) if place.is(other) => return true,
+                Kind::Import(import) if import.port.connection() == self.connection => {
+                    self.imports.get(&import.id).and_then(Import::resolved).cloned()
+                }
+                Kind::Fixed(other) => match &**other {
+                    Place::Answer(question, path) => {
+                        question.outcome.get().and_then(|o| o.as_ref().ok()).map(|p| p.client_at(path))
+                    }
+                    Place::Import(_) => None,
+                },
+                _ => None,
+            };
+            match next {
+                Some(next) => to = next.resolved(),
+                None => return false,
+            }
+        }
+        true
     }
 
     fn embargo(&mut self, place: &Place, to: Client, fx: &mut Effects) -> Client {
@@ -147,6 +176,7 @@ impl State {
     fn reflected(&self, client: &Client) -> Result<Place, ProtocolError> {
         match client.resolved().0 {
             Kind::Import(import) if import.port.connection() == self.connection => Ok(Place::Import(import)),
+            Kind::Fixed(place) if place.port().connection() == self.connection => Ok((*place).clone()),
             _ => Err(ProtocolError::DisembargoNotReflected),
         }
     }
@@ -196,8 +226,4 @@ impl State {
             fx.discard(embargo.to);
         }
     }
-}
-
-fn is_promise(client: &Client, cell: &Arc<RemoteRef>) -> bool {
-    matches!(&client.0, Kind::Remote(promise) if Arc::ptr_eq(promise, cell))
 }

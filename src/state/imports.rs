@@ -41,6 +41,16 @@ pub(super) enum ImportedPromise {
     Resolved(Client),
 }
 
+impl Import {
+    /// What a promise among the imports has become, if it has.
+    pub(super) fn resolved(&self) -> Option<&Client> {
+        match &self.promise {
+            Some(ImportedPromise::Resolved(client)) => Some(client),
+            _ => None,
+        }
+    }
+}
+
 /// A promise of the peer's that somebody here holds.
 #[derive(Clone, Debug)]
 pub(crate) struct Pending {

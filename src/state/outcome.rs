@@ -2,7 +2,6 @@
 
 use super::effects::Destination;
 use super::exports::Frozen;
-use super::State;
 use crate::cap::client::Client;
 use crate::cap::contents::Payload;
 use crate::cap::port::{Place, QuestionRef};
@@ -56,17 +55,6 @@ impl Returned {
             },
             Returned::Failed(why) => Destination::Client(Client::broken(why.clone())),
             Returned::Tail(question) => Destination::Reflect(Place::Answer(question.clone(), path.into())),
-        }
-    }
-}
-
-impl State {
-    /// The capability at `path` of a returned answer, as a client of ours.
-    pub(super) fn returned_client(&mut self, returned: &Returned, path: &[u16]) -> Client {
-        match returned {
-            Returned::Results { payload, .. } => payload.client_at(path),
-            Returned::Failed(why) => Client::broken(why.clone()),
-            Returned::Tail(question) => self.pipelined(question, path),
         }
     }
 }

@@ -121,7 +121,7 @@ impl State {
             fx.discard(params);
             return Asked::Refused(responder, closed());
         };
-        if let Some(why) = self.why_over(place) {
+        if let Some(why) = self.why_unreachable(place) {
             fx.discard(params);
             return Asked::Refused(responder, why);
         }
@@ -161,17 +161,28 @@ impl State {
         Asked::Question(question, route)
     }
 
-    /// Why nothing may be sent to a place any more, although it is held: its question was finished when its
-    /// deadline passed, or returned with `noFinishNeeded`, and the ID may be another question's by now. What
-    /// was told to the peer to be such a place still leads there (Note [Tribble]).
-    fn why_over(&self, place: &Place) -> Option<Exception> {
-        let Place::Answer(question, _) = place else { return None };
-        let entry = self.question(question.id).filter(|q| q.generation == question.generation);
-        if entry.is_some_and(|q| !q.entry.has_finished()) {
-            return None;
+    /// Why a place in the peer can't be called any more. Whoever was told that calls are reflected there may still
+    /// send some.
+    ///
+    /// - It is known to be broken. Without this, calls would go round for ever where two vats have made their
+    ///   promises each other.
+    /// - It was in the results of a question that is over, whose ID may have another use by now.
+    fn why_unreachable(&self, place: &Place) -> Option<Exception> {
+        let (question, path) = match place {
+            Place::Import(import) => {
+                return self.imports.get(&import.id)?.resolved()?.broken_reason();
+            }
+            Place::Answer(question, path) => (question, path),
+        };
+        let known = self.question(question.id).filter(|q| q.generation == question.generation);
+        let over = known.is_none_or(|q| q.entry.has_finished());
+        match question.outcome.get() {
+            Some(Err(why)) => Some(why.clone()),
+            Some(Ok(payload)) => {
+                payload.client_at(path).broken_reason().or(over.then(super::targets::closed))
+            }
+            None => over.then(super::targets::closed),
         }
-        let outcome = question.outcome.get().and_then(|outcome| outcome.as_ref().err());
-        Some(outcome.cloned().unwrap_or_else(super::targets::closed))
     }
 
     /// Asks for the peer's bootstrap object.
