@@ -9,9 +9,13 @@ use crossbeam_channel::Receiver;
 
 use super::account::Account;
 use super::message::{build, Call, Cap, Context, Msg, Outcome, Payload, Return, Target, INTERFACE};
+use super::recorder::{send, wait, NOTE};
 
 /// After how long a test that waits has failed. Never part of what is tested.
 pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The object of the peer's that [`Peer::export`] uses.
+const GATE: u32 = 1_000_000;
 
 /// A peer made of raw messages. What it expects must come in order; only Return, Finish and Release, which
 /// others may overtake, are put aside until they are asked for.
@@ -268,6 +272,15 @@ impl Peer {
         })
     }
 
+    /// Expects a Resolve of any promise.
+    #[track_caller]
+    pub fn expect_any_resolve(&mut self) -> (u32, Result<Cap, String>) {
+        self.expect("a Resolve", |m| match m {
+            Msg::Resolve { promise, to } => Some((*promise, to.clone())),
+            _ => None,
+        })
+    }
+
     /// Expects a Disembargo on its way out: what it is addressed to, and its ID.
     #[track_caller]
     pub fn expect_disembargo(&mut self) -> (Target, u32) {
@@ -390,7 +403,7 @@ impl Peer {
         let client = self.vat.bootstrap();
         let question = self.expect_bootstrap();
         self.answer(question, Outcome::Results(Payload::capability(cap)));
-        assert!(!self.expect_finish(question), "the capability was wanted");
+        self.receive_until("a Finish", |m| matches!(m, Msg::Finish { question: q, .. } if *q == question));
         client
     }
 
@@ -403,6 +416,42 @@ impl Peer {
         match &*results.caps {
             [Cap::Hosted(id)] if results.bare => *id,
             _ => self.fail("the bootstrap object is hosted by our side"),
+        }
+    }
+
+    /// How our side describes a client when it gives it to the peer, which holds a reference then.
+    #[track_caller]
+    pub fn export(&mut self, client: &Client) -> Cap {
+        let gate = self.introduce(Cap::Hosted(GATE));
+        let answer = send(&gate, NOTE, 0, std::slice::from_ref(client));
+        let call = self.expect_call();
+        assert_eq!(call.target, Target::Import(GATE));
+        self.answer_keeping(call.question, Outcome::Results(Payload::default()));
+        wait(answer).unwrap();
+        drop(gate);
+        // What is told of the capability meanwhile is put aside.
+        let is_finish = |m: &Msg| matches!(m, Msg::Finish { question, .. } if *question == call.question);
+        let is_release = |m: &Msg| matches!(m, Msg::Release { id: GATE, .. });
+        self.receive_until("a Finish or Release", |m| is_finish(m) || is_release(m));
+        self.receive_until("a Finish or Release", |m| is_finish(m) || is_release(m));
+        call.params.caps[0].clone()
+    }
+
+    /// The ID under which the peer holds an object of ours.
+    #[track_caller]
+    pub fn export_hosted(&mut self, client: &Client) -> u32 {
+        match self.export(client) {
+            Cap::Hosted(id) => id,
+            other => self.fail(&format!("described as {other:?}, not as hosted")),
+        }
+    }
+
+    /// The ID under which the peer holds a promise of ours.
+    #[track_caller]
+    pub fn export_promise(&mut self, client: &Client) -> u32 {
+        match self.export(client) {
+            Cap::Promise(id) => id,
+            other => self.fail(&format!("described as {other:?}, not as a promise")),
         }
     }
 
