@@ -8,6 +8,8 @@ mod disconnect;
 mod finish;
 mod haskell;
 mod ids;
+mod order;
 mod release;
 mod support;
+mod third_parties;
 mod unimplemented;
