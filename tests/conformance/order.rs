@@ -231,6 +231,70 @@ fn rule12_a_proxy_keeps_order_where_the_result_is_ours() {
     b.finish_clean();
 }
 
+/// Rule 12: calls of A on a promise of B's are forwarded in order, before B resolves it and after, and the second
+/// time too, when it becomes an object of ours: behind the embargo then.
+#[test]
+fn rule12_a_proxy_of_a_promise_keeps_order() {
+    let recorder = Recorder::new();
+    let mut b = Peer::new(recorder.client());
+    let object = b.get_bootstrap();
+    let mut a = Peer::new(b.introduce(Cap::Promise(5)));
+    let question = a.bootstrap();
+    let [Cap::Promise(proxy)] = a.expect_results(question).caps[..] else { panic!("a promise") };
+    a.finish_keeping(question);
+    let proxy = Target::Import(proxy);
+    let early = calls(&mut a, &proxy, 1..3);
+    serve(&mut b, &Target::Import(5), 1..3);
+    b.resolve(5, Cap::Promise(6));
+    b.sync();
+    let middle = calls(&mut a, &proxy, 3..5);
+    let under_way = take(&mut b, &Target::Import(6), 3..5);
+    b.resolve(6, Cap::Yours(object));
+    let (target, embargo) = b.expect_disembargo();
+    assert_eq!(target, Target::Import(6));
+    let late = calls(&mut a, &proxy, 5..7);
+    a.settle();
+    reflect(&mut b, object, under_way, 3);
+    b.settle();
+    assert_eq!(recorder.log(), [3, 4], "the others wait for the Disembargo");
+    b.echo(Target::Import(object), embargo);
+    let Target::Import(promise) = proxy else { unreachable!("as made above") };
+    assert!(matches!(a.expect_resolve(promise), Ok(Cap::Hosted(_))));
+    for (questions, tag) in [(early, 1), (middle, 3), (late, 5)] {
+        returned(&mut a, questions, tag);
+    }
+    recorder.expect(&[3, 4, 5, 6]);
+    a.finish_clean();
+    b.finish_clean();
+}
+
+/// Rule 12: streaming and plain calls wait behind an embargo together.
+#[test]
+fn rule12_streaming_and_plain_calls_behind_an_embargo() {
+    let recorder = Recorder::new();
+    let mut peer = Peer::new(recorder.client());
+    let object = peer.get_bootstrap();
+    let client = peer.introduce(Cap::Promise(5));
+    let stream = Stream::new(client.clone());
+    let mixed = |tag| {
+        stream.send(request(&client, NOTE, tag, &[])).unwrap();
+        send(&client, NOTE, tag + 1, &[])
+    };
+    let early = mixed(1);
+    let under_way = take(&mut peer, &Target::Import(5), 1..3);
+    peer.resolve(5, Cap::Yours(object));
+    let (_, embargo) = peer.expect_disembargo();
+    let late = [mixed(3), mixed(5)];
+    reflect(&mut peer, object, under_way, 1);
+    peer.echo(Target::Import(object), embargo);
+    assert_eq!(wait(early).unwrap().0, 2);
+    assert_eq!(late.map(|answer| wait(answer).unwrap().0), [4, 6]);
+    stream.finish().unwrap();
+    recorder.expect(&[1, 2, 3, 4, 5, 6]);
+    drop((stream, client));
+    peer.finish_clean();
+}
+
 /// Rule 12: streaming and plain calls on one client arrive in the order made.
 #[test]
 fn rule12_streaming_and_plain_calls_are_mixed() {
