@@ -419,7 +419,7 @@ fn patched(message: &Msg, from: u64, to: u64) -> Outbound {
 
 /// What is in a message, told from others however it is laid out.
 fn contents(message: &Outbound) -> Vec<u8> {
-    message.with_segments(|segments| with_message(segments, |message| copy(message)))
+    message.with_segments(|segments| with_message(segments, copy))
 }
 
 /// Null clients stand for the capabilities in params: only their order counts.
