@@ -80,6 +80,12 @@ impl Peer {
         }
     }
 
+    /// Sends a message that was changed by hand, and enters into the account what it stands for there.
+    pub fn send_as(&mut self, entered: &Msg, message: Outbound) {
+        self.account.sent(entered);
+        self.send_raw(format!("changed by hand: {entered:?}"), message);
+    }
+
     /// A question ID that was not used before.
     pub fn new_question(&mut self) -> u32 {
         self.next_question += 1;
