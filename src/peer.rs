@@ -92,7 +92,7 @@ fn credentials(_: &std::os::unix::net::UnixStream) -> Option<PeerCredentials> {
     None
 }
 
-#[cfg(all(test, unix, not(shuttle)))]
+#[cfg(all(test, unix, not(any(shuttle, loom))))]
 mod tests {
     use super::*;
 

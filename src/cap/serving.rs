@@ -186,8 +186,8 @@ impl Call {
         if let Some(responder) = self.responder.take() {
             let results = self.results.take();
             let outcome = outcome.map_err(Exception::from).and_then(|()| built(results));
-            responder.answer(outcome);
             self.cancel.end();
+            responder.answer(outcome);
         }
         turn
     }
@@ -229,14 +229,14 @@ impl Deferred {
     pub fn answer(self, build: impl FnOnce(any_pointer::Builder<'_>) -> Result<()>) {
         let mut results = Builder::new(Place::ReturnResults, None);
         let outcome = build(results.get()).map_err(Exception::from).and_then(|()| results.finish());
-        self.responder.answer(outcome);
         self.cancel.end();
+        self.responder.answer(outcome);
     }
 
     /// Answers with an exception.
     pub fn fail(self, why: impl Into<Exception>) {
-        self.responder.answer(Err(why.into()));
         self.cancel.end();
+        self.responder.answer(Err(why.into()));
     }
 
     /// Hands the call on: [`Call::tail_call`].

@@ -107,7 +107,7 @@ impl Cancel {
         }
     }
 
-    /// The call has ended: nobody is told any more.
+    /// The call is about to be answered: nobody is told any more. (Who gets the answer lets go of the call.)
     pub(crate) fn end(&self) {
         let watchers = std::mem::take(&mut self.0.lock().watchers);
         drop(watchers);

@@ -286,7 +286,7 @@ impl<T> fmt::Debug for Fulfiller<T> {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(all(test, not(any(shuttle, loom))))]
 mod tests {
     use super::*;
     use crate::promise::Cancel;
@@ -353,5 +353,83 @@ mod tests {
         assert!(!c.is_canceled());
         c.start();
         assert!(c.is_canceled());
+    }
+}
+
+/// Every order of the threads' steps: whoever waits is told, once.
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::promise::Cancel;
+    use crate::sync::atomic::{AtomicUsize, Ordering};
+    use crate::sync::{check_all, spawn, Role};
+
+    fn beside(run: impl FnOnce() + Send + 'static) -> crate::sync::JoinHandle<()> {
+        spawn("beside", Role::User, run).unwrap()
+    }
+
+    #[test]
+    fn loom_a_waiter_gets_the_value() {
+        check_all(|| {
+            let (p, f) = promise();
+            let fulfilling = beside(move || f.fulfill(7));
+            assert_eq!(p.wait().unwrap(), 7);
+            fulfilling.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn loom_a_waiter_hears_of_a_dropped_fulfiller() {
+        check_all(|| {
+            let (p, f) = promise::<u8>();
+            let dropping = beside(move || drop(f));
+            assert!(p.wait().is_err());
+            dropping.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn loom_a_callback_is_called_once() {
+        check_all(|| {
+            let (p, f) = promise();
+            let calls = Arc::new(AtomicUsize::new(0));
+            let count = calls.clone();
+            let fulfilling = beside(move || f.fulfill(1));
+            p.on_ready(move |value| {
+                count.fetch_add(value.unwrap(), Ordering::SeqCst);
+            });
+            fulfilling.join().unwrap();
+            assert_eq!(calls.load(Ordering::SeqCst), 1);
+        });
+    }
+
+    #[test]
+    fn loom_a_canceled_waiter_wakes() {
+        check_all(|| {
+            let cancel = Cancel::new();
+            cancel.start();
+            let (p, f) = promise::<u8>();
+            let canceler = cancel.clone();
+            let canceling = beside(move || canceler.cancel(false));
+            let outcome = cancel::with_current(cancel, || p.wait());
+            assert!(outcome.is_err());
+            canceling.join().unwrap();
+            drop(f);
+        });
+    }
+
+    #[test]
+    fn loom_a_value_races_with_a_cancellation() {
+        check_all(|| {
+            let cancel = Cancel::new();
+            cancel.start();
+            let (p, f) = promise();
+            let canceler = cancel.clone();
+            let others = [beside(move || canceler.cancel(false)), beside(move || f.fulfill(3))];
+            if let Ok(value) = cancel::with_current(cancel, || p.wait()) {
+                assert_eq!(value, 3);
+            }
+            others.into_iter().for_each(|other| other.join().unwrap());
+        });
     }
 }

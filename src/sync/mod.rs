@@ -26,6 +26,8 @@ pub(crate) use std::sync::{Arc, OnceLock, Weak};
 pub(crate) use thread::{enter_role, role, spawn, JoinHandle, Role};
 pub(crate) use timer::{Timer, TimerKey};
 
+#[cfg(all(loom, test))]
+pub(crate) use loom::model as check_all;
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic;
 #[cfg(all(shuttle, test))]

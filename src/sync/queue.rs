@@ -125,7 +125,7 @@ impl<T> Queue<T> {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(all(test, not(any(shuttle, loom))))]
 mod tests {
     use super::*;
 
@@ -146,5 +146,74 @@ mod tests {
     fn a_deadline_that_passed_gives_empty() {
         let q = Queue::<u8>::new();
         assert_eq!(q.pop(Some(Instant::now())), Pop::Empty);
+    }
+}
+
+/// Every order of the threads' steps: nothing is lost, and nobody sleeps on.
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::sync::{check_all, spawn, Arc, Role};
+
+    fn beside(run: impl FnOnce() + Send + 'static) -> crate::sync::JoinHandle<()> {
+        spawn("beside", Role::User, run).unwrap()
+    }
+
+    #[test]
+    fn loom_items_arrive_and_then_the_end() {
+        check_all(|| {
+            let queue = Arc::new(Queue::new());
+            let other = queue.clone();
+            let pushing = beside(move || {
+                other.push(1).unwrap();
+                other.extend(vec![2, 3]).unwrap();
+                other.close();
+            });
+            let got: Vec<_> = (0..4).map(|_| queue.pop(None)).collect();
+            assert_eq!(got, [Pop::Item(1), Pop::Item(2), Pop::Item(3), Pop::Closed]);
+            pushing.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn loom_all_that_two_threads_push_is_taken() {
+        check_all(|| {
+            let queue = Arc::new(Queue::new());
+            let push = |n: u8| {
+                let queue = queue.clone();
+                beside(move || queue.push(n).unwrap())
+            };
+            let pushing = [push(1), push(2)];
+            let mut got = Vec::new();
+            while got.len() < 2 {
+                got.extend(queue.pop_all().expect("it is not closed"));
+            }
+            got.sort_unstable();
+            assert_eq!(got, [1, 2]);
+            pushing.into_iter().for_each(|thread| thread.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn loom_what_a_closed_queue_refuses_is_given_back() {
+        check_all(|| {
+            let queue = Arc::new(Queue::new());
+            let (pusher, closer) = (queue.clone(), queue.clone());
+            let closing = beside(move || closer.close());
+            let pushing = beside(move || {
+                if let Err(item) = pusher.push(1) {
+                    assert_eq!(item, 1);
+                    assert_eq!(pusher.try_pop(), Pop::Closed);
+                }
+            });
+            let first = queue.pop(None);
+            if first == Pop::Item(1) {
+                assert_eq!(queue.pop(None), Pop::Closed);
+            } else {
+                assert_eq!(first, Pop::Closed);
+            }
+            closing.join().unwrap();
+            pushing.join().unwrap();
+        });
     }
 }

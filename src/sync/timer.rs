@@ -91,7 +91,7 @@ impl Timer {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(all(test, not(any(shuttle, loom))))]
 mod tests {
     use super::super::{Duration, Pop, Queue};
     use super::*;

@@ -105,7 +105,7 @@ impl Shutdown for MemoryShutdown {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::transport::testing::{message, segmented, text};

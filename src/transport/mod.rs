@@ -23,7 +23,7 @@ mod pair;
 
 mod reader;
 mod socket;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 #[cfg_attr(shuttle, allow(unused_imports))]
 mod testing;
 mod trace;

@@ -98,7 +98,7 @@ impl Shutdown for PairShutdown {
     }
 }
 
-#[cfg(all(test, unix, not(shuttle)))]
+#[cfg(all(test, unix, not(any(shuttle, loom))))]
 mod tests {
     use std::os::unix::net::UnixStream;
 

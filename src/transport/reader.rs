@@ -221,7 +221,7 @@ fn retried(mut read: impl FnMut() -> io::Result<usize>) -> Result<usize, Transpo
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(all(test, not(any(shuttle, loom))))]
 mod tests {
     use capnp::message::ReaderSegments;
 

@@ -256,7 +256,7 @@ impl<S: Socket> Shutdown for SocketShutdown<S> {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(all(test, not(any(shuttle, loom))))]
 mod tests {
     use std::net::TcpListener;
 

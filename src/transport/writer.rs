@@ -122,7 +122,7 @@ fn write_all_vectored(stream: &mut impl Write, mut pieces: &mut [IoSlice<'_>]) -
     Ok(())
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(all(test, not(any(shuttle, loom))))]
 mod tests {
     use super::*;
     use crate::transport::testing::{message, read_back, segmented};

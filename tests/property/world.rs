@@ -48,6 +48,8 @@ pub struct CallInfo {
     pub behaviour: Behaviour,
     /// Nobody waits for its response any more: it may be canceled.
     pub dropped: bool,
+    /// What it waited for has been said.
+    pub answered: bool,
     /// The references made for the capabilities in its results.
     pub fields: [Option<usize>; record::FIELDS as usize],
 }
@@ -142,6 +144,7 @@ impl Shared {
             params: params.iter().map(|held| held.node).collect(),
             behaviour,
             dropped: false,
+            answered: false,
             fields: [None; record::FIELDS as usize],
         });
         let nodes: Vec<Node> = params.iter().map(|p| p.node).collect();
@@ -168,6 +171,7 @@ impl Shared {
     /// Answers a call that waits.
     pub fn answer(&self, side: usize, waiting: Waiting, seed: u8) {
         let Waiting { call, deferred, promised } = waiting;
+        self.lock().calls[call].answered = true;
         let results = match promised {
             Some(promised) => promised,
             None if seed % 7 == 6 => {
@@ -246,6 +250,18 @@ impl Shared {
                 let reference = reference(&mut world, field);
                 world.held[side].push(Held { client, node, reference });
             }
+        }
+    }
+
+    /// A method hears that its call is canceled.
+    fn canceled(&self, call: usize) {
+        let mut world = self.lock();
+        world.log.push(format!("  call {call} is canceled"));
+        if !world.calls[call].dropped {
+            world.failures.push(format!("call {call} is canceled, and its response is wanted"));
+        }
+        if world.calls[call].answered {
+            world.failures.push(format!("call {call} is canceled after it was answered"));
         }
     }
 
@@ -367,6 +383,8 @@ impl Object {
 
     fn defer(&self, id: usize, call: &mut Call, promised: Option<Vec<Held>>) -> capnp_threads::Result<()> {
         let deferred = call.defer()?;
+        let world = self.world.clone();
+        deferred.cancellation().on_cancel(move || world.canceled(id));
         self.world.lock().waiting[self.side].push(Waiting { call: id, deferred, promised });
         Ok(())
     }

@@ -206,7 +206,7 @@ fn struct_size(pointer: u64) -> (usize, usize) {
     ((pointer >> 32 & 0xffff) as usize, (pointer >> 48) as usize)
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(all(test, not(any(shuttle, loom))))]
 mod tests {
     use capnp::message::{Builder, HeapAllocator};
 
