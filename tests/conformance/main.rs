@@ -12,7 +12,7 @@ mod haskell;
 mod ids;
 mod order;
 mod release;
-mod resolve;
+mod promises;
 mod results;
 mod support;
 mod third_parties;
