@@ -16,6 +16,7 @@ fn rule7_resolve_of_a_released_promise_releases_what_it_brings() {
                 let call = peer.expect_call_of(1);
                 peer.results(call.question, 1, &[]);
                 wait(answer).unwrap();
+                peer.expect_finish(call.question);
             }
             drop(promise);
             assert_eq!(peer.expect_release(5), 1);
@@ -124,6 +125,36 @@ fn rule7_a_circle_that_is_closed_after_the_release_is_a_new_promise() {
     assert_eq!(five.resolve().unwrap_err().to_string(), six.resolve().unwrap_err().to_string());
     assert_eq!(peer.expect_release(5), 1);
     peer.finish_clean();
+}
+
+/// Rule 7: a promise of the peer's and one of ours that are resolved to each other fail our calls, whoever closes
+/// the circle.
+#[test]
+fn rule7_a_circle_through_both_vats_breaks() {
+    for ours_first in [true, false] {
+        let (mut peer, client, id, fulfiller, exported) = exported_promise();
+        let theirs = peer.introduce(Cap::Promise(5));
+        if ours_first {
+            fulfiller.fulfill(theirs.clone());
+            assert_eq!(peer.expect_resolve(id), Ok(Cap::Yours(5)));
+            peer.resolve(5, Cap::Yours(id));
+        } else {
+            peer.resolve(5, Cap::Yours(id));
+            peer.sync();
+            fulfiller.fulfill(theirs.clone());
+            assert!(peer.expect_resolve(id).unwrap_err().contains("resolved to itself"));
+        }
+        for promise in [&theirs, &exported] {
+            assert!(promise.resolve().unwrap_err().to_string().contains("resolved to itself"));
+            assert!(wait_failed(send(promise, NOTE, 2, &[])).contains("resolved to itself"));
+        }
+        drop((theirs, exported));
+        // Calls of the peer's on our promise may go to its own until it lets go of ours.
+        peer.release(id, 1);
+        assert_eq!(peer.expect_release(5), 1);
+        drop(client);
+        peer.finish_clean();
+    }
 }
 
 /// Rule 7: only a promise can be resolved.
@@ -287,6 +318,8 @@ fn exported_promise() -> (Peer, Client, u32, ClientFulfiller, Client) {
     let client = peer.introduce(Cap::Hosted(7));
     let (promise, fulfiller) = Client::promise();
     let Cap::Promise(id) = described(&mut peer, &client, &promise) else { panic!("a promise") };
+    // The lowest ID: what is introduced later uses it again.
+    peer.expect_finish(0);
     (peer, client, id, fulfiller, promise)
 }
 
