@@ -1,0 +1,335 @@
+//! `Resolve`: rule 7, in both directions.
+
+use capnp_threads::{Client, ClientFulfiller};
+
+use crate::support::*;
+
+/// Rule 7: what a Resolve for a promise brings that was released already is released: once for each reference.
+#[test]
+fn rule7_resolve_of_a_released_promise_releases_what_it_brings() {
+    let mut peer = Peer::new(Client::null());
+    for cap in [Cap::Hosted(6), Cap::Promise(6)] {
+        for used in [false, true] {
+            let promise = peer.introduce(Cap::Promise(5));
+            if used {
+                let answer = send(&promise, NOTE, 1, &[]);
+                let call = peer.expect_call_of(1);
+                peer.results(call.question, 1, &[]);
+                wait(answer).unwrap();
+                peer.expect_finish(call.question);
+            }
+            drop(promise);
+            assert_eq!(peer.expect_release(5), 1);
+            peer.resolve(5, cap.clone());
+            assert_eq!(peer.expect_release(6), 1);
+            assert_eq!(peer.vat.snapshot().imports(), 0);
+        }
+    }
+    peer.finish_clean();
+}
+
+/// Rule 7: what it brings may be held already: then it is one reference more, given back with the others.
+#[test]
+fn rule7_resolve_of_a_released_promise_to_what_is_held() {
+    for cap in [Cap::Hosted(6), Cap::Promise(6)] {
+        let mut peer = Peer::new(Client::null());
+        let held = peer.introduce(cap.clone());
+        drop(peer.introduce(Cap::Promise(5)));
+        assert_eq!(peer.expect_release(5), 1);
+        peer.resolve(5, cap);
+        peer.settle();
+        assert_eq!(peer.given(6), 2, "still held");
+        drop(held);
+        assert_eq!(peer.expect_release(6), 2);
+        peer.finish_clean();
+    }
+}
+
+/// Rule 7: a Resolve for a released promise that brings nothing of the peer's changes nothing.
+#[test]
+fn rule7_resolve_of_a_released_promise_that_brings_nothing() {
+    let mut peer = Peer::new(Recorder::new().client());
+    let object = peer.get_bootstrap();
+    for to in [Ok(Cap::Yours(object)), Ok(Cap::None), Err("no".to_owned())] {
+        drop(peer.introduce(Cap::Promise(5)));
+        assert_eq!(peer.expect_release(5), 1);
+        peer.send(Msg::Resolve { promise: 5, to });
+        peer.settle();
+        // The last reference that settling took is given back by a callback.
+        peer.wait_tables(|tables| tables.imports() == 0 && tables.export_references() == 1);
+    }
+    peer.finish_clean();
+}
+
+/// Rule 7: a promise that is resolved to itself fails its calls, whether it was called before or not.
+#[test]
+fn rule7_resolve_to_itself_breaks_the_promise() {
+    for used in [false, true] {
+        let mut peer = Peer::new(Client::null());
+        let promise = peer.introduce(Cap::Promise(5));
+        let early = used.then(|| send(&promise, NOTE, 1, &[]));
+        peer.resolve(5, Cap::Promise(5));
+        assert!(promise.resolve().unwrap_err().to_string().contains("resolved to itself"));
+        assert!(wait_failed(send(&promise, NOTE, 2, &[])).contains("resolved to itself"));
+        if let Some(early) = early {
+            let call = peer.expect_call_of(1);
+            peer.results(call.question, 1, &[]);
+            wait(early).unwrap();
+        }
+        assert_eq!(peer.expect_release(5), 2);
+        drop(promise);
+        peer.finish_clean();
+    }
+}
+
+/// Rule 7: two promises of the peer's that are resolved to each other fail their calls.
+#[test]
+fn rule7_a_circle_of_two_promises_breaks() {
+    let mut peer = Peer::new(Client::null());
+    let (five, six) = (peer.introduce(Cap::Promise(5)), peer.introduce(Cap::Promise(6)));
+    let other = peer.introduce(Cap::Hosted(7));
+    // So that 5 is not released before the circle is closed.
+    let frozen = freeze_callbacks(&mut peer, &other);
+    peer.resolve(5, Cap::Promise(6));
+    peer.resolve(6, Cap::Promise(5));
+    peer.sync();
+    drop(frozen);
+    for promise in [five, six] {
+        assert!(promise.resolve().unwrap_err().to_string().contains("resolved to itself"));
+        assert!(wait_failed(send(&promise, NOTE, 2, &[])).contains("resolved to itself"));
+    }
+    for id in [5, 6] {
+        assert_eq!(peer.expect_release(id), 2);
+    }
+    drop(other);
+    peer.finish_clean();
+}
+
+/// Rule 7: where the first promise of such a circle has been released by us, its number is a new promise, which the
+/// peer may break.
+#[test]
+fn rule7_a_circle_that_is_closed_after_the_release_is_a_new_promise() {
+    let mut peer = Peer::new(Client::null());
+    let (five, six) = (peer.introduce(Cap::Promise(5)), peer.introduce(Cap::Promise(6)));
+    peer.resolve(5, Cap::Promise(6));
+    assert_eq!(peer.expect_release(5), 1);
+    peer.resolve(6, Cap::Promise(5));
+    assert_eq!(peer.expect_release(6), 2);
+    let answers = [&five, &six].map(|promise| send(promise, NOTE, 1, &[]));
+    for answer in answers {
+        let call = peer.expect_call_of(1);
+        assert_eq!(call.target, Target::Import(5));
+        peer.answer(call.question, Outcome::Exception("a circle".into()));
+        assert!(wait_failed(answer).contains("a circle"));
+    }
+    peer.send(Msg::Resolve { promise: 5, to: Err("a circle".into()) });
+    assert_eq!(five.resolve().unwrap_err().to_string(), six.resolve().unwrap_err().to_string());
+    assert_eq!(peer.expect_release(5), 1);
+    peer.finish_clean();
+}
+
+/// Rule 7: a promise of the peer's and one of ours that are resolved to each other fail our calls, whoever closes
+/// the circle.
+#[test]
+fn rule7_a_circle_through_both_vats_breaks() {
+    for ours_first in [true, false] {
+        let (mut peer, client, id, fulfiller, exported) = exported_promise();
+        let theirs = peer.introduce(Cap::Promise(5));
+        if ours_first {
+            fulfiller.fulfill(theirs.clone());
+            assert_eq!(peer.expect_resolve(id), Ok(Cap::Yours(5)));
+            peer.resolve(5, Cap::Yours(id));
+        } else {
+            peer.resolve(5, Cap::Yours(id));
+            peer.sync();
+            fulfiller.fulfill(theirs.clone());
+            assert!(peer.expect_resolve(id).unwrap_err().contains("resolved to itself"));
+        }
+        for promise in [&theirs, &exported] {
+            assert!(promise.resolve().unwrap_err().to_string().contains("resolved to itself"));
+            assert!(wait_failed(send(promise, NOTE, 2, &[])).contains("resolved to itself"));
+        }
+        drop((theirs, exported));
+        // Calls of the peer's on our promise may go to its own until it lets go of ours.
+        peer.release(id, 1);
+        assert_eq!(peer.expect_release(5), 1);
+        drop(client);
+        peer.finish_clean();
+    }
+}
+
+/// Rule 7: only a promise can be resolved.
+#[test]
+fn rule7_resolve_of_a_settled_capability_aborts() {
+    let mut peer = Peer::new(Client::null());
+    let client = peer.introduce(Cap::Hosted(7));
+    peer.send_wrong(Msg::Resolve { promise: 7, to: Ok(Cap::Hosted(8)) });
+    peer.expect_abort("which is not a promise");
+    assert!(wait_failed(send(&client, NOTE, 1, &[])).contains("which is not a promise"));
+}
+
+/// Rule 7: and only once.
+#[test]
+fn rule7_a_second_resolve_aborts() {
+    let mut peer = Peer::new(Client::null());
+    let (promise, other) = (peer.introduce(Cap::Promise(5)), peer.introduce(Cap::Hosted(7)));
+    // So that 5 is not released in between.
+    let frozen = freeze_callbacks(&mut peer, &other);
+    peer.resolve(5, Cap::Hosted(8));
+    peer.send_wrong(Msg::Resolve { promise: 5, to: Ok(Cap::Hosted(9)) });
+    peer.wait_ended();
+    drop(frozen);
+    peer.expect_abort("second Resolve");
+    assert!(wait_failed(send(&promise, NOTE, 1, &[])).contains("second Resolve"));
+}
+
+/// Rule 7: a promise that the peer breaks fails its calls and those who wait for it, and is released.
+#[test]
+fn rule7_resolve_with_an_exception_breaks_the_promise() {
+    for used in [false, true] {
+        let mut peer = Peer::new(Client::null());
+        let promise = peer.introduce(Cap::Promise(5));
+        let early = used.then(|| send(&promise, NOTE, 1, &[]));
+        peer.send(Msg::Resolve { promise: 5, to: Err("no luck".into()) });
+        assert!(promise.resolve().unwrap_err().to_string().contains("no luck"));
+        assert!(wait_failed(send(&promise, NOTE, 2, &[])).contains("no luck"));
+        if let Some(early) = early {
+            let call = peer.expect_call_of(1);
+            peer.answer(call.question, Outcome::Exception("no luck".into()));
+            assert!(wait_failed(early).contains("no luck"));
+        }
+        assert_eq!(peer.expect_release(5), 1);
+        drop(promise);
+        peer.finish_clean();
+    }
+}
+
+/// Rules 7 and 1: a promise that the peer resolves to nothing is null; no embargo is needed.
+#[test]
+fn rule7_resolve_to_none_is_null() {
+    let mut peer = Peer::new(Client::null());
+    let promise = peer.introduce(Cap::Promise(5));
+    let early = send(&promise, NOTE, 1, &[]);
+    let call = peer.expect_call_of(1);
+    peer.resolve(5, Cap::None);
+    assert!(promise.resolve().unwrap().is_null());
+    assert!(wait_failed(send(&promise, NOTE, 2, &[])).contains("null"));
+    peer.results(call.question, 1, &[]);
+    wait(early).unwrap();
+    assert_eq!(peer.expect_release(5), 1);
+    drop(promise);
+    peer.finish_clean();
+}
+
+/// Rule 7: the broken and the null capability, too, are resolutions of a promise of ours that the peer is told, by
+/// an exception each; its calls fail.
+#[test]
+fn rule7_a_promise_of_ours_is_broken_or_null() {
+    for to in [Client::broken(capnp_threads::Exception::failed("no luck")), Client::null()] {
+        let (mut peer, client, id, fulfiller, exported) = exported_promise();
+        let early = peer.call(Target::Import(id), NOTE, 5).send();
+        peer.settle();
+        let why = if to.is_null() { "null" } else { "no luck" };
+        fulfiller.fulfill(to);
+        assert!(peer.expect_resolve(id).unwrap_err().contains(why));
+        let late = peer.call(Target::Import(id), NOTE, 6).send();
+        for question in [early, late] {
+            peer.expect_exception(question, why);
+        }
+        drop((client, exported));
+        peer.finish_clean();
+    }
+}
+
+/// Rule 7: a promise that has been resolved is described as what it became: never as the promise again, although the
+/// peer still holds that.
+#[test]
+fn rule7_a_resolved_promise_is_described_as_what_it_became() {
+    let object = Recorder::new();
+    let (mut peer, client, id, fulfiller, exported) = exported_promise();
+    assert_eq!(described(&mut peer, &client, &exported), Cap::Promise(id), "until it is resolved");
+    fulfiller.fulfill(object.client());
+    let Ok(Cap::Hosted(settled)) = peer.expect_resolve(id) else { panic!("hosted here") };
+    assert_ne!(settled, id);
+    assert_eq!(described(&mut peer, &client, &exported), Cap::Hosted(settled));
+    let call = peer.call(Target::Import(id), NOTE, 5).send();
+    peer.expect_done(call, 5);
+    drop((client, exported));
+    peer.finish_clean();
+
+    let (mut peer, client, id, fulfiller, exported) = exported_promise();
+    fulfiller.fulfill(client.clone());
+    assert_eq!(peer.expect_resolve(id), Ok(Cap::Yours(7)));
+    assert_eq!(described(&mut peer, &client, &exported), Cap::Yours(7));
+    drop((client, exported));
+    peer.finish_clean();
+}
+
+/// Rule 7: a promise that was broken is not named by its old number either; the new one is broken in turn.
+#[test]
+fn rule7_a_broken_promise_is_described_as_a_new_one() {
+    let (mut peer, client, id, fulfiller, exported) = exported_promise();
+    fulfiller.reject(capnp_threads::Exception::failed("no luck"));
+    assert!(peer.expect_resolve(id).unwrap_err().contains("no luck"));
+    let Cap::Promise(new) = described(&mut peer, &client, &exported) else { panic!("a promise") };
+    assert_ne!(new, id);
+    assert!(peer.expect_resolve(new).unwrap_err().contains("no luck"));
+    drop((client, exported));
+    peer.finish_clean();
+}
+
+/// Rule 7: a promise that became another promise is described as that one, and both are told what it becomes.
+#[test]
+fn rule7_a_promise_that_became_a_promise_is_described_as_that() {
+    let object = Recorder::new();
+    let (mut peer, client, id, fulfiller, exported) = exported_promise();
+    let (next, next_fulfiller) = Client::promise();
+    fulfiller.fulfill(next);
+    // Once to see that it is resolved, and once to watch the next.
+    peer.settle();
+    peer.settle();
+    let Cap::Promise(second) = described(&mut peer, &client, &exported) else { panic!("a promise") };
+    assert_ne!(second, id);
+    peer.settle();
+    next_fulfiller.fulfill(object.client());
+    // Who watched first is told first.
+    let Ok(Cap::Hosted(settled)) = peer.expect_resolve(id) else { panic!("hosted here") };
+    assert_eq!(peer.expect_resolve(second), Ok(Cap::Hosted(settled)));
+    assert_eq!(described(&mut peer, &client, &exported), Cap::Hosted(settled));
+    drop((client, exported));
+    peer.finish_clean();
+}
+
+/// Rule 7: a promise that was released before it is resolved is not resolved on the wire.
+#[test]
+fn rule7_a_released_promise_of_ours_is_not_resolved() {
+    let (mut peer, client, id, fulfiller, exported) = exported_promise();
+    peer.release(id, 1);
+    peer.sync();
+    fulfiller.fulfill(Recorder::new().client());
+    peer.expect_quiet();
+    assert_eq!(peer.vat.snapshot().exports(), 0);
+    drop((client, exported));
+    peer.finish_clean();
+}
+
+/// A promise of ours that the peer holds, and a client of the peer's capability 7.
+fn exported_promise() -> (Peer, Client, u32, ClientFulfiller, Client) {
+    let mut peer = Peer::new(Client::null());
+    let client = peer.introduce(Cap::Hosted(7));
+    let (promise, fulfiller) = Client::promise();
+    let Cap::Promise(id) = described(&mut peer, &client, &promise) else { panic!("a promise") };
+    // The lowest ID: what is introduced later uses it again.
+    peer.expect_finish(0);
+    (peer, client, id, fulfiller, promise)
+}
+
+/// How `cap` is described in the params of a call. The peer keeps it.
+#[track_caller]
+fn described(peer: &mut Peer, client: &Client, cap: &Client) -> Cap {
+    let answer = send(client, NOTE, 1, std::slice::from_ref(cap));
+    let call = peer.expect_call_of(1);
+    peer.answer_keeping(call.question, Outcome::Results(Payload::new(1, &[])));
+    wait(answer).unwrap();
+    call.params.caps[0].clone()
+}
