@@ -5,7 +5,7 @@ use std::fmt;
 use super::answer::Pipeline;
 use super::call::{CallInfo, Mode};
 use super::client::{Client, Kind};
-use super::promised::Watcher;
+use super::promised::{drop_chain, Watcher};
 use crate::error::Exception;
 use crate::id::{AnswerId, ExportId, ImportId, QuestionId};
 use crate::peer::Peer;
@@ -163,6 +163,7 @@ pub(crate) struct RemoteRef {
 impl Drop for RemoteRef {
     fn drop(&mut self) {
         self.port.post(Notice::PromiseDropped(self.id));
+        drop_chain(self.resolved.take());
     }
 }
 

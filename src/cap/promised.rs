@@ -172,6 +172,25 @@ impl PromiseCell {
     }
 }
 
+impl Drop for PromiseCell {
+    fn drop(&mut self) {
+        drop_chain(self.resolved.take());
+    }
+}
+
+/// Drops what a promise was resolved to; a chain of promises that nobody else holds, one by one. A peer can make
+/// one as long as it likes, and dropping that the usual way, each inside the one before, would overflow the
+/// stack.
+pub(crate) fn drop_chain(mut next: Option<Client>) {
+    while let Some(Client(kind)) = next {
+        next = match kind {
+            Kind::Promise(cell) => Arc::into_inner(cell).and_then(|mut cell| cell.resolved.take()),
+            Kind::Remote(promise) => Arc::into_inner(promise).and_then(|mut promise| promise.resolved.take()),
+            _ => None,
+        };
+    }
+}
+
 impl fmt::Debug for PromiseCell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PromiseCell({:?})", self.resolved.get())
