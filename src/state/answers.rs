@@ -529,8 +529,8 @@ impl State {
     pub(super) fn end_answers(&mut self, why: &Exception, fx: &mut Effects) {
         let answers = std::mem::take(&mut self.answers);
         self.ended_answers.clear();
-        for (id, answer) in &answers {
-            let key = AnswerKey { id: *id, generation: answer.generation };
+        for (id, answer) in answers.iter() {
+            let key = AnswerKey { id, generation: answer.generation };
             fx.later(Callback::Cancel { key, token: answer.cancel.clone(), after_start: false });
             let on_return = match &answer.entry {
                 Entry::NewQA { on_return, .. } | Entry::HaveFinish { on_return, .. } => on_return.clone(),

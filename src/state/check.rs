@@ -30,8 +30,7 @@ impl State {
 
     fn check_questions(&self) {
         self.questions.check();
-        let high = self.pipeline_questions.iter().map(|(id, question)| (*id, question));
-        for (id, question) in self.questions.iter().chain(high) {
+        for (id, question) in self.questions.iter().chain(self.pipeline_questions.iter()) {
             for (path, promise) in &question.pipelined {
                 assert!(question.has_promises(), "{id} has promises for results that are there");
                 let pending = self.promises.get(promise);
@@ -53,8 +52,8 @@ impl State {
     }
 
     fn check_answers(&self) {
-        for (id, answer) in &self.answers {
-            assert!(!self.ended_answers.contains(id), "answer {id} is both in use and ended");
+        for (id, answer) in self.answers.iter() {
+            assert!(!self.ended_answers.contains(&id), "answer {id} is both in use and ended");
             if let Some(awaited) = answer.awaits {
                 let awaited = self.answers.get(&awaited).expect("an awaited answer is in the table");
                 assert!(!awaited.entry.has_returned(), "answer {id} waits for one that is there");
@@ -77,11 +76,11 @@ impl State {
         for (id, export) in self.exports.iter() {
             assert!(export.references > 0, "export {id} is held by nobody");
         }
-        for (id, import) in &self.imports {
+        for (id, import) in self.imports.iter() {
             assert!(import.references > 0, "import {id} was never given");
             if let Some(ImportedPromise::Pending(promise)) = &import.promise {
                 if let Some(pending) = self.promises.get(promise) {
-                    let here = matches!(&pending.place, Place::Import(i) if i.id == *id);
+                    let here = matches!(&pending.place, Place::Import(i) if i.id == id);
                     assert!(here, "the promise of import {id} stands elsewhere");
                 }
             }

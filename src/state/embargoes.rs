@@ -190,11 +190,12 @@ impl State {
     }
 
     pub(super) fn end_embargoes(&mut self, why: &Exception, fx: &mut Effects) {
-        for (_, embargo) in self.embargoes.clear() {
+        let embargoes = self.embargoes.clear();
+        for (_, embargo) in embargoes.iter() {
             let to = Destination::Client(Client::broken(why.clone()));
-            fx.later(Callback::Resolve { cell: embargo.cell, to });
-            fx.discard(embargo.to);
+            fx.later(Callback::Resolve { cell: embargo.cell.clone(), to });
         }
+        fx.discard(embargoes);
     }
 }
 

@@ -92,7 +92,7 @@ impl State {
     fn import(&mut self, id: ImportId) -> Result<Option<Arc<ImportRef>>, ProtocolError> {
         let Some(port) = self.port() else { return Ok(None) };
         let generation = self.generation();
-        let entry = self.imports.entry(id).or_insert_with(|| Import {
+        let entry = self.imports.get_or_insert_with(id, || Import {
             references: 0,
             generation,
             handle: Weak::new(),
@@ -210,7 +210,7 @@ impl State {
 
     pub(super) fn end_promises(&mut self, why: &Exception, fx: &mut Effects) {
         let promises = std::mem::take(&mut self.promises);
-        for pending in promises.values() {
+        for (_, pending) in promises.iter() {
             let broken = Client::broken(why.clone());
             if let Some(cell) = pending.cell.upgrade() {
                 let set = cell.resolved.set(broken.clone());

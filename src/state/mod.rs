@@ -35,7 +35,7 @@ mod questions;
 mod snapshot;
 mod targets;
 
-use im::{HashMap, OrdMap, OrdSet};
+use im::{HashMap, OrdSet};
 
 use answers::Answer;
 use embargoes::Embargo;
@@ -52,7 +52,7 @@ use crate::cap::port::{ConnectionId, Generation, Notice, Port, RefId};
 use crate::error::{Exception, ProtocolError};
 use crate::id::{AnswerId, EmbargoId, ExportId, ImportId, QuestionId};
 use crate::sync::{Arc, Weak};
-use crate::table::Allocated;
+use crate::table::{Allocated, Given};
 use crate::wire::message::{Message, Outgoing};
 
 pub(crate) use answers::Arrival;
@@ -67,18 +67,18 @@ pub(crate) struct State {
     bootstrap: Client,
     questions: Allocated<QuestionId, Question>,
     /// Questions asked for the sake of pipelining alone; their IDs have the top bit set.
-    pipeline_questions: OrdMap<QuestionId, Question>,
+    pipeline_questions: Given<QuestionId, Question>,
     next_pipeline_question: u32,
     /// The peer answers questions asked for pipelining alone, against the hint: it is not given any more.
     peer_ignores_pipeline_hint: bool,
-    answers: OrdMap<AnswerId, Answer>,
+    answers: Given<AnswerId, Answer>,
     /// Answers that were returned with `noFinishNeeded`, until the peer uses the ID again or finishes it.
     ended_answers: OrdSet<AnswerId>,
     exports: Allocated<ExportId, Export>,
     /// The export of each client that has one, by the client's address.
     export_ids: HashMap<usize, ExportId>,
-    imports: OrdMap<ImportId, Import>,
-    promises: OrdMap<RefId, Pending>,
+    imports: Given<ImportId, Import>,
+    promises: Given<RefId, Pending>,
     embargoes: Allocated<EmbargoId, Embargo>,
     next_generation: Generation,
     next_ref: u64,
@@ -99,15 +99,15 @@ impl State {
             max_exports,
             bootstrap,
             questions: Allocated::new(),
-            pipeline_questions: OrdMap::new(),
+            pipeline_questions: Given::default(),
             next_pipeline_question: 0,
             peer_ignores_pipeline_hint: false,
-            answers: OrdMap::new(),
+            answers: Given::default(),
             ended_answers: OrdSet::new(),
             exports: Allocated::new(),
             export_ids: HashMap::new(),
-            imports: OrdMap::new(),
-            promises: OrdMap::new(),
+            imports: Given::default(),
+            promises: Given::default(),
             embargoes: Allocated::new(),
             next_generation: 0,
             next_ref: 0,
@@ -130,7 +130,7 @@ impl State {
     pub(crate) fn is_idle(&self) -> bool {
         self.embargoes.len() == 0
             && !self.questions.iter().any(|(_, question)| question.entry.is_new())
-            && !self.answers.values().any(|answer| answer.entry.is_new())
+            && !self.answers.iter().any(|(_, answer)| answer.entry.is_new())
     }
 
     /// Handles a message of the peer's.

@@ -540,7 +540,7 @@ impl State {
 
     pub(super) fn end_questions(&mut self, why: &Exception, fx: &mut Effects) {
         let asked: Vec<QuestionId> =
-            self.questions.iter().map(|(id, _)| id).chain(self.pipeline_questions.keys().copied()).collect();
+            self.questions.iter().chain(self.pipeline_questions.iter()).map(|(id, _)| id).collect();
         for id in asked {
             let method = self.question(id).and_then(|question| question.method);
             let why = match method {

@@ -39,7 +39,7 @@ impl Snapshot {
 
     /// References to the peer's capabilities that this vat holds, counted as the protocol does.
     pub fn import_references(&self) -> u64 {
-        self.0.imports.values().map(|import| u64::from(import.references)).sum()
+        self.0.imports.iter().map(|(_, import)| u64::from(import.references)).sum()
     }
 
     /// Promises of the peer's that this vat holds: imports to be resolved, and capabilities in results to come.
@@ -71,19 +71,19 @@ impl fmt::Display for Snapshot {
         for (id, question) in state.questions.iter() {
             writeln!(f, "question {id}: {:?}", question.entry)?;
         }
-        for (id, question) in &state.pipeline_questions {
+        for (id, question) in state.pipeline_questions.iter() {
             writeln!(f, "question {id}: {:?}", question.entry)?;
         }
-        for (id, answer) in &state.answers {
+        for (id, answer) in state.answers.iter() {
             writeln!(f, "answer {id}: {:?}", answer.entry)?;
         }
         for (id, export) in state.exports.iter() {
             writeln!(f, "export {id}: {} references to {:?}", export.references, export.client)?;
         }
-        for (id, import) in &state.imports {
+        for (id, import) in state.imports.iter() {
             writeln!(f, "import {id}: {} references", import.references)?;
         }
-        for (id, pending) in &state.promises {
+        for (id, pending) in state.promises.iter() {
             writeln!(f, "promise {}: at {:?}, used: {}", id.0, pending.place, pending.used)?;
         }
         for (id, _) in state.embargoes.iter() {

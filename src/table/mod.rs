@@ -1,14 +1,26 @@
 //! Tables with typed IDs, as persistent maps: cloning one is cheap, and a clone is not changed by what
 //! happens to the original. See Note [Rollback].
+//!
+//! ```text
+//! Note [Entries are shared]
+//! =========================
+//! The maps of the `im` crate keep 64 entries in a node, and move and copy whole nodes: by value on the stack
+//! (several at once for each level of the tree), and whenever a version shares a node with an older one. With
+//! entries of some hundred bytes that takes a megabyte of stack for each level in a debug build, so that a table
+//! of a few thousand overflows it, and 64 deep copies for each change. So a map holds its entries by reference,
+//! and an entry is copied only if an older version has it too and it is changed.
+//! ```
 
 use std::fmt::Debug;
 
 use im::{OrdMap, OrdSet};
 
+use crate::sync::Arc;
+
 /// A table in which we choose the IDs: questions, exports, embargoes. Lowest free ID first.
 #[derive(Clone)]
 pub(crate) struct Allocated<K: Ord + Clone, V: Clone> {
-    entries: OrdMap<K, V>,
+    entries: Given<K, V>,
     /// IDs below `next` that are free.
     free: OrdSet<u32>,
     next: u32,
@@ -16,7 +28,7 @@ pub(crate) struct Allocated<K: Ord + Clone, V: Clone> {
 
 impl<K: Copy + Ord + Debug + From<u32> + Into<u32>, V: Clone> Allocated<K, V> {
     pub(crate) fn new() -> Self {
-        Allocated { entries: OrdMap::new(), free: OrdSet::new(), next: 0 }
+        Allocated { entries: Given::default(), free: OrdSet::new(), next: 0 }
     }
 
     /// Puts an entry at the lowest free ID.
@@ -65,11 +77,11 @@ impl<K: Copy + Ord + Debug + From<u32> + Into<u32>, V: Clone> Allocated<K, V> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &V)> {
-        self.entries.iter().map(|(k, v)| (*k, v))
+        self.entries.iter()
     }
 
     /// Takes all entries out.
-    pub(crate) fn clear(&mut self) -> OrdMap<K, V> {
+    pub(crate) fn clear(&mut self) -> Given<K, V> {
         self.free = OrdSet::new();
         self.next = 0;
         std::mem::take(&mut self.entries)
@@ -82,10 +94,69 @@ impl<K: Copy + Ord + Debug + From<u32> + Into<u32>, V: Clone> Allocated<K, V> {
     }
 }
 
+/// A table in which somebody else chooses the IDs: the peer, or whoever counts them. See Note [Entries are
+/// shared].
+#[derive(Clone, Debug)]
+pub(crate) struct Given<K: Ord + Clone, V: Clone>(OrdMap<K, Arc<V>>);
+
+impl<K: Ord + Clone, V: Clone> Default for Given<K, V> {
+    fn default() -> Self {
+        Given(OrdMap::new())
+    }
+}
+
+impl<K: Copy + Ord, V: Clone> Given<K, V> {
+    pub(crate) fn insert(&mut self, id: K, entry: V) {
+        self.0.insert(id, Arc::new(entry));
+    }
+
+    pub(crate) fn remove(&mut self, id: &K) -> Option<V> {
+        self.0.remove(id).map(Arc::unwrap_or_clone)
+    }
+
+    pub(crate) fn contains_key(&self, id: &K) -> bool {
+        self.0.contains_key(id)
+    }
+
+    pub(crate) fn get(&self, id: &K) -> Option<&V> {
+        self.0.get(id).map(|entry| &**entry)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: &K) -> Option<&mut V> {
+        self.0.get_mut(id).map(Arc::make_mut)
+    }
+
+    pub(crate) fn get_or_insert_with(&mut self, id: K, entry: impl FnOnce() -> V) -> &mut V {
+        Arc::make_mut(self.0.entry(id).or_insert_with(|| Arc::new(entry())))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &V)> {
+        self.0.iter().map(|(id, entry)| (*id, &**entry))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::id::QuestionId;
+
+    /// In a debug build, on a thread with the usual stack. See Note [Entries are shared].
+    #[test]
+    fn large_entries_take_no_deep_stack() {
+        let mut t = Allocated::<QuestionId, [u64; 100]>::new();
+        let ids: Vec<_> = (0..5000).map(|n| t.insert(|_| [n; 100])).collect();
+        let before = t.clone();
+        ids.iter().for_each(|id| assert_eq!(t.remove(*id).unwrap()[99], u64::from(id.0)));
+        assert_eq!((t.len(), before.len()), (0, 5000));
+    }
 
     #[test]
     fn gives_the_lowest_id_first() {
