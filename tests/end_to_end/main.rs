@@ -5,6 +5,9 @@
 mod auto_traits;
 mod child;
 mod connected;
+mod drops;
 mod killed;
+mod many;
+mod serving;
 mod support;
 mod waiting;

@@ -1,0 +1,168 @@
+//! A great many: calls inside calls, threads on one client, connections to one listener.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, OnceLock};
+use std::time::Duration;
+
+use capnp_threads::{Client, Limits, Vat};
+use crossbeam_channel::unbounded;
+
+use crate::support::wires::{reaches, Two, Wire};
+use crate::support::{ask, cap, echo, object, reply, request, send, text, with_cap, Soon, DEADLINE};
+
+/// How deep calls nest: each level is a thread that waits.
+const DEEP: usize = 1000;
+
+const RECURSE: u16 = 0;
+const TAIL: u16 = 1;
+const INTRODUCE: u16 = 2;
+
+/// Counts down, calling another object for each step, until nothing is left.
+fn recursive() -> Client {
+    let other: OnceLock<Client> = OnceLock::new();
+    object(move |call| {
+        if call.method_id() == INTRODUCE {
+            other.set(cap(call)?).unwrap();
+            return Ok(());
+        }
+        call.allow_next();
+        let left: usize = text(call)?.parse().unwrap();
+        if left == 0 {
+            return reply(call, "the bottom");
+        }
+        let next = request(other.get().unwrap(), call.method_id(), &(left - 1).to_string());
+        if call.method_id() == TAIL {
+            return call.tail_call(next);
+        }
+        let answer = crate::support::said(&next.send().soon()?);
+        reply(call, &answer)
+    })
+}
+
+/// A calls B, whose method calls A, whose method calls B, and so on, waiting or handing on.
+#[test]
+fn two_vats_call_each_other_a_thousand_deep() {
+    for (wire, method) in [(Wire::Tcp, RECURSE), (Wire::Memory, TAIL)] {
+        let (here, there) = (recursive(), recursive());
+        let two = Two::offering(wire, &there);
+        let remote = two.here.bootstrap();
+        with_cap(&here, INTRODUCE, &remote).send().soon().unwrap();
+        with_cap(&remote, INTRODUCE, &here).send().soon().unwrap();
+        for first in [&remote, &here] {
+            assert_eq!(ask(first, method, &DEEP.to_string()).unwrap(), "the bottom");
+        }
+        two.here.close(Duration::from_secs(30)).unwrap();
+    }
+}
+
+/// The same in one vat: objects that call the next one, each with a thread.
+#[test]
+fn objects_call_each_other_a_thousand_deep() {
+    let mut client = echo();
+    for _ in 0..DEEP {
+        let inner = client.clone();
+        client = object(move |call| {
+            let answer = ask(&inner, 0, &text(call)?)?;
+            reply(call, &answer)
+        });
+    }
+    assert_eq!(ask(&client, 0, "to the bottom").unwrap(), "to the bottom");
+}
+
+/// Promises that lead to promises, and proxies of proxies, cost no stack.
+#[test]
+fn a_chain_of_ten_thousand_promises_leads_to_its_end() {
+    let (first, mut fulfiller) = Client::promise();
+    let early = send(&first, 0, "early");
+    for _ in 0..9_000 {
+        let (next, its_fulfiller) = Client::promise();
+        fulfiller.fulfill(next);
+        fulfiller = its_fulfiller;
+    }
+    let late = send(&first, 0, "late");
+    fulfiller.fulfill(echo());
+    assert_eq!(crate::support::said(&early.soon().unwrap()), "early");
+    assert_eq!(crate::support::said(&late.soon().unwrap()), "late");
+    assert!(first.resolve().is_ok());
+}
+
+#[test]
+fn a_hundred_threads_share_one_client() {
+    for wire in Wire::ALL {
+        let two = Two::offering(wire, &echo());
+        let remote = two.here.bootstrap();
+        let start = Barrier::new(100);
+        std::thread::scope(|scope| {
+            for thread in 0..100 {
+                let (remote, start) = (&remote, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    for n in 0..20 {
+                        let said = format!("{thread}.{n}");
+                        assert_eq!(ask(remote, 0, &said).unwrap(), said);
+                    }
+                });
+            }
+        });
+        drop(remote);
+        two.both_empty();
+    }
+}
+
+/// Calls of one thread arrive in the order made, whatever other threads call in between.
+#[test]
+fn each_of_a_hundred_threads_has_its_order() {
+    let (put, got) = unbounded::<String>();
+    let keeper = object(move |call| {
+        put.send(text(call)?).unwrap();
+        Ok(())
+    });
+    let two = Two::offering(Wire::Tcp, &keeper);
+    let remote = two.here.bootstrap();
+    std::thread::scope(|scope| {
+        for thread in 0..100 {
+            let remote = &remote;
+            scope.spawn(move || {
+                let sent: Vec<_> = (0..10).map(|n| send(remote, 0, &format!("{thread} {n}"))).collect();
+                sent.into_iter().for_each(|answer| drop(answer.soon().unwrap()));
+            });
+        }
+    });
+    let mut next = [0; 100];
+    for said in got.try_iter() {
+        let (thread, n) = said.split_once(' ').unwrap();
+        let thread: usize = thread.parse().unwrap();
+        assert_eq!(n, next[thread].to_string(), "thread {thread}");
+        next[thread] += 1;
+    }
+    assert_eq!(next, [10; 100]);
+}
+
+/// All connections are open at once, and each is served.
+#[test]
+fn a_thousand_connections_to_one_listener() {
+    let served = Arc::new(AtomicUsize::new(0));
+    let count = served.clone();
+    let counter = object(move |call| {
+        let n = count.fetch_add(1, Ordering::SeqCst).to_string();
+        reply(call, &n)
+    });
+    let listener = Vat::new().bootstrap(counter).listen("127.0.0.1:0").unwrap();
+    let vat = Vat::new().limits(Limits::default());
+    let connections: Vec<_> =
+        (0..1000).map(|_| vat.connect(listener.local_addr().unwrap()).unwrap()).collect();
+    let answers: Vec<_> = connections.iter().map(|c| send(&c.bootstrap(), 0, "")).collect();
+    for answer in answers {
+        answer.soon().unwrap();
+    }
+    assert_eq!(served.load(Ordering::SeqCst), 1000);
+    let accepted = listener.connections();
+    assert_eq!(accepted.len(), 1000);
+    // Dropping the connections here ends them there.
+    drop(connections);
+    for connection in &accepted {
+        connection.wait_closed().unwrap();
+        assert!(reaches(connection, |tables| tables.is_empty()));
+    }
+    listener.close(DEADLINE).unwrap();
+}
