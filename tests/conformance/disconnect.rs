@@ -371,6 +371,6 @@ fn on_thread(wait: impl FnOnce() -> Error + Send + 'static) -> Waiter {
 
 #[track_caller]
 fn failed<T: Send + 'static>(promise: Promise<T>) -> Error {
-    let outcome: Result<T> = promise.wait_timeout(peer::DEADLINE).ok().expect("in time");
+    let outcome: Result<T> = promise.wait_timeout(peer::DEADLINE).expect("in time");
     outcome.map(drop).expect_err("never answered")
 }

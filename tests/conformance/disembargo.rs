@@ -51,7 +51,7 @@ impl Reflecting {
 /// Rule 3: the echo comes behind the calls that came before, and before those that came after, with the ID that
 /// the peer chose, addressed to the peer's object.
 #[test]
-fn the_echo_keeps_its_place_among_calls() {
+fn rule3_the_echo_keeps_its_place_among_calls() {
     let mut test = Reflecting::new();
     test.fulfill();
     let id = test.id;
@@ -69,7 +69,7 @@ fn the_echo_keeps_its_place_among_calls() {
 /// Rule 3: calls that waited in a promise are forwarded before the peer learns what it is; so they are before
 /// any Disembargo for it.
 #[test]
-fn calls_that_waited_are_forwarded_before_the_resolve() {
+fn rule3_calls_that_waited_are_forwarded_before_the_resolve() {
     let mut test = Reflecting::new();
     let waiting = [test.call(1), test.call(2)];
     test.peer.expect_quiet();
@@ -85,7 +85,7 @@ fn calls_that_waited_are_forwarded_before_the_resolve() {
 
 /// Rule 3: the same for a promise in a promise.
 #[test]
-fn calls_that_waited_in_a_promise_of_a_promise_are_forwarded_first() {
+fn rule3_calls_that_waited_in_a_promise_of_a_promise_are_forwarded_first() {
     let mut test = Reflecting::new();
     let (inner, inner_fulfiller) = Client::promise();
     let first = test.call(1);
@@ -106,7 +106,7 @@ fn calls_that_waited_in_a_promise_of_a_promise_are_forwarded_first() {
 /// Rule 3: a Disembargo for a capability in results, behind calls that were pipelined on them before they were
 /// there.
 #[test]
-fn the_echo_comes_behind_calls_that_waited_for_results() {
+fn rule3_the_echo_comes_behind_calls_that_waited_for_results() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -130,7 +130,7 @@ fn the_echo_comes_behind_calls_that_waited_for_results() {
 
 /// Rule 3: results that were sent ahead of the answer (`set_pipeline`) keep calls and echo in order as well.
 #[test]
-fn the_echo_comes_behind_calls_on_a_pipeline_that_was_set() {
+fn rule3_the_echo_comes_behind_calls_on_a_pipeline_that_was_set() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -156,7 +156,7 @@ fn the_echo_comes_behind_calls_on_a_pipeline_that_was_set() {
 
 /// Rule 3: results that are those of a tail call back to the peer lead back to it.
 #[test]
-fn the_echo_for_results_of_a_tail_call_names_its_question() {
+fn rule3_the_echo_for_results_of_a_tail_call_names_its_question() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -180,7 +180,7 @@ fn the_echo_for_results_of_a_tail_call_names_its_question() {
 
 /// Rule 3: the target must lead back to the peer; all else is an error of the peer's.
 #[test]
-fn a_disembargo_of_what_does_not_lead_back_aborts() {
+fn rule3_a_disembargo_of_what_does_not_lead_back_aborts() {
     let here = Recorder::new();
     let to_peer_of_another = |other: &mut Peer| other.introduce(Cap::Hosted(5));
     let mut other = Peer::new(Client::null());
@@ -199,7 +199,7 @@ fn a_disembargo_of_what_does_not_lead_back_aborts() {
 
 /// Rule 3: so are targets in answers that are not there yet, failed, hold no capability there, or one of ours.
 #[test]
-fn a_disembargo_of_results_that_do_not_lead_back_aborts() {
+fn rule3_a_disembargo_of_results_that_do_not_lead_back_aborts() {
     for case in 0..4 {
         let recorder = Recorder::new();
         let mut peer = Peer::new(recorder.client());
@@ -224,7 +224,7 @@ fn a_disembargo_of_results_that_do_not_lead_back_aborts() {
 
 /// A target that does not exist is an error of the peer's.
 #[test]
-fn a_disembargo_of_what_does_not_exist_aborts() {
+fn rule3_a_disembargo_of_what_does_not_exist_aborts() {
     for (target, why) in
         [(Target::Import(99), "not in the export table"), (Target::Answer(99, vec![]), "promised answer")]
     {

@@ -61,7 +61,7 @@ impl Used {
 
 /// Rule 1: calls are held until the Disembargo has come back, and go on in order.
 #[test]
-fn a_used_promise_that_turns_out_to_be_here_is_embargoed() {
+fn rule1_a_used_promise_that_turns_out_to_be_here_is_embargoed() {
     let mut test = Used::new();
     let embargo = test.resolve();
     let held: Vec<_> = (2..=4).map(|tag| send(&test.promise, NOTE, tag, &[])).collect();
@@ -83,7 +83,7 @@ fn a_used_promise_that_turns_out_to_be_here_is_embargoed() {
 
 /// Rule 1: the promise is released at once, but behind the Disembargo that is addressed to it.
 #[test]
-fn the_promise_is_released_behind_its_disembargo() {
+fn rule1_the_promise_is_released_behind_its_disembargo() {
     let mut test = Used::new();
     let embargo = test.resolve();
     assert_eq!(test.peer.expect_release(10), 1);
@@ -94,7 +94,7 @@ fn the_promise_is_released_behind_its_disembargo() {
 
 /// Rule 1: no call, no embargo.
 #[test]
-fn an_unused_promise_is_not_embargoed() {
+fn rule1_an_unused_promise_is_not_embargoed() {
     let mut peer = Peer::new(Client::null());
     let recorder = Recorder::new();
     let object = peer.export_hosted(&recorder.client());
@@ -111,7 +111,7 @@ fn an_unused_promise_is_not_embargoed() {
 /// Rule 1: the embargo belongs to the reference: all clones of the promise share it, those made before and
 /// after the resolution, and those of a promise that the peer named twice.
 #[test]
-fn clones_share_the_embargo() {
+fn rule1_clones_share_the_embargo() {
     let mut test = Used::new();
     let before = test.promise.clone();
     let again = test.peer.introduce(Cap::Promise(10));
@@ -133,7 +133,7 @@ fn clones_share_the_embargo() {
 
 /// Rule 1: never for a null or a broken capability: calls fail at once.
 #[test]
-fn null_and_broken_capabilities_are_never_embargoed() {
+fn rule1_null_and_broken_capabilities_are_never_embargoed() {
     for to in [Ok(Cap::None), Err("no such thing".to_owned())] {
         let mut test = Used::new();
         let is_null = to.is_ok();
@@ -150,7 +150,7 @@ fn null_and_broken_capabilities_are_never_embargoed() {
 
 /// Rule 1: nor for a promise of ours that was broken, and that the peer names.
 #[test]
-fn a_broken_promise_of_ours_is_not_embargoed() {
+fn rule1_a_broken_promise_of_ours_is_not_embargoed() {
     let mut test = Used::new();
     let (ours, fulfiller) = Client::promise();
     let id = test.peer.export_promise(&ours);
@@ -167,7 +167,7 @@ fn a_broken_promise_of_ours_is_not_embargoed() {
 /// Rule 1: a promise that turns out to be another promise of the peer's needs none, but passes on that it was
 /// used; the Disembargo goes by the later promise.
 #[test]
-fn a_promise_passes_on_that_it_was_used() {
+fn rule1_a_promise_passes_on_that_it_was_used() {
     let mut test = Used::new();
     test.peer.resolve(10, Cap::Promise(11));
     assert_eq!(test.peer.expect_release(10), 1);
@@ -187,7 +187,7 @@ fn a_promise_passes_on_that_it_was_used() {
 
 /// Rule 1: none is needed for what is in the peer by the same way; calls go there behind the others.
 #[test]
-fn a_promise_that_turns_out_to_be_in_the_peer_is_not_embargoed() {
+fn rule1_a_promise_that_turns_out_to_be_in_the_peer_is_not_embargoed() {
     let mut test = Used::new();
     test.peer.resolve(10, Cap::Hosted(12));
     assert_eq!(test.peer.expect_release(10), 1);
@@ -202,7 +202,7 @@ fn a_promise_that_turns_out_to_be_in_the_peer_is_not_embargoed() {
 
 /// Rule 1: a promise of ours that the peer names is here as well, whatever becomes of it.
 #[test]
-fn a_promise_that_turns_out_to_be_a_promise_of_ours_is_embargoed() {
+fn rule1_a_promise_that_turns_out_to_be_a_promise_of_ours_is_embargoed() {
     let mut test = Used::new();
     let (ours, fulfiller) = Client::promise();
     let id = test.peer.export_promise(&ours);
@@ -226,7 +226,7 @@ fn a_promise_that_turns_out_to_be_a_promise_of_ours_is_embargoed() {
 
 /// Rule 1: what is behind another connection of ours is here, to this peer.
 #[test]
-fn a_promise_that_turns_out_to_be_behind_another_connection_is_embargoed() {
+fn rule1_a_promise_that_turns_out_to_be_behind_another_connection_is_embargoed() {
     let mut test = Used::new();
     let mut other = Peer::new(Client::null());
     let proxy = other.introduce(Cap::Hosted(5));
@@ -252,7 +252,7 @@ fn a_promise_that_turns_out_to_be_behind_another_connection_is_embargoed() {
 
 /// Rule 1: calls that are held go on when nobody holds the promise any more.
 #[test]
-fn held_calls_outlive_the_promise() {
+fn rule1_held_calls_outlive_the_promise() {
     let mut test = Used::new();
     let embargo = test.resolve();
     let held = send(&test.promise, NOTE, 2, &[]);
@@ -267,7 +267,7 @@ fn held_calls_outlive_the_promise() {
 
 /// Rule 1: a call that is canceled while it is held is not delivered.
 #[test]
-fn a_held_call_can_be_canceled() {
+fn rule1_a_held_call_can_be_canceled() {
     let mut test = Used::new();
     let embargo = test.resolve();
     let canceled = send(&test.promise, NOTE, 2, &[]);
@@ -282,7 +282,7 @@ fn a_held_call_can_be_canceled() {
 
 /// Rule 1: a promise that nobody holds when it is resolved needs none: nobody can make a new call.
 #[test]
-fn a_promise_that_nobody_holds_is_not_embargoed() {
+fn rule1_a_promise_that_nobody_holds_is_not_embargoed() {
     let mut test = Used::new();
     let promise = std::mem::replace(&mut test.promise, Client::null());
     drop(promise);
@@ -297,7 +297,7 @@ fn a_promise_that_nobody_holds_is_not_embargoed() {
 
 /// Rule 1: embargoes are told apart.
 #[test]
-fn each_embargo_is_lifted_by_its_own_echo() {
+fn rule1_each_embargo_is_lifted_by_its_own_echo() {
     let mut test = Used::new();
     let other = test.peer.introduce(Cap::Promise(11));
     let other_answer = send(&other, NOTE, 10, &[]);
@@ -325,7 +325,7 @@ fn each_embargo_is_lifted_by_its_own_echo() {
 
 /// An echo that nobody asked for, or a second one, is an error of the peer's.
 #[test]
-fn an_echo_that_was_not_asked_for_aborts() {
+fn rule1_an_echo_that_was_not_asked_for_aborts() {
     let mut peer = Peer::new(Client::null());
     let context = Context::Receiver(0);
     peer.send_wrong(Msg::Disembargo { target: Target::Import(0), context });

@@ -28,7 +28,7 @@ fn rule9_the_lowest_free_id_comes_first() {
         peer.expect_finish(id);
     }
     for (id, object) in [(0, &objects[0]), (2, &objects[2]), (4, &client)] {
-        answers.push(send(&client, NOTE, 9, &[object.clone()]));
+        answers.push(send(&client, NOTE, 9, std::slice::from_ref(object)));
         let call = peer.expect_call_of(9);
         let cap = if id == 4 { Cap::Yours(7) } else { Cap::Hosted(id) };
         assert_eq!((call.question, call.params.caps), (id, vec![cap]));

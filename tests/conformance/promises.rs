@@ -1,4 +1,4 @@
-//! `Resolve`: rule 7.
+//! Promises and what becomes of them, in both directions, circles above all: rule 7.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::support::*;
 
 /// Rule 7: what a Resolve brings for a promise that was released is released at once, whatever it is.
 #[test]
-fn what_comes_for_a_released_promise_is_released() {
+fn rule7_what_comes_for_a_released_promise_is_released() {
     for (to, brought) in [
         (Ok(Cap::Hosted(11)), Some(11)),
         (Ok(Cap::Promise(11)), Some(11)),
@@ -32,7 +32,7 @@ fn what_comes_for_a_released_promise_is_released() {
 
 /// Rule 7: and what it names of ours stays as it is.
 #[test]
-fn what_is_ours_is_not_released_for_a_released_promise() {
+fn rule7_what_is_ours_is_not_released_for_a_released_promise() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -45,7 +45,7 @@ fn what_is_ours_is_not_released_for_a_released_promise() {
 /// Rule 7: the promise is released when it is resolved, once for each time that it was named; what it has
 /// become is held as long as somebody holds that.
 #[test]
-fn a_promise_is_released_when_it_is_resolved() {
+fn rule7_a_promise_is_released_when_it_is_resolved() {
     let mut peer = Peer::new(Client::null());
     let promise = peer.introduce(Cap::Promise(10));
     let again = peer.introduce(Cap::Promise(10));
@@ -66,7 +66,7 @@ fn a_promise_is_released_when_it_is_resolved() {
 
 /// Calls go to a promise until it is resolved, and whoever waits for it is told.
 #[test]
-fn who_waits_for_a_promise_is_told() {
+fn rule7_who_waits_for_a_promise_is_told() {
     let mut peer = Peer::new(Client::null());
     let promise = peer.introduce(Cap::Promise(10));
     assert!(promise.is_promise());
@@ -87,7 +87,7 @@ fn who_waits_for_a_promise_is_told() {
 
 /// A promise that was broken fails whoever waits or calls with what the peer said.
 #[test]
-fn a_broken_promise_fails_with_its_reason() {
+fn rule7_a_broken_promise_fails_with_its_reason() {
     let mut peer = Peer::new(Client::null());
     let promise = peer.introduce(Cap::Promise(10));
     peer.send(Msg::Resolve { promise: 10, to: Err("lost".into()) });
@@ -105,7 +105,7 @@ fn a_broken_promise_fails_with_its_reason() {
 
 /// Rule 7: a promise that is itself is broken.
 #[test]
-fn a_promise_that_is_itself_is_broken() {
+fn rule7_a_promise_that_is_itself_is_broken() {
     for used in [false, true] {
         let mut peer = Peer::new(Client::null());
         let promise = peer.introduce(Cap::Promise(10));
@@ -125,7 +125,7 @@ fn a_promise_that_is_itself_is_broken() {
 
 /// Rule 7: two promises of the peer's that lead to each other by way of ours.
 #[test]
-fn a_circle_of_promises_is_broken() {
+fn rule7_a_circle_of_promises_is_broken() {
     let mut peer = Peer::new(Client::null());
     let theirs = [10, 11].map(|id| peer.introduce(Cap::Promise(id)));
     let ours = [11, 10].map(|other: u32| {
@@ -158,7 +158,7 @@ fn a_circle_of_promises_is_broken() {
 /// Rule 7: a promise of the peer's and one of ours that were made each other, while the news crossed. Calls
 /// that come for ours end, instead of going round for ever.
 #[test]
-fn a_circle_through_both_vats_is_broken() {
+fn rule7_a_circle_through_both_vats_is_broken() {
     for used in [false, true] {
         let mut peer = Peer::new(Client::null());
         let theirs = peer.introduce(Cap::Promise(10));
@@ -188,7 +188,7 @@ fn a_circle_through_both_vats_is_broken() {
 
 /// Rule 7: the same before ours was told: the circle closes here.
 #[test]
-fn a_circle_that_closes_here_is_broken() {
+fn rule7_a_circle_that_closes_here_is_broken() {
     for used in [false, true] {
         let mut peer = Peer::new(Client::null());
         let theirs = peer.introduce(Cap::Promise(10));
@@ -218,7 +218,7 @@ fn a_circle_that_closes_here_is_broken() {
 
 /// Rule 7: two vats of ours that make their promises each other: whoever calls is told, in both.
 #[test]
-fn two_vats_that_make_their_promises_each_other_end_calls() {
+fn rule7_two_vats_that_make_their_promises_each_other_end_calls() {
     let (ours, our_fulfiller) = Client::promise();
     let (theirs, their_fulfiller) = Client::promise();
     let (a, b) = Transport::in_memory();
@@ -242,7 +242,7 @@ fn two_vats_that_make_their_promises_each_other_end_calls() {
 
 /// Our promise is told once, when it is known what it is; each telling counts a reference to that.
 #[test]
-fn a_promise_of_ours_is_told_once() {
+fn rule7_a_promise_of_ours_is_told_once() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(Client::null());
     let object = peer.export_hosted(&recorder.client());
@@ -264,7 +264,7 @@ fn a_promise_of_ours_is_told_once() {
 
 /// A promise of ours that is another promise is told only when that is known, and to be what that is.
 #[test]
-fn a_promise_of_a_promise_is_told_when_both_are_known() {
+fn rule7_a_promise_of_a_promise_is_told_when_both_are_known() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(Client::null());
     let (outer, outer_fulfiller) = Client::promise();
@@ -287,7 +287,7 @@ fn a_promise_of_a_promise_is_told_when_both_are_known() {
 
 /// Rule 7: `senderPromise` never names a promise that was resolved on the wire: it is named as what it is.
 #[test]
-fn a_resolved_promise_is_not_named_again() {
+fn rule7_a_resolved_promise_is_not_named_again() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(Client::null());
     let (ours, fulfiller) = Client::promise();
@@ -309,7 +309,7 @@ fn a_resolved_promise_is_not_named_again() {
 /// Rule 7: the ID of a promise that was released and given out again is another promise's; nothing is told of
 /// the first.
 #[test]
-fn a_released_promise_is_not_told() {
+fn rule7_a_released_promise_is_not_told() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(Client::null());
     let (first, first_fulfiller) = Client::promise();
@@ -327,7 +327,7 @@ fn a_released_promise_is_not_told() {
 /// A promise that nobody will keep is told to be broken; so is one that becomes null, since other
 /// implementations do not take `none` in a Resolve.
 #[test]
-fn a_promise_of_ours_that_will_not_be_kept_is_told_to_be_broken() {
+fn rule7_a_promise_of_ours_that_will_not_be_kept_is_told_to_be_broken() {
     let mut peer = Peer::new(Client::null());
     let (dropped, fulfiller) = Client::promise();
     let id = peer.export_promise(&dropped);
@@ -344,7 +344,7 @@ fn a_promise_of_ours_that_will_not_be_kept_is_told_to_be_broken() {
 
 /// A second Resolve, and one for what was never a promise, are errors of the peer's.
 #[test]
-fn a_resolve_that_makes_no_sense_aborts() {
+fn rule7_a_resolve_that_makes_no_sense_aborts() {
     let mut peer = Peer::new(Client::null());
     let settled = peer.introduce(Cap::Hosted(10));
     peer.resolve(10, Cap::None);

@@ -70,7 +70,7 @@ impl Asked {
 /// Rule 1: calls on the promise and on the capability in the response wait for the same echo. The question is
 /// finished behind the Disembargo that is addressed to it.
 #[test]
-fn results_that_turn_out_to_be_here_are_embargoed() {
+fn rule1_results_that_turn_out_to_be_here_are_embargoed() {
     let mut test = Asked::new();
     let client = test.field(0);
     let first = send(&client, NOTE, 1, &[]);
@@ -99,7 +99,7 @@ fn results_that_turn_out_to_be_here_are_embargoed() {
 
 /// Rule 1: no call, no embargo.
 #[test]
-fn results_that_were_not_called_are_not_embargoed() {
+fn rule1_results_that_were_not_called_are_not_embargoed() {
     let mut test = Asked::new();
     let client = test.field(0);
     test.return_here(2);
@@ -116,7 +116,7 @@ fn results_that_were_not_called_are_not_embargoed() {
 
 /// Rule 1: where two fields hold the same object, each has calls of its own under way.
 #[test]
-fn two_places_of_one_object_are_embargoed_each() {
+fn rule1_two_places_of_one_object_are_embargoed_each() {
     let mut test = Asked::new();
     let clients = [test.field(0), test.field(1)];
     let first = send(&clients[0], NOTE, 1, &[]);
@@ -142,7 +142,7 @@ fn two_places_of_one_object_are_embargoed_each() {
 /// Rules 1 and 12: the place in the results is the reference, not the client that was made for one call: a
 /// call ahead by a client that is gone by then is under way all the same.
 #[test]
-fn a_call_ahead_by_a_client_that_is_gone_still_counts() {
+fn rule1_a_call_ahead_by_a_client_that_is_gone_still_counts() {
     let mut test = Asked::new();
     let first = send(&test.field(0), NOTE, 1, &[]);
     let ahead = test.expect_ahead(0, 1);
@@ -171,7 +171,7 @@ fn a_call_ahead_by_a_client_that_is_gone_still_counts() {
 
 /// Rules 1 and 12: so is one by a client that was replaced by another before the results came.
 #[test]
-fn a_call_ahead_counts_for_a_client_that_was_made_later() {
+fn rule1_a_call_ahead_counts_for_a_client_that_was_made_later() {
     let mut test = Asked::new();
     let first = send(&test.field(0), NOTE, 1, &[]);
     let ahead = test.expect_ahead(0, 1);
@@ -194,7 +194,7 @@ fn a_call_ahead_counts_for_a_client_that_was_made_later() {
 
 /// Rule 1: results that are a promise of the peer's pass on that they were used.
 #[test]
-fn results_that_are_a_promise_pass_on_that_they_were_used() {
+fn rule1_results_that_are_a_promise_pass_on_that_they_were_used() {
     let mut test = Asked::new();
     let client = test.field(0);
     let first = send(&client, NOTE, 1, &[]);
@@ -218,7 +218,7 @@ fn results_that_are_a_promise_pass_on_that_they_were_used() {
 
 /// Rule 1: results that failed, or hold nothing there, are never embargoed.
 #[test]
-fn results_that_are_no_capability_are_never_embargoed() {
+fn rule1_results_that_are_no_capability_are_never_embargoed() {
     for outcome in [Outcome::Exception("no".into()), Outcome::Results(Payload::new(1, &[]))] {
         let mut test = Asked::new();
         let client = test.field(0);
@@ -237,7 +237,7 @@ fn results_that_are_no_capability_are_never_embargoed() {
 
 /// Rule 1: the bootstrap object is a result like any other.
 #[test]
-fn a_bootstrap_object_that_turns_out_to_be_here_is_embargoed() {
+fn rule1_a_bootstrap_object_that_turns_out_to_be_here_is_embargoed() {
     let mut peer = Peer::new(Client::null());
     let recorder = Recorder::new();
     let object = peer.export_hosted(&recorder.client());

@@ -73,7 +73,7 @@ fn forward(peer: &mut Peer, call: &Call, object: u32) {
 
 /// Rule 2: after a Resolve. P goes to R for ever, though R is our object; R is not released while P is held.
 #[test]
-fn a_resolved_promise_leads_where_the_resolve_said() {
+fn rule2_a_resolved_promise_leads_where_the_resolve_said() {
     let mut test = Told::new();
     test.resolve_r_to_here();
     for tag in 1..=2 {
@@ -98,14 +98,14 @@ fn a_resolved_promise_leads_where_the_resolve_said() {
 
 /// Rule 2: after a Return, which resolves what calls were pipelined on.
 #[test]
-fn results_lead_where_the_return_said() {
+fn rule2_results_lead_where_the_return_said() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
     let r = peer.introduce(Cap::Promise(20));
     let question = peer.call(Target::Import(object), HOLD, 1).send();
     let ahead = peer.call(Target::Answer(question, vec![0]), NOTE, 2).send();
-    recorder.held().answer(1, &[r.clone()]);
+    recorder.held().answer(1, std::slice::from_ref(&r));
     assert_eq!(peer.expect_results(question).caps, [Cap::Yours(20)]);
     expect_reflected(&mut peer, ahead, 2, Target::Import(20));
     peer.resolve(20, Cap::Yours(object));
@@ -125,7 +125,7 @@ fn results_lead_where_the_return_said() {
 /// Rule 2: R may be a capability in results that the peer owes us. The question is not finished while the
 /// promise that was told to be there is held.
 #[test]
-fn a_promise_that_is_in_results_to_come_leads_there_for_ever() {
+fn rule2_a_promise_that_is_in_results_to_come_leads_there_for_ever() {
     let mut peer = Peer::new(Client::null());
     let recorder = Recorder::new();
     let object = peer.export_hosted(&recorder.client());
@@ -157,7 +157,7 @@ fn a_promise_that_is_in_results_to_come_leads_there_for_ever() {
 /// Rule 2: an answer that was told to be in results to come, where those turn out to hold nothing, and no
 /// Finish is needed for them: the question's ID is free, and no call may go there.
 #[test]
-fn results_to_come_that_hold_nothing_are_not_called_when_their_question_is_over() {
+fn rule2_results_to_come_that_hold_nothing_are_not_called_when_their_question_is_over() {
     for ended in [Outcome::Results(Payload::new(1, &[])), Outcome::Exception("there is none".into())] {
         let recorder = Recorder::new();
         let mut peer = Peer::new(recorder.client());
@@ -192,7 +192,7 @@ fn results_to_come_that_hold_nothing_are_not_called_when_their_question_is_over(
 /// Rule 2: the peer says that its promise Q is P, before it knows that P leads back to it. Calls on Q are under
 /// way to P, and so to the peer: new ones are embargoed.
 #[test]
-fn what_is_ours_but_leads_back_is_embargoed() {
+fn rule2_what_is_ours_but_leads_back_is_embargoed() {
     let mut test = Told::new();
     test.peer.resolve(20, Cap::Hosted(21));
     test.peer.sync();
@@ -217,21 +217,21 @@ fn what_is_ours_but_leads_back_is_embargoed() {
     test.end();
 }
 
-/// How the peer names P in [`calls_on_what_leads_back_stay_in_order`].
+/// By what the peer names P in [`rule2_calls_on_what_leads_back_stay_in_order`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Named {
-    ByResolve,
-    ByReturn,
-    ByAnswer,
-    ByAnswerToCome,
+    Resolve,
+    Return,
+    Answer,
+    AnswerToCome,
 }
 
 /// Rules 2 and 12: the peer says that its promise Q is P, and that R, which P was told to be, is an object of
 /// ours. Calls on Q that were under way to P go on to R, in the peer, and come back from there; so must those
 /// that waited for the echo, though we know what R is.
 #[test]
-fn calls_on_what_leads_back_stay_in_order() {
-    for named in [Named::ByResolve, Named::ByReturn, Named::ByAnswer, Named::ByAnswerToCome] {
+fn rule2_calls_on_what_leads_back_stay_in_order() {
+    for named in [Named::Resolve, Named::Return, Named::Answer, Named::AnswerToCome] {
         calls_stay_in_order(named);
     }
 }
@@ -243,11 +243,11 @@ fn calls_stay_in_order(named: Named) {
     let door_id = test.peer.export_hosted(&door.client());
     let question = test.peer.call(Target::Import(door_id), HOLD, 50).send();
     let held = door.held();
-    if named == Named::ByAnswer {
+    if named == Named::Answer {
         held.answer(50, &[test.r.clone()]);
         assert_eq!(test.peer.expect_results(question).caps, [Cap::Yours(20)]);
         calls_stay_in_order_by(test, named, question, Target::Answer(question, vec![0]), None);
-    } else if named == Named::ByAnswerToCome {
+    } else if named == Named::AnswerToCome {
         calls_stay_in_order_by(test, named, question, Target::Answer(question, vec![0]), Some(held));
     } else {
         held.answer(50, &[]);
@@ -263,17 +263,17 @@ fn calls_stay_in_order_by(mut test: Told, named: Named, question: u32, target: T
     let asked = send(&theirs, GIVE, 60, &[]);
     let owed = test.peer.expect_call_of(60).question;
     let q = match named {
-        Named::ByReturn => asked.pipeline.field(0).client(),
+        Named::Return => asked.pipeline.field(0).client(),
         _ => test.peer.introduce(Cap::Promise(30)),
     };
     let first = send(&q, NOTE, 1, &[]);
     let call = test.peer.expect_call_of(1);
     let name = match named {
-        Named::ByResolve | Named::ByReturn => Cap::Yours(p),
-        Named::ByAnswer | Named::ByAnswerToCome => Cap::YourAnswer(question, vec![0]),
+        Named::Resolve | Named::Return => Cap::Yours(p),
+        Named::Answer | Named::AnswerToCome => Cap::YourAnswer(question, vec![0]),
     };
     match named {
-        Named::ByReturn => test.peer.results(owed, 60, &[name]),
+        Named::Return => test.peer.results(owed, 60, &[name]),
         _ => {
             test.peer.results(owed, 60, &[]);
             test.peer.resolve(30, name);

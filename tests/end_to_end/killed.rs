@@ -68,11 +68,11 @@ impl Scene {
 
 /// Something that waits, and must not for ever.
 type Wait = fn(&Scene) -> Result<()>;
-/// Blocks until the wait has begun, as far as can be seen from outside.
+/// Blocks until the wait has begun, as far as can be seen from outside; or ends the connection.
 type Begun = fn(&Scene);
 
 /// How a connection can end.
-const ENDS: [(&str, fn(&Scene)); 6] = [
+const ENDS: [(&str, Begun); 6] = [
     ("the peer dies", |scene| scene.two.cut.cut()),
     ("the peer aborts", |scene| scene.two.there.abort(Exception::failed("enough"))),
     ("we abort", |scene| scene.two.here.abort(Exception::failed("enough"))),

@@ -359,7 +359,12 @@ impl Peer {
     /// Waits until our side has handled all that was sent to it. What it has sent by then is put aside.
     #[track_caller]
     pub fn sync(&mut self) {
-        self.send_raw("sync", Outbound::from(build(|m| drop(m.init_obsolete_save()))));
+        self.send_raw(
+            "sync",
+            Outbound::from(build(|m| {
+                m.init_obsolete_save();
+            })),
+        );
         let marker = Msg::Unimplemented(Box::new(Msg::Other(7)));
         self.receive_until("the answer to sync", |m| *m == marker);
     }

@@ -87,11 +87,11 @@ impl Server for Object {
         match call.method_id() {
             NOTE => content::fill(call.results(), tag, &[]),
             GIVE => content::fill(call.results(), tag, &caps),
-            HOLD => drop(self.held.send(Held { deferred: call.defer()?, tag, caps })),
+            HOLD => drop(self.held.send(Held { deferred: call.defer()?, caps })),
             AHEAD => {
                 content::fill(call.results(), tag, &caps);
                 call.set_pipeline()?;
-                drop(self.held.send(Held { deferred: call.defer()?, tag, caps }));
+                drop(self.held.send(Held { deferred: call.defer()?, caps }));
             }
             _ => return call.unimplemented(),
         }
@@ -102,7 +102,6 @@ impl Server for Object {
 /// A call that is kept until the test answers it.
 pub struct Held {
     deferred: Deferred,
-    pub tag: u64,
     pub caps: Vec<Client>,
 }
 
