@@ -21,6 +21,8 @@ type Watcher = Box<dyn FnOnce() + Send>;
 ///     |---------------------------------------------' |
 ///     | cancel(after_start: true)         start()     |
 ///     '--------------------------> Doomed ------------'
+///
+///  any but Canceled --- end() ---> Ended
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -32,6 +34,8 @@ enum Phase {
     Started,
     /// Nobody wants the answer.
     Canceled,
+    /// The answer was given before anybody could cancel the call.
+    Ended,
 }
 
 struct Token {
@@ -53,12 +57,13 @@ impl Cancel {
         )))
     }
 
-    /// Whether the caller has canceled the call.
+    /// Whether the caller has canceled the call before it was answered.
     pub fn is_canceled(&self) -> bool {
         self.0.lock().phase == Phase::Canceled
     }
 
-    /// Runs `action` when the call is canceled; at once, on this thread, if it is already.
+    /// Runs `action` when the call is canceled; at once, on this thread, if it is already; never, if it was
+    /// answered before that.
     ///
     /// The action runs on whichever thread learns of the cancellation, often one of the connection's own:
     /// it must not wait for anything. It is dropped without being run if the call ends uncanceled.
@@ -69,7 +74,7 @@ impl Cancel {
     /// Blocks until the call is canceled.
     ///
     /// # Errors
-    /// On one of a connection's own threads, where nothing may wait.
+    /// If the call is answered instead. On one of a connection's own threads, where nothing may wait.
     pub fn wait(&self) -> crate::error::Result<()> {
         let (promise, fulfiller) = super::promise::<()>();
         self.on_cancel(move || fulfiller.fulfill(()));
@@ -85,7 +90,7 @@ impl Cancel {
                 drop(token);
                 self.cancel(false);
             }
-            Phase::Started | Phase::Canceled => {}
+            Phase::Started | Phase::Canceled | Phase::Ended => {}
         }
     }
 
@@ -94,7 +99,7 @@ impl Cancel {
         let mut token = self.0.lock();
         token.phase = match token.phase {
             Phase::Waiting if after_start => Phase::Doomed,
-            Phase::Canceled => return,
+            Phase::Canceled | Phase::Ended => return,
             _ => Phase::Canceled,
         };
         if token.phase != Phase::Canceled {
@@ -109,16 +114,28 @@ impl Cancel {
 
     /// The call is about to be answered: nobody is told any more. (Who gets the answer lets go of the call.)
     pub(crate) fn end(&self) {
-        let watchers = std::mem::take(&mut self.0.lock().watchers);
+        let mut token = self.0.lock();
+        if token.phase != Phase::Canceled {
+            token.phase = Phase::Ended;
+        }
+        let watchers = std::mem::take(&mut token.watchers);
+        drop(token);
         drop(watchers);
     }
 
     fn watch(&self, action: Watcher) -> Option<u64> {
         let mut token = self.0.lock();
-        if token.phase == Phase::Canceled {
-            drop(token);
-            action();
-            return None;
+        match token.phase {
+            Phase::Canceled => {
+                drop(token);
+                action();
+                return None;
+            }
+            Phase::Ended => {
+                drop(token);
+                return None;
+            }
+            Phase::Waiting | Phase::Doomed | Phase::Started => {}
         }
         let id = token.next_watcher;
         token.next_watcher += 1;
