@@ -12,7 +12,7 @@ use crate::sync::{Arc, Condvar, Mutex, Rank};
 pub const DEFAULT_WINDOW: usize = 64 << 10;
 
 /// A window for streaming calls on one object: each call is sent ahead of the answers to those before it,
-/// until so many bytes of params are unanswered; then sending blocks.
+/// until more bytes of params are unanswered than the window has; then sending blocks.
 ///
 /// The first failure is reported by the next [`send`](Self::send) and by [`finish`](Self::finish). Streaming
 /// and other calls on the same client arrive in the order made.
@@ -30,6 +30,9 @@ struct Shared {
 struct Flow {
     /// Bytes sent and not answered.
     in_flight: usize,
+    /// The largest call so far, which the window is widened by, as in C++: else calls of its size would go one
+    /// by one.
+    largest: usize,
     calls: usize,
     failed: Option<Exception>,
 }
@@ -40,9 +43,10 @@ impl Stream {
         Self::with_window(client, DEFAULT_WINDOW)
     }
 
-    /// A stream with a window of `bytes`. One call is always let through, however large.
+    /// A stream with a window of `bytes`, and the size of the largest call more. One call is always let through,
+    /// however large.
     pub fn with_window(client: Client, bytes: usize) -> Self {
-        let state = Flow { in_flight: 0, calls: 0, failed: None };
+        let state = Flow { in_flight: 0, largest: 0, calls: 0, failed: None };
         let shared = Shared { state: Mutex::new(Rank::Promise, state), changed: Condvar::new() };
         Stream { client, window: bytes, shared: Arc::new(shared) }
     }
@@ -68,9 +72,10 @@ impl Stream {
     /// [`Promise::wait`](crate::Promise::wait) if the wait itself fails.
     pub fn send(&self, mut request: Request) -> Result<()> {
         let bytes = request.get().target_size().map_or(0, |size| size.word_count as usize * 8);
-        self.wait(|flow| flow.calls == 0 || flow.in_flight + bytes <= self.window)?;
+        self.wait(|flow| flow.calls == 0 || flow.in_flight <= self.window.saturating_add(flow.largest))?;
         let mut flow = self.shared.state.lock();
         flow.in_flight += bytes;
+        flow.largest = flow.largest.max(bytes);
         flow.calls += 1;
         drop(flow);
         let shared = self.shared.clone();

@@ -1,7 +1,7 @@
 //! What the tests of whole connections use: hidden from the documentation, and no part of the interface.
 //!
-//! [`Pair`] is two connected vats without threads: the test takes every step of every stage, in any order it
-//! likes, on one thread. [`record`] is a message to send between them.
+//! Each [`Side`] is a vat's end of a connection without threads: the test takes every step of every stage, in
+//! any order it likes, on one thread. [`record`] is a message to send between them.
 
 pub mod record;
 
