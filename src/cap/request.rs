@@ -14,7 +14,7 @@ use super::contents::{Payload, Response};
 use super::hook::{take_clients, BuildTable};
 use crate::error::{Exception, Result};
 use crate::promise::{promise, Cancel, Promise};
-use crate::sync::{role, Arc, Duration, Instant, Role, Timer, TimerKey};
+use crate::sync::{self, role, Arc, Duration, Instant, Role, Timer, TimerKey};
 use crate::wire::content::{Content, ContentBuilder, Place};
 
 /// A call that has not been sent: fill in the params, then [`send`](Self::send).
@@ -92,7 +92,7 @@ impl Request {
         let cell = AnswerCell::new(fulfiller);
         let handle = Arc::new(CallHandle { cell: cell.clone(), cancel: Cancel::new() });
         let mut promise = promise.attach(handle.clone());
-        let deadline = self.timeout.map(|t| Instant::now() + t);
+        let deadline = self.timeout.map(sync::deadline);
         if let Some(at) = deadline {
             promise = promise.attach(time_out(at, &cell));
         }

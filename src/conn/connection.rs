@@ -138,9 +138,9 @@ impl Connection {
                 return Err(e.into());
             }
         };
-        shared.wait_until(Instant::now() + drain, |tables| tables.0.is_idle());
+        shared.wait_until(sync::deadline(drain), |tables| tables.0.is_idle());
         shared.end(closed(), false);
-        shared.wait_ended(Some(Instant::now() + shared.limits.linger.saturating_mul(2)));
+        shared.wait_ended(Some(sync::deadline(shared.limits.linger.saturating_mul(2))));
         drop(asleep);
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::error::Exception;
 use crate::peer::Peer;
 use crate::promise::cancel;
 use crate::state::{Asked, Effects, State};
-use crate::sync::{Arc, Instant, Timer};
+use crate::sync::{self, Arc, Instant, Timer};
 use crate::wire::content::Place as ContentPlace;
 
 /// What a message needs beside its content, at most, for a few capabilities.
@@ -76,7 +76,7 @@ impl Lease {
     fn limit_time(&self, question: &Arc<QuestionRef>) {
         if let Some(timeout) = self.0.call_timeout {
             let (shared, id, generation) = (Arc::downgrade(&self.0), question.id, question.generation);
-            let key = Timer::global().at(Instant::now() + timeout, move || {
+            let key = Timer::global().at(sync::deadline(timeout), move || {
                 if let Some(shared) = shared.upgrade() {
                     shared.post(Notice::QuestionLate(id, generation));
                 }

@@ -297,7 +297,7 @@ impl Shared {
         drop(self.state.lock());
         self.changed.notify_all();
         let this = Arc::downgrade(self);
-        crate::sync::Timer::global().at(Instant::now() + self.limits.linger, move || {
+        crate::sync::Timer::global().at(crate::sync::deadline(self.limits.linger), move || {
             if let Some(this) = this.upgrade() {
                 this.shutdown.shutdown();
             }

@@ -12,7 +12,7 @@ use crate::cap::port::Notice;
 use crate::error::{Error, Exception, ProtocolError, TransportError};
 use crate::promise::Attachment;
 use crate::state::{Arrival, Callback, Destination};
-use crate::sync::{Arc, Instant, Pop};
+use crate::sync::{self, Arc, Instant, Pop};
 use crate::transport::{MessageSink, MessageSource};
 use crate::wire::content::Received;
 use crate::wire::decode::decode;
@@ -110,7 +110,7 @@ impl SendStage {
         drop(messages);
         self.shared.sent(bytes);
         if let Err(e) = sent {
-            self.failed = Some((e, Instant::now() + self.shared.limits.linger));
+            self.failed = Some((e, sync::deadline(self.shared.limits.linger)));
         }
         Progress::Made
     }

@@ -11,7 +11,7 @@ use crossbeam_channel::Receiver;
 use super::cancel::{self, canceled};
 use super::enter_blocking;
 use crate::error::{Error, Exception, Result};
-use crate::sync::{assert_unlocked, foreign, Arc, Condvar, Duration, Instant, Mutex, Rank};
+use crate::sync::{self, assert_unlocked, foreign, Arc, Condvar, Duration, Instant, Mutex, Rank};
 
 /// Something that lives as long as somebody wants a promise's value.
 pub(crate) trait Attachment: Send + Sync {}
@@ -74,7 +74,7 @@ impl<T: Send + 'static> Promise<T> {
     /// # Blocking
     /// As [`wait`](Self::wait).
     pub fn wait_timeout(self, timeout: Duration) -> Result<Result<T>, Self> {
-        self.wait_until(Instant::now() + timeout)
+        self.wait_until(sync::deadline(timeout))
     }
 
     /// Waits for the value until `deadline`; gives the promise back if it has not come by then.

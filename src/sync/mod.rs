@@ -42,6 +42,13 @@ pub(crate) use std::sync::atomic::AtomicU64 as ProcessCounter;
 
 pub(crate) use std::time::{Duration, Instant};
 
+/// The moment `timeout` from now. One that is further off than the clock reaches is some decades off.
+pub(crate) fn deadline(timeout: Duration) -> Instant {
+    const DECADES: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+    let now = Instant::now();
+    now.checked_add(timeout).unwrap_or_else(|| now + DECADES)
+}
+
 /// A thread-local that a model checker's threads have one each of, too.
 macro_rules! per_thread {
     ($($(#[$doc:meta])* static $name:ident: $ty:ty = $init:expr;)*) => {$(

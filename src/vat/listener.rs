@@ -97,7 +97,7 @@ impl Listener {
     /// As [`Connection::close`].
     pub fn close(self, drain: Duration) -> Result<()> {
         self.shared.stop();
-        let deadline = Instant::now() + drain;
+        let deadline = sync::deadline(drain);
         for connection in self.connections() {
             connection.close(deadline.saturating_duration_since(Instant::now()))?;
         }
