@@ -4,10 +4,13 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{unbounded, Sender};
+use capnp_threads::{Client, Connection, RemotePromise, Response, Result};
+use crossbeam_channel::{bounded, select, unbounded, Receiver, Sender};
 
-use crate::support::Soon;
+use crate::support::wires::{Two, Wire};
+use crate::support::{ask, echo, object, reply, said, send, text, why, Soon, DEADLINE};
 
 struct Woken(Sender<()>);
 
@@ -29,4 +32,199 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
         }
         (&woken).soon();
     }
+}
+
+/// An object that answers each call with its text when it is told to, and the telling.
+fn held() -> (Client, Sender<()>) {
+    let (go, gone) = unbounded::<()>();
+    let held = object(move |call| {
+        gone.recv().unwrap();
+        let text = text(call)?;
+        reply(call, &text)
+    });
+    (held, go)
+}
+
+fn near_and_far(object: &Client, test: impl Fn(&Client)) {
+    test(object);
+    let two = Two::offering(Wire::Tcp, object);
+    test(&two.here.bootstrap());
+    two.both_empty();
+}
+
+#[test]
+fn a_wait_with_a_deadline_gives_the_promise_back() {
+    let (held, go) = held();
+    near_and_far(&held, |client| {
+        let call = send(client, 0, "late");
+        let call = call.wait_timeout(Duration::ZERO).unwrap_err();
+        let call = call.wait_timeout(Duration::from_millis(2)).unwrap_err();
+        let RemotePromise { promise, pipeline } = call.try_take().unwrap_err();
+        let promise = promise.wait_until(Instant::now()).unwrap_err();
+        assert!(!promise.is_ready());
+        go.send(()).unwrap();
+        assert_eq!(said(&promise.soon().unwrap()), "late");
+        assert!(pipeline.client().is_null(), "a text has no capability");
+    });
+}
+
+/// No time is too long to be named.
+#[test]
+fn a_wait_of_any_length() {
+    let (held, go) = held();
+    near_and_far(&held, |client| {
+        let call = send(client, 0, "x");
+        go.send(()).unwrap();
+        assert!(call.wait_timeout(Duration::MAX).unwrap().is_ok());
+        go.send(()).unwrap();
+        let request = crate::support::request(client, 0, "x").timeout(Duration::MAX);
+        assert!(request.send().soon().is_ok());
+    });
+    let two = Two::offering(Wire::Memory, &echo());
+    two.here.close(Duration::MAX).unwrap();
+}
+
+#[test]
+fn a_callback_gets_the_answer_once() {
+    let (held, go) = held();
+    near_and_far(&held, |client| {
+        let (put, got) = unbounded();
+        send(client, 0, "called").on_ready(move |result| put.send(said(&result.unwrap())).unwrap());
+        assert!(got.try_recv().is_err());
+        go.send(()).unwrap();
+        assert_eq!((&got).soon(), "called");
+        assert!(got.recv().is_err(), "the callback is dropped after it ran");
+    });
+}
+
+/// What is there already is given at once, on the thread that asks.
+#[test]
+fn a_callback_on_an_answer_that_is_there() {
+    let call = send(&echo(), 0, "there");
+    let promise = call.promise.map(|response| Ok(said(&response)));
+    let deadline = Instant::now() + DEADLINE;
+    while !promise.is_ready() && Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    let (put, got) = unbounded();
+    let me = std::thread::current().id();
+    promise.on_ready(move |result| put.send((result.unwrap(), std::thread::current().id())).unwrap());
+    assert_eq!(got.try_recv().unwrap(), ("there".to_owned(), me));
+}
+
+#[test]
+fn channels_can_be_selected() {
+    let (slow, go) = held();
+    let two = Two::offering(Wire::Tcp, &slow);
+    let one: Receiver<Result<Response>> = send(&two.here.bootstrap(), 0, "slow").into_channel();
+    let other = send(&echo(), 0, "quick").into_channel();
+    let first = select! {
+        recv(one) -> answer => answer,
+        recv(other) -> answer => answer,
+        default(DEADLINE) => panic!("no answer"),
+    };
+    assert_eq!(said(&first.unwrap().unwrap()), "quick");
+    go.send(()).unwrap();
+    select! {
+        recv(one) -> answer => assert_eq!(said(&answer.unwrap().unwrap()), "slow"),
+        default(DEADLINE) => panic!("no answer"),
+    }
+    assert!(one.recv().is_err(), "there is only one answer");
+}
+
+#[test]
+fn futures_are_polled_to_their_end() {
+    let (held, go) = held();
+    near_and_far(&held, |client| {
+        let first = send(client, 0, "one");
+        let second = send(client, 0, "two");
+        let both = async {
+            let ahead = first.promise.await?;
+            Ok::<_, capnp_threads::Error>((said(&ahead), said(&second.promise.await?)))
+        };
+        go.send(()).unwrap();
+        go.send(()).unwrap();
+        assert_eq!(block_on(both).unwrap(), ("one".to_owned(), "two".to_owned()));
+    });
+}
+
+/// A future that moves between threads, and between tasks, wakes whoever polled it last.
+#[test]
+fn a_future_wakes_who_polled_it_last() {
+    let (held, go) = held();
+    near_and_far(&held, |client| {
+        let (wake, woken) = unbounded();
+        let mut promise = send(client, 0, "moved").promise;
+        let mut poll = |waker: &Waker| std::pin::Pin::new(&mut promise).poll(&mut Context::from_waker(waker));
+        let (forgotten, not_woken) = unbounded();
+        assert!(poll(&Waker::from(Arc::new(Woken(forgotten)))).is_pending());
+        assert!(not_woken.try_recv().is_err());
+        assert!(poll(&Waker::from(Arc::new(Woken(wake)))).is_pending());
+        go.send(()).unwrap();
+        (&woken).soon();
+        assert!(not_woken.recv().is_err(), "its waker is dropped unused");
+        let Poll::Ready(Ok(response)) = poll(Waker::noop()) else { panic!("woken too early") };
+        assert_eq!(said(&response), "moved");
+    });
+}
+
+/// Each way to wait, on a connection's callback thread.
+const WAITS: [(&str, fn(&Connection, &Client) -> Result<()>); 5] = [
+    ("an answer", |_, remote| send(remote, 0, "").wait().map(drop)),
+    ("a promise", |_, remote| remote.resolve().map(drop)),
+    ("the end", |connection, _| connection.wait_closed().map(drop)),
+    ("a stream", |_, remote| {
+        let stream = capnp_threads::Stream::new(remote.clone());
+        stream.send(crate::support::request(remote, 0, ""))?;
+        stream.finish()
+    }),
+    ("an answer for a while", |_, remote| {
+        send(remote, 0, "").wait_timeout(DEADLINE).expect("refused at once").map(drop)
+    }),
+];
+
+#[test]
+fn waiting_in_a_callback_is_refused() {
+    for (name, wait) in WAITS {
+        let (held, go) = held();
+        let two = Two::offering(Wire::Tcp, &held);
+        let (put, got) = bounded(1);
+        let (connection, remote) = (two.here.clone(), two.here.bootstrap());
+        send(&remote.clone(), 0, "").on_ready(move |_| {
+            let unresolved = send(&remote, 0, "").pipeline.client();
+            let remote = if name == "a promise" { unresolved } else { remote };
+            put.send(wait(&connection, &remote).map(drop)).unwrap();
+        });
+        go.send(()).unwrap();
+        let refused = why((&got).soon());
+        assert!(refused.contains("own thread"), "{name}: {refused}");
+        // The connection goes on.
+        drop(go);
+        assert!(two.here.is_connected());
+    }
+}
+
+/// Calls made in a callback are sent, and their answers come.
+#[test]
+fn calls_in_a_callback_are_made() {
+    let two = Two::offering(Wire::Tcp, &echo());
+    let (put, got) = unbounded();
+    let remote = two.here.bootstrap();
+    let again = remote.clone();
+    send(&remote, 0, "first").on_ready(move |_| {
+        send(&again, 0, "second").on_ready(move |second| put.send(said(&second.unwrap())).unwrap());
+    });
+    assert_eq!((&got).soon(), "second");
+}
+
+/// A callback that panics harms neither the connection nor the object that answered.
+#[test]
+fn a_callback_that_panics_harms_nobody() {
+    let (held, go) = held();
+    near_and_far(&held, |client| {
+        send(client, 0, "").on_ready(|_| panic!("on purpose"));
+        go.send(()).unwrap();
+        go.send(()).unwrap();
+        assert_eq!(ask(client, 0, "alive").unwrap(), "alive");
+    });
 }
