@@ -237,15 +237,14 @@ fn rule13_the_end_ends_waits_for_room_to_send() {
 #[test]
 fn rule13_the_end_ends_streams() {
     on_each_end(&Vat::new(), |peer, client| {
-        let windows = [1, 1 << 20].map(|window| Stream::with_window(client.clone(), window));
-        for (tag, stream) in (1..).zip(&windows) {
+        let [narrow, wide] = [1, 1 << 20].map(|window| Stream::with_window(client.clone(), window));
+        for (tag, stream) in [(1, &narrow), (2, &narrow), (3, &wide)] {
             stream.send(request(client, NOTE, tag, &[])).unwrap();
             assert!(peer.expect_call_of(tag).no_pipelining);
         }
-        let [narrow, wide] = windows;
         let blocked = on_thread({
             let client = client.clone();
-            move || narrow.send(request(&client, NOTE, 3, &[])).expect_err("never any room")
+            move || narrow.send(request(&client, NOTE, 4, &[])).expect_err("never any room")
         });
         let finishes = on_thread(move || {
             let why = wide.finish().expect_err("never finished");

@@ -206,6 +206,8 @@ fn a_caller_waits_for_room_in_the_window_of_a_stream() {
     any(
         |scene| {
             let stream = Stream::with_window(scene.remote(), 1);
+            // One that fits, one that the window is widened by, and one that waits.
+            stream.send(request(stream.client(), HANG, "more than one"))?;
             stream.send(request(stream.client(), HANG, "more than one"))?;
             stream.send(request(stream.client(), HANG, "more than one"))
         },
