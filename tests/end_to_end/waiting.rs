@@ -168,8 +168,11 @@ fn a_future_wakes_who_polled_it_last() {
     });
 }
 
-/// Each way to wait, on a connection's callback thread.
-const WAITS: [(&str, fn(&Connection, &Client) -> Result<()>); 5] = [
+/// A way to wait, given a connection and a client over it.
+type Wait = fn(&Connection, &Client) -> Result<()>;
+
+/// Each of them, to be tried on a connection's callback thread.
+const WAITS: [(&str, Wait); 5] = [
     ("an answer", |_, remote| send(remote, 0, "").wait().map(drop)),
     ("a promise", |_, remote| remote.resolve().map(drop)),
     ("the end", |connection, _| connection.wait_closed().map(drop)),
