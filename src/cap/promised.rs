@@ -13,20 +13,24 @@ use crate::id::ExportId;
 use crate::promise::{Attachment, Fulfiller};
 use crate::sync::{per_thread, Arc, Mutex, OnceLock, Rank, Weak};
 
-/// Promises that are to be resolved, and to what.
-type Chain = VecDeque<(Arc<PromiseCell>, Client)>;
-
-per_thread! {
-    /// What this thread is to resolve after the promise that it resolves now.
-    static RESOLVING: RefCell<Option<Chain>> = RefCell::new(None);
+/// What this thread resolves now, and is to resolve after that.
+struct Resolving {
+    /// How many promises, each because of the one before.
+    depth: usize,
+    later: VecDeque<(Arc<PromiseCell>, Client)>,
 }
 
-/// This thread no longer resolves anything, also when it panics.
-struct EndOfChain;
+per_thread! {
+    static RESOLVING: RefCell<Resolving> = RefCell::new(Resolving { depth: 0, later: VecDeque::new() });
+}
 
-impl Drop for EndOfChain {
+/// This thread resolves one promise less, also when it panics.
+struct Resolved;
+
+impl Drop for Resolved {
     fn drop(&mut self) {
-        drop(RESOLVING.with(|list| list.borrow_mut().take()));
+        // Only an error where the thread is ending.
+        let _ = RESOLVING.try_with(|resolving| resolving.borrow_mut().depth -= 1);
     }
 }
 
@@ -99,25 +103,36 @@ impl PromiseCell {
 
     /// Says what the promise is, and hands on all calls that wait. The first to resolve wins.
     ///
-    /// Handing a call on may answer it, and so resolve promises in its results, and so on down a chain of calls:
-    /// what is resolved while this thread resolves another is put off until that is done, so that a long chain
-    /// takes no deep stack.
+    /// Handing a call on may answer it, and so resolve promises in its results, and so on down a chain of calls.
+    /// So that a long chain takes no deep stack, what is resolved beyond some depth is put off.
     pub(crate) fn resolve(self: &Arc<Self>, client: Client) {
-        let later = |list: &mut Option<Chain>| match list {
-            Some(chain) => chain.push_back((self.clone(), client.clone())),
-            None => *list = Some(Chain::new()),
-        };
-        let nested = RESOLVING.with(|list| {
-            let nested = list.borrow().is_some();
-            later(&mut list.borrow_mut());
-            nested
+        const DEEP: usize = 16;
+        let begun = RESOLVING.try_with(|resolving| {
+            let mut resolving = resolving.borrow_mut();
+            if resolving.depth == DEEP {
+                resolving.later.push_back((self.clone(), client.clone()));
+                return None;
+            }
+            resolving.depth += 1;
+            Some(resolving.depth)
         });
-        if nested {
-            return;
+        match begun {
+            Ok(None) => {}
+            Ok(Some(depth)) => {
+                let _resolved = Resolved;
+                self.resolve_now(client);
+                if depth == 1 {
+                    Self::resolve_later();
+                }
+            }
+            // The thread is ending, and has no such list any more.
+            Err(_) => self.resolve_now(client),
         }
-        let _end = EndOfChain;
-        self.resolve_now(client);
-        while let Some((cell, client)) = RESOLVING.with(|list| list.borrow_mut().as_mut()?.pop_front()) {
+    }
+
+    /// Resolves what was put off.
+    fn resolve_later() {
+        while let Some((cell, client)) = RESOLVING.with(|r| r.borrow_mut().later.pop_front()) {
             cell.resolve_now(client);
         }
     }

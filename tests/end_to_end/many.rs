@@ -8,7 +8,7 @@ use capnp_threads::{Client, Limits, Vat};
 use crossbeam_channel::unbounded;
 
 use crate::support::wires::{reaches, Two, Wire};
-use crate::support::{ask, cap, echo, object, reply, request, send, text, with_cap, Soon, DEADLINE};
+use crate::support::{ask, cap, echo, object, reply, request, send, text, why, with_cap, Soon, DEADLINE};
 
 /// How deep calls nest: each level is a thread that waits.
 const DEEP: usize = 1000;
@@ -165,4 +165,21 @@ fn a_thousand_connections_to_one_listener() {
         assert!(reaches(connection, |tables| tables.is_empty()));
     }
     listener.close(DEADLINE).unwrap();
+}
+
+/// Calls that wait for each other's results, and all for one promise, fail one after the other.
+#[test]
+fn a_long_chain_of_pipelined_calls_fails() {
+    let (first, fulfiller) = Client::promise();
+    let mut next = first;
+    let mut promises = Vec::new();
+    for _ in 0..20_000 {
+        let sent = send(&next, RECURSE, "");
+        next = sent.pipeline.field(0).client();
+        promises.push(sent.promise);
+    }
+    fulfiller.reject(capnp_threads::Exception::failed("there is none"));
+    for promise in promises {
+        assert!(why(promise.soon()).contains("there is none"));
+    }
 }
