@@ -10,7 +10,7 @@ use super::port::QuestionRef;
 use super::promised::PromiseCell;
 use crate::error::Exception;
 use crate::promise::{Cancel, Fulfiller};
-use crate::sync::{assert_unlocked, Arc, Mutex, Rank, Weak};
+use crate::sync::{assert_unlocked, in_turn, Arc, Mutex, Rank, Weak};
 
 /// Where the answer of a call made here arrives.
 pub(crate) struct AnswerCell(Mutex<State>);
@@ -177,8 +177,12 @@ pub(crate) struct CallHandle {
 
 impl Drop for CallHandle {
     fn drop(&mut self) {
-        self.cell.abandon();
-        self.cancel.cancel(false);
+        // The call may be what keeps the call that it was made ahead on, and so on.
+        let (cell, cancel) = (self.cell.clone(), self.cancel.clone());
+        in_turn(move || {
+            cell.abandon();
+            cancel.cancel(false);
+        });
     }
 }
 

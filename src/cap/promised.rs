@@ -10,7 +10,7 @@ use super::client::{Client, Kind};
 use super::port::{Generation, Notice, Port};
 use crate::error::Exception;
 use crate::id::ExportId;
-use crate::promise::{Attachment, Fulfiller};
+use crate::promise::{cancel, Attachment, Fulfiller};
 use crate::sync::{per_thread, Arc, Mutex, OnceLock, Rank, Weak};
 
 /// What this thread resolves now, and is to resolve after that.
@@ -71,14 +71,26 @@ impl PromiseCell {
         Arc::new(PromiseCell { state: Mutex::new(Rank::Promise, state), resolved: OnceLock::new() })
     }
 
-    /// Takes a call to hold, or gives it back with what to call instead.
+    /// Takes a call to hold until the promise is resolved or the call is canceled, or gives it back with what to
+    /// call instead.
     pub(crate) fn deliver(self: &Arc<Self>, mut call: CallInfo) -> Option<(Client, CallInfo)> {
+        let (this, canceled) = (Arc::downgrade(self), call.cancel.address());
+        let watch = call.cancel.watch_while(move || {
+            if let Some(this) = this.upgrade() {
+                this.let_go(canceled);
+            }
+        });
         let mut state = self.state.lock();
         match &mut *state {
+            // After this was looked at, a cancellation finds the call in the queue.
+            State::Pending(_) | State::Draining(_) if call.cancel.is_canceled() => {
+                drop(state);
+                call.fail(cancel::canceled());
+                None
+            }
             State::Pending(waiting) | State::Draining(waiting) => {
-                if waiting.keeps.is_some() {
-                    call.waits_on = Some(self.clone());
-                }
+                let this = waiting.keeps.is_some().then(|| self.clone());
+                call.waits_on = Some(Arc::new((watch, this)));
                 waiting.calls.push_back(call);
                 None
             }
@@ -87,6 +99,18 @@ impl PromiseCell {
                 let client = self.resolved.get().expect("set before the state says Resolved").clone();
                 Some((client, call))
             }
+        }
+    }
+
+    /// A call has been canceled: it waits no longer.
+    fn let_go(&self, canceled: usize) {
+        let mut state = self.state.lock();
+        let (State::Pending(waiting) | State::Draining(waiting)) = &mut *state else { return };
+        let at = waiting.calls.iter().position(|call| call.cancel.address() == canceled);
+        let call = at.and_then(|at| waiting.calls.remove(at));
+        drop(state);
+        if let Some(call) = call {
+            call.fail(cancel::canceled());
         }
     }
 

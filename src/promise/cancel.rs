@@ -81,6 +81,11 @@ impl Cancel {
         without_current(|| promise.wait())
     }
 
+    /// A number that tells this call from others as long as it lives.
+    pub(crate) fn address(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
+    }
+
     /// The call has reached its method (or has left this vat).
     pub(crate) fn start(&self) {
         let mut token = self.0.lock();

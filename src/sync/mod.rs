@@ -18,6 +18,7 @@ mod queue;
 mod thread;
 #[cfg_attr(any(shuttle, loom), path = "timer_still.rs")]
 mod timer;
+mod turns;
 
 pub(crate) use foreign::foreign;
 pub(crate) use lock::{assert_unlocked, Condvar, Mutex, MutexGuard, Rank};
@@ -25,6 +26,7 @@ pub(crate) use queue::{Pop, Queue};
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
 pub(crate) use thread::{enter_role, role, spawn, JoinHandle, Role};
 pub(crate) use timer::{Timer, TimerKey};
+pub(crate) use turns::in_turn;
 
 #[cfg(all(loom, test))]
 pub(crate) use loom::model as check_all;

@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 mod auto_traits;
+mod cancellation;
 mod child;
 mod connected;
 mod drops;
