@@ -74,6 +74,9 @@ impl PromiseCell {
     /// Takes a call to hold until the promise is resolved or the call is canceled, or gives it back with what to
     /// call instead.
     pub(crate) fn deliver(self: &Arc<Self>, mut call: CallInfo) -> Option<(Client, CallInfo)> {
+        if let Some(client) = self.resolved.get() {
+            return Some((client.clone(), call));
+        }
         let (this, canceled) = (Arc::downgrade(self), call.cancel.address());
         let watch = call.cancel.watch_while(move || {
             if let Some(this) = this.upgrade() {

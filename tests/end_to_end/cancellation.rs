@@ -105,6 +105,7 @@ fn every_kind_of_nested_wait_ends() {
         |inner| {
             let stream = Stream::with_window(inner.clone(), 1);
             stream.send(request(inner, 0, "a text"))?;
+            stream.send(request(inner, 0, "a text"))?;
             stream.send(request(inner, 0, "a text"))
         },
         |inner| {
