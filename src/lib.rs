@@ -30,7 +30,7 @@
 //! let server = Vat::new().bootstrap(Client::new(Echo)).over(there)?;
 //! let connection = Vat::new().over(here)?;
 //!
-//! let mut request = connection.bootstrap().request(ECHO, 0);
+//! let mut request = connection.bootstrap::<Client>().request(ECHO, 0);
 //! request.get().set_as("hello")?;
 //! let response = request.send().wait()?;
 //! assert_eq!(response.get_as::<capnp::text::Reader>()?, "hello");
@@ -80,8 +80,8 @@ mod vat;
 mod wire;
 
 pub use cap::{
-    Call, Client, ClientFulfiller, ConnectionId, Deferred, Params, Pipeline, Pool, RemotePromise, Request,
-    Response, Server, Stream,
+    Call, Capability, Client, ClientFulfiller, ConnectionId, Deferred, Filled, FromServer, Params, Pipeline,
+    Pool, RemotePromise, Request, Response, Results, Server, Stream, StreamingRequest,
 };
 pub use conn::{Connection, Options};
 pub use error::{Error, Exception, ExceptionKind, ProtocolError, Result, TransportError};

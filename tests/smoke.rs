@@ -19,7 +19,7 @@ impl Server for Greeter {
 fn says_hello_over_tcp() {
     let listener = Vat::new().bootstrap(Client::new(Greeter)).listen("127.0.0.1:0").unwrap();
     let connection = Vat::new().connect(listener.local_addr().unwrap()).unwrap();
-    let greeter = connection.bootstrap();
+    let greeter = connection.bootstrap::<Client>();
     let mut request = greeter.request(0, 0);
     request.init::<hello::say_hello_params::Builder>().set_name("you");
     let response = request.send().wait().unwrap();

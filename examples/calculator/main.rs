@@ -39,7 +39,7 @@ fn run(args: &[&str]) -> Result<ExitCode> {
             let (_listener, address) = listen("127.0.0.1:0")?;
             println!("A calculator listens on {address}. Its client:\n");
             let connection = Vat::new().connect(address)?;
-            client::show(connection.bootstrap())?;
+            client::show(connection.bootstrap::<Client>())?;
         }
         ["server", address] => {
             let (listener, address) = listen(address)?;
@@ -48,7 +48,7 @@ fn run(args: &[&str]) -> Result<ExitCode> {
         }
         ["client", address] => {
             let connection = Vat::new().connect(*address)?;
-            client::drive(connection.bootstrap())?;
+            client::drive(connection.bootstrap::<Client>())?;
         }
         _ => {
             eprintln!("usage: calculator [server ADDRESS | client HOST:PORT]");

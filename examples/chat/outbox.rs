@@ -69,7 +69,7 @@ struct Forward {
 impl Server for Forward {
     fn dispatch(&self, call: &mut Call) -> Result<()> {
         let mut request = begin(&self.participant, RECEIVE);
-        request.set::<receive_params::Owned>(call.params_as::<receive_params::Reader>()?)?;
+        request.get().set_as::<receive_params::Owned>(call.params_as::<receive_params::Reader>()?)?;
         // The participant's answer becomes the answer here. This waits for room to send, not for the answer.
         call.tail_call(request)
     }

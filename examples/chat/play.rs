@@ -58,7 +58,7 @@ fn attend(address: SocketAddr, name: &str, all_in: &Barrier) -> Result<Vec<Strin
         // It fails once this thread no longer listens.
         let _ = ear.send(format!("{from}: {text}"));
     });
-    let session = join(&connection.bootstrap(), name, Client::new(ear));
+    let session = join(&connection.bootstrap::<Client>(), name, Client::new(ear));
     // Even if that failed: the others must not wait here for ever.
     all_in.wait();
     let session = session?;

@@ -58,7 +58,7 @@ pub fn visit(address: &str, name: &str) -> Result<()> {
             process::exit(1);
         }
     });
-    let outcome = stay(&connection.bootstrap(), name);
+    let outcome = stay(&connection.bootstrap::<Client>(), name);
     leaving.store(true, Ordering::Release);
     outcome
 }

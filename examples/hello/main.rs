@@ -53,7 +53,7 @@ fn serve(address: &str) -> Result<Listener> {
 /// Connects, and gives what the server offers. The connection stays open as long as that is held.
 fn connect(address: &str) -> Result<Client> {
     let connection = Vat::new().connect(address)?;
-    Ok(connection.bootstrap())
+    Ok(connection.bootstrap::<Client>())
 }
 
 /// Makes one call, and waits for its answer.
@@ -74,7 +74,7 @@ fn greet_through_child(name: &str) -> Result<String> {
     let mut child = command.spawn().map_err(io)?;
     let transport = Transport::child(&mut child, &Limits::default()).map_err(io)?;
     let connection = Vat::new().over(transport)?;
-    let greeting = greet(&connection.bootstrap(), name);
+    let greeting = greet(&connection.bootstrap::<Client>(), name);
     // The last handle: the connection ends, the child sees that, and ends too.
     drop(connection);
     child.wait().map_err(|e| TransportError::io("waiting for a child", e))?;

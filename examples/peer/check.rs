@@ -8,7 +8,7 @@ use crate::Result;
 
 pub(crate) fn run(address: &str) -> Result<()> {
     let connection = Vat::new().connect(address)?;
-    let bench = BenchClient(connection.bootstrap());
+    let bench = BenchClient(connection.bootstrap::<Client>());
     let mut check = Check { passed: 0 };
     for (name, part) in PARTS {
         part(&mut check, &bench).map_err(|e| format!("{name}: {e}"))?;
@@ -78,7 +78,7 @@ impl Check {
 
     fn objects(&mut self, bench: &BenchClient) -> Result<()> {
         let (a, b) = (object(&bench.next().pipeline), object(&bench.next().pipeline));
-        let stream = Stream::new(a.0.clone());
+        let stream = Stream::new();
         stream.send(a.push_request(&[0; 10]))?;
         stream.finish()?;
         self.ok(a.pushed()? == 10, "push counted")?;

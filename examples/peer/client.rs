@@ -67,7 +67,7 @@ impl Work {
 
     pub(crate) fn run(&self, address: &str) -> Result<()> {
         let connection = Vat::new().connect(address)?;
-        let bench = BenchClient(connection.bootstrap());
+        let bench = BenchClient(connection.bootstrap::<Client>());
         for _ in 0..(self.count / 10 + 1).min(2000) {
             self.issue(&bench).wait()?;
         }
@@ -119,7 +119,7 @@ impl Work {
 
     fn streaming(&self, bench: &BenchClient) -> Result<Measured> {
         let start = Instant::now();
-        let stream = Stream::new(bench.0.clone());
+        let stream = Stream::new();
         for _ in 0..self.count {
             stream.send(bench.push_request(&self.payload))?;
         }
@@ -134,7 +134,7 @@ impl Work {
     fn over_connections(&self, address: &str) -> Result<Measured> {
         let open = || -> Result<(Connection, BenchClient)> {
             let connection = Vat::new().connect(address)?;
-            let bench = BenchClient(connection.bootstrap());
+            let bench = BenchClient(connection.bootstrap::<Client>());
             bench.pushed()?;
             Ok((connection, bench))
         };

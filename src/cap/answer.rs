@@ -1,11 +1,16 @@
 //! The answer of a call made in this vat: where it is waited for, and what may be called in it meanwhile.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::mem;
+
+use capnp::any_pointer;
+use capnp::capability::FromTypelessPipeline;
+use capnp::traits::Pipelined;
 
 use super::call::Awaiting;
 use super::client::{Client, Kind};
-use super::contents::{Payload, Response};
+use super::contents::Payload;
 use super::port::QuestionRef;
 use super::promised::PromiseCell;
 use crate::error::Exception;
@@ -16,7 +21,7 @@ use crate::sync::{assert_unlocked, in_turn, Arc, Mutex, Rank, Weak};
 pub(crate) struct AnswerCell(Mutex<State>);
 
 struct State {
-    fulfiller: Option<Fulfiller<Response>>,
+    fulfiller: Option<Fulfiller<Payload>>,
     source: Source,
     /// The question that the call has become: it must not be finished before it is answered.
     question: Option<Arc<QuestionRef>>,
@@ -37,7 +42,7 @@ enum Source {
 }
 
 impl AnswerCell {
-    pub(crate) fn new(fulfiller: Fulfiller<Response>) -> Arc<Self> {
+    pub(crate) fn new(fulfiller: Fulfiller<Payload>) -> Arc<Self> {
         let (source, question, cells) = (Source::Unknown, None, Vec::new());
         let state = State { fulfiller: Some(fulfiller), source, question, cells };
         Arc::new(AnswerCell(Mutex::new(Rank::Promise, state)))
@@ -107,7 +112,7 @@ impl Awaiting for AnswerCell {
             cell.resolve(client);
         }
         if let Some(fulfiller) = fulfiller {
-            fulfiller.set(outcome.map(Response::new));
+            fulfiller.set(outcome);
         }
     }
 
@@ -188,11 +193,13 @@ impl Drop for CallHandle {
 
 /// The capabilities in results that have yet to come: calls on them are sent ahead.
 ///
-/// As long as a pipeline, or a client taken from it, is held, the call goes on.
-#[derive(Clone)]
-pub struct Pipeline {
+/// As long as a pipeline, or a client taken from it, is held, the call goes on. `Send + Sync`.
+///
+/// `R` is the type that the compiler generated for the results; [`get`](Self::get) gives its getters.
+pub struct Pipeline<R = any_pointer::Owned> {
     root: Root,
     path: Vec<u16>,
+    marker: PhantomData<fn() -> R>,
 }
 
 #[derive(Clone)]
@@ -208,7 +215,7 @@ enum Root {
 
 impl Pipeline {
     fn new(root: Root) -> Self {
-        Pipeline { root, path: Vec::new() }
+        Pipeline { root, path: Vec::new(), marker: PhantomData }
     }
 
     pub(crate) fn of_call(handle: Arc<CallHandle>) -> Self {
@@ -246,6 +253,11 @@ impl Pipeline {
         }
     }
 
+    /// The same place, taken to hold an `R`.
+    pub fn cast<R>(self) -> Pipeline<R> {
+        Pipeline { root: self.root, path: self.path, marker: PhantomData }
+    }
+
     /// The place that `path` leads to from here.
     pub(crate) fn at(&self, path: &[u16]) -> Self {
         let mut at = self.clone();
@@ -254,7 +266,27 @@ impl Pipeline {
     }
 }
 
-impl fmt::Debug for Pipeline {
+impl<R: Pipelined> Pipeline<R>
+where
+    R::Pipeline: FromTypelessPipeline,
+{
+    /// The getters of the results' capabilities, and of the structs that hold some, as in
+    /// `promise.pipeline.get().get_file()`.
+    ///
+    /// What they are called on is bound to its thread; the clients that they give are not.
+    pub fn get(&self) -> R::Pipeline {
+        let untyped = Pipeline { root: self.root.clone(), path: self.path.clone(), marker: PhantomData };
+        FromTypelessPipeline::new(any_pointer::Pipeline::new(Box::new(untyped)))
+    }
+}
+
+impl<R> Clone for Pipeline<R> {
+    fn clone(&self) -> Self {
+        Pipeline { root: self.root.clone(), path: self.path.clone(), marker: PhantomData }
+    }
+}
+
+impl<R> fmt::Debug for Pipeline<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Pipeline({:?})", self.path)
     }

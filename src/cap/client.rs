@@ -11,6 +11,7 @@ use super::pool::Pool;
 use super::port::{ImportRef, Place, RemoteRef, Sent, To};
 use super::promised::{ClientFulfiller, PromiseCell, Watcher};
 use super::request::Request;
+use super::serving::Call;
 use crate::error::{Exception, Result};
 use crate::promise::{promise, Promise};
 use crate::sync::Arc;
@@ -56,7 +57,15 @@ impl Client {
 
     /// As [`new`](Self::new), with methods run on the given pool.
     pub fn with_pool<S: Server>(server: S, pool: &Pool) -> Self {
-        Client(Kind::Local(LocalObject::new(Arc::new(server), pool.clone())))
+        Client::of_object(server, S::dispatch, pool)
+    }
+
+    pub(crate) fn of_object<S: Any + Send + Sync>(
+        server: S,
+        dispatch: fn(&S, &mut Call) -> Result<()>,
+        pool: &Pool,
+    ) -> Self {
+        Client(Kind::Local(LocalObject::new(server, dispatch, pool.clone())))
     }
 
     /// The null capability: what a pointer field that was never set holds. Calls on it fail.
@@ -71,6 +80,10 @@ impl Client {
 
     /// A client of an object that is not known yet, and the right to say which it is. Calls wait until then.
     pub fn promise() -> (Self, ClientFulfiller) {
+        Self::promised()
+    }
+
+    pub(crate) fn promised<C>() -> (Self, ClientFulfiller<C>) {
         let cell = PromiseCell::new(None);
         (Client(Kind::Promise(cell.clone())), ClientFulfiller::new(cell))
     }
@@ -130,12 +143,9 @@ impl Client {
 
     /// The server value behind a client of this vat, if the client (once resolved) is of an object made here
     /// from an `S`.
-    pub fn local_server<S: Server>(&self) -> Option<Arc<S>> {
+    pub fn local_server<S: Any + Send + Sync>(&self) -> Option<Arc<S>> {
         match self.resolved().0 {
-            Kind::Local(object) => {
-                let any: Arc<dyn Any + Send + Sync> = object.server.clone();
-                any.downcast().ok()
-            }
+            Kind::Local(object) => object.server.clone().downcast().ok(),
             _ => None,
         }
     }

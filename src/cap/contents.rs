@@ -1,9 +1,10 @@
 //! Params and results as their reader sees them: content, and the clients that its capability pointers mean.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use capnp::any_pointer;
-use capnp::traits::{FromPointerReader, Imbue};
+use capnp::traits::{FromPointerReader, Imbue, Owned};
 
 use super::client::Client;
 use super::hook::ReadTable;
@@ -86,37 +87,55 @@ macro_rules! contents {
         ///
         /// Owns its message; clones share it. `Send + Sync`: any thread can read it, and it stays valid
         /// whatever becomes of the connection.
-        #[derive(Clone)]
-        pub struct $name(Arc<Contents>);
+        ///
+        /// `T` is the type that the compiler generated for the struct, or what holds any.
+        pub struct $name<T = any_pointer::Owned>(Arc<Contents>, PhantomData<fn() -> T>);
 
-        impl $name {
-            pub(crate) fn new(payload: Payload) -> Self {
-                $name(Contents::new(payload))
-            }
-
-            /// The content as it is: a struct for a method's params or results.
-            ///
-            /// # Errors
-            /// If the message is malformed.
-            pub fn get(&self) -> Result<any_pointer::Reader<'_>> {
-                self.0.get()
-            }
-
-            /// The content as a type that `capnpc` generated, as in `get_as::<add_params::Reader>()`.
-            ///
-            /// # Errors
-            /// If the message is malformed.
-            pub fn get_as<'a, T: FromPointerReader<'a>>(&'a self) -> Result<T> {
-                Ok(self.get()?.get_as()?)
-            }
-
+        impl<T> $name<T> {
             /// The size of the content's message in words.
             pub fn words(&self) -> usize {
                 self.0.payload.content.words()
             }
         }
 
-        impl fmt::Debug for $name {
+        impl<T: Owned> $name<T> {
+            /// The content: a struct.
+            ///
+            /// # Errors
+            /// If the message is malformed.
+            pub fn get(&self) -> Result<T::Reader<'_>> {
+                Ok(self.0.get()?.get_as()?)
+            }
+        }
+
+        impl $name {
+            /// The content as a type that the compiler generated, as in `get_as::<add_params::Reader>()`.
+            ///
+            /// # Errors
+            /// If the message is malformed.
+            pub fn get_as<'a, T: FromPointerReader<'a>>(&'a self) -> Result<T> {
+                Ok(self.0.get()?.get_as()?)
+            }
+
+            /// The same content, taken to be of type `T`. That it is shows when it is read.
+            pub fn cast<T>(self) -> $name<T> {
+                $name(self.0, PhantomData)
+            }
+        }
+
+        impl<T> From<Payload> for $name<T> {
+            fn from(payload: Payload) -> Self {
+                $name(Contents::new(payload), PhantomData)
+            }
+        }
+
+        impl<T> Clone for $name<T> {
+            fn clone(&self) -> Self {
+                $name(self.0.clone(), PhantomData)
+            }
+        }
+
+        impl<T> fmt::Debug for $name<T> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, concat!(stringify!($name), "({} words)"), self.words())
             }

@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`client`] | [`Client`] and its kinds |
+//! | [`capability`] | what clients have in common, typed or not |
 //! | [`request`] | building and sending a call |
 //! | [`contents`] | params and results as their reader sees them |
 //! | [`hook`] | the bridge to the `capnp` crate's capability types |
@@ -11,12 +12,14 @@
 //! | [`promised`] | promise clients |
 //! | [`port`] | a connection as capabilities see it |
 //! | [`serving`] | a call as its method sees it |
+//! | [`results`] | its results, and what a method may do with its call, typed |
 //! | [`object`] | objects and their mailboxes |
 //! | [`pool`] | the threads that run methods |
 //! | [`stream`] | streaming calls |
 
 pub(crate) mod answer;
 pub(crate) mod call;
+pub(crate) mod capability;
 pub(crate) mod client;
 pub(crate) mod contents;
 pub(crate) mod hook;
@@ -25,16 +28,19 @@ pub(crate) mod pool;
 pub(crate) mod port;
 pub(crate) mod promised;
 pub(crate) mod request;
+pub(crate) mod results;
 pub(crate) mod serving;
 pub(crate) mod stream;
 
 pub use answer::Pipeline;
+pub use capability::{Capability, FromServer};
 pub use client::Client;
 pub use contents::{Params, Response};
 pub use object::Server;
 pub use pool::Pool;
 pub use port::ConnectionId;
 pub use promised::ClientFulfiller;
-pub use request::{RemotePromise, Request};
+pub use request::{Filled, RemotePromise, Request};
+pub use results::Results;
 pub use serving::{Call, Deferred};
-pub use stream::Stream;
+pub use stream::{Stream, StreamingRequest};

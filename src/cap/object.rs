@@ -41,10 +41,15 @@ pub trait Server: Any + Send + Sync {
 /// method has let the next call start. That method's thread gives its turn away, and ends after the method.
 /// ```
 pub(crate) struct LocalObject {
-    pub(crate) server: Arc<dyn Server>,
+    /// The user's value, for whoever has a client of it and wants it back.
+    pub(crate) server: Arc<dyn Any + Send + Sync>,
+    /// Runs a method of that value.
+    dispatch: Dispatch,
     pool: Pool,
     mailbox: Mutex<Mailbox>,
 }
+
+type Dispatch = Box<dyn Fn(&mut Call) -> Result<()> + Send + Sync>;
 
 struct Mailbox {
     calls: VecDeque<CallInfo>,
@@ -52,9 +57,17 @@ struct Mailbox {
 }
 
 impl LocalObject {
-    pub(crate) fn new(server: Arc<dyn Server>, pool: Pool) -> Arc<Self> {
+    /// An object whose calls `dispatch` answers: which methods `server` has is known there.
+    pub(crate) fn new<S: Any + Send + Sync>(
+        server: S,
+        dispatch: fn(&S, &mut Call) -> Result<()>,
+        pool: Pool,
+    ) -> Arc<Self> {
+        let server = Arc::new(server);
+        let called = server.clone();
+        let dispatch = Box::new(move |call: &mut Call| dispatch(&called, call));
         let mailbox = Mutex::new(Rank::Mailbox, Mailbox { calls: VecDeque::new(), busy: false });
-        Arc::new(LocalObject { server, pool, mailbox })
+        Arc::new(LocalObject { server, dispatch, pool, mailbox })
     }
 
     /// Appends a call to the mailbox. Never waits. See Note [Mailbox].
@@ -88,7 +101,7 @@ impl LocalObject {
         call.cancel.start();
         let token = call.cancel.clone();
         let mut call = Call::new(self.clone(), call);
-        let body = || self.server.dispatch(&mut call);
+        let body = || (self.dispatch)(&mut call);
         let outcome = cancel::with_current(token, || catch_unwind(AssertUnwindSafe(body)));
         let outcome = outcome.unwrap_or_else(|panic| Err(panicked(&*panic).into()));
         call.finish(outcome)

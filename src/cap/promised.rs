@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
+use std::marker::PhantomData;
 use std::mem;
 
 use super::call::{CallInfo, Mode};
@@ -240,30 +241,41 @@ impl fmt::Debug for PromiseCell {
 }
 
 /// The right to say what a promise client is, once. Dropped unused, it breaks the promise.
-pub struct ClientFulfiller(Option<Arc<PromiseCell>>);
+///
+/// `C` is the type of the client: untyped, or one that the compiler generated for an interface.
+pub struct ClientFulfiller<C = Client> {
+    cell: Option<Arc<PromiseCell>>,
+    marker: PhantomData<fn(C)>,
+}
 
-impl ClientFulfiller {
+impl<C> ClientFulfiller<C> {
     pub(crate) fn new(cell: Arc<PromiseCell>) -> Self {
-        ClientFulfiller(Some(cell))
-    }
-
-    /// The promise is `client`, which may be another promise. Calls that waited are handed on in order, on
-    /// this thread; this does not wait for them. Resolving a promise to itself breaks it.
-    pub fn fulfill(mut self, client: Client) {
-        if let Some(cell) = self.0.take() {
-            cell.resolve(client);
-        }
+        ClientFulfiller { cell: Some(cell), marker: PhantomData }
     }
 
     /// There will be no object: calls that waited, and all to come, fail with `why`.
     pub fn reject(self, why: impl Into<Exception>) {
-        self.fulfill(Client::broken(why));
+        self.resolve(Client::broken(why));
+    }
+
+    fn resolve(mut self, client: Client) {
+        if let Some(cell) = self.cell.take() {
+            cell.resolve(client);
+        }
     }
 }
 
-impl Drop for ClientFulfiller {
+impl<C: Into<Client>> ClientFulfiller<C> {
+    /// The promise is `client`, which may be another promise. Calls that waited are handed on in order, on
+    /// this thread; this does not wait for them. Resolving a promise to itself breaks it.
+    pub fn fulfill(self, client: C) {
+        self.resolve(client.into());
+    }
+}
+
+impl<C> Drop for ClientFulfiller<C> {
     fn drop(&mut self) {
-        if let Some(cell) = self.0.take() {
+        if let Some(cell) = self.cell.take() {
             cell.resolve(Client::broken(Exception::failed(
                 "the promise was dropped by the side that was to fulfill it",
             )));
@@ -271,7 +283,7 @@ impl Drop for ClientFulfiller {
     }
 }
 
-impl fmt::Debug for ClientFulfiller {
+impl<C> fmt::Debug for ClientFulfiller<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ClientFulfiller")
     }

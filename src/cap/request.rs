@@ -1,6 +1,10 @@
 //! Building and sending a call.
 
 use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use capnp::any_pointer;
 use capnp::traits::{FromPointerBuilder, ImbueMut, Owned, SetterInput};
@@ -12,22 +16,25 @@ use super::call::{CallInfo, Hints, Mode, Responder, Route};
 use super::client::Client;
 use super::contents::{Payload, Response};
 use super::hook::{take_clients, BuildTable};
-use crate::error::{Exception, Result};
-use crate::promise::{promise, Cancel, Promise};
+use crate::error::{Error, Exception, Result};
+use crate::promise::{promise_from, Cancel, Promise};
 use crate::sync::{self, role, Arc, Duration, Instant, Role, Timer, TimerKey};
 use crate::wire::content::{Content, ContentBuilder, Place};
 
 /// A call that has not been sent: fill in the params, then [`send`](Self::send).
 ///
+/// `P` and `R` are the types that the compiler generated for the params and the results.
+///
 /// Stays on the thread that made it, because a builder may hold capabilities of the `capnp` crate's making,
 /// which are bound to their thread.
-pub struct Request {
+pub struct Request<P = any_pointer::Owned, R = any_pointer::Owned> {
     target: Client,
     interface_id: u64,
     method_id: u16,
     params: Builder,
     hints: Hints,
     timeout: Option<Duration>,
+    marker: PhantomData<fn() -> (P, R)>,
 }
 
 impl Request {
@@ -44,27 +51,48 @@ impl Request {
             params: Builder::new(Place::CallParams, size_hint),
             hints: Hints::default(),
             timeout: None,
+            marker: PhantomData,
         }
     }
 
-    /// The params, to be filled in.
-    pub fn get(&mut self) -> any_pointer::Builder<'_> {
-        self.params.get()
-    }
-
-    /// The params as a new struct of a type that `capnpc` generated, as in `init::<add_params::Builder>()`.
+    /// The params as a new struct of a type that the compiler generated, as in `init::<add_params::Builder>()`.
     pub fn init<'a, T: FromPointerBuilder<'a>>(&'a mut self) -> T {
         self.params.get().init_as()
+    }
+
+    /// The same call, taken to be of a method with these params and results.
+    pub fn cast<P, R>(self) -> Request<P, R> {
+        let Request { target, interface_id, method_id, params, hints, timeout, .. } = self;
+        Request { target, interface_id, method_id, params, hints, timeout, marker: PhantomData }
+    }
+}
+
+impl<P: Owned, R: 'static> Request<P, R> {
+    /// The params, to be filled in.
+    ///
+    /// # Panics
+    /// If they were set as something that is not a `P`, before a [`cast`](Request::cast).
+    pub fn get(&mut self) -> P::Builder<'_> {
+        self.params.get().get_as().expect("the params are what was built here")
     }
 
     /// Copies the params from a reader.
     ///
     /// # Errors
     /// If what is read is malformed.
-    pub fn set<T: Owned>(&mut self, params: impl SetterInput<T>) -> Result<()> {
-        Ok(self.params.get().set_as(params)?)
+    pub fn set(&mut self, params: impl SetterInput<P>) -> Result<()> {
+        Ok(self.params.get().set_as::<P>(params)?)
     }
 
+    /// Fills the params in with `fill`, and sends the call: [`send`](Self::send). If `fill` fails, its error is
+    /// the answer, and nothing is sent.
+    pub fn send_with<F: Filled>(mut self, fill: impl FnOnce(P::Builder<'_>) -> F) -> RemotePromise<R> {
+        let filled = fill(self.get()).into_result();
+        self.send_if(filled)
+    }
+}
+
+impl<P, R: 'static> Request<P, R> {
     /// Has the call fail as `overloaded`, and be canceled, unless it is answered within `timeout` of being
     /// sent. The time spent waiting for room to send it counts.
     #[must_use]
@@ -87,19 +115,8 @@ impl Request {
     /// While the connection has as many questions or bytes outstanding as [`Limits`](crate::Limits) allow,
     /// until there is room, the timeout has passed, or the connection has ended. On a connection's own threads
     /// (in callbacks) it never blocks.
-    pub fn send(self) -> RemotePromise {
-        let (promise, fulfiller) = promise();
-        let cell = AnswerCell::new(fulfiller);
-        let handle = Arc::new(CallHandle { cell: cell.clone(), cancel: Cancel::new() });
-        let mut promise = promise.attach(handle.clone());
-        let deadline = self.timeout.map(sync::deadline);
-        if let Some(at) = deadline {
-            promise = promise.attach(time_out(at, &cell));
-        }
-        let pipeline = Pipeline::of_call(handle.clone());
-        let responder = Responder::new(Route::Here(cell));
-        self.deliver(responder, handle.cancel.clone(), deadline);
-        RemotePromise { promise, pipeline }
+    pub fn send(self) -> RemotePromise<R> {
+        self.send_if(Ok(()))
     }
 
     /// Sends the call for the sake of calls on its results alone: the response itself can't be waited for, and
@@ -107,9 +124,32 @@ impl Request {
     ///
     /// # Blocking
     /// As [`send`](Self::send).
-    pub fn send_for_pipeline(mut self) -> Pipeline {
+    pub fn send_for_pipeline(mut self) -> Pipeline<R> {
         self.hints.only_promise_pipeline = true;
         self.send().pipeline
+    }
+
+    fn send_if(self, filled: Result<()>) -> RemotePromise<R> {
+        let (promise, fulfiller) = promise_from();
+        let cell = AnswerCell::new(fulfiller);
+        let handle = Arc::new(CallHandle { cell: cell.clone(), cancel: Cancel::new() });
+        let mut promise = promise.attach(handle.clone());
+        let deadline = self.timeout.map(sync::deadline);
+        if let Some(at) = deadline {
+            promise = promise.attach(time_out(at, &cell));
+        }
+        let pipeline = Pipeline::of_call(handle.clone()).cast();
+        let responder = Responder::new(Route::Here(cell));
+        match filled {
+            Ok(()) => self.deliver(responder, handle.cancel.clone(), deadline),
+            Err(why) => responder.answer(Err(why.into())),
+        }
+        RemotePromise { promise, pipeline }
+    }
+
+    /// How many bytes the params take so far.
+    pub(crate) fn size(&mut self) -> usize {
+        self.params.get().target_size().map_or(0, |size| size.word_count as usize * 8)
     }
 
     /// Sends the call with its answer going where `responder` says.
@@ -122,6 +162,27 @@ impl Request {
         let call = CallInfo { interface_id, method_id, params, responder, cancel, hints, waits_on: None };
         let mode = if role() == Role::User { Mode::Block(deadline) } else { Mode::Queue };
         target.deliver(call, mode);
+    }
+}
+
+/// What a closure that fills a struct in may return: nothing, or whether it could.
+pub trait Filled {
+    /// Whether it could.
+    ///
+    /// # Errors
+    /// Why not.
+    fn into_result(self) -> Result<()>;
+}
+
+impl Filled for () {
+    fn into_result(self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<E: Into<Error>> Filled for Result<(), E> {
+    fn into_result(self) -> Result<()> {
+        self.map_err(Into::into)
     }
 }
 
@@ -148,7 +209,7 @@ impl Drop for TimeOut {
     }
 }
 
-impl fmt::Debug for Request {
+impl<P, R> fmt::Debug for Request<P, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Request({:#x}.{} on {:?})", self.interface_id, self.method_id, self.target)
     }
@@ -196,41 +257,77 @@ pub(crate) fn empty() -> Payload {
 /// A call that was sent: the promise for its response, and the capabilities in that.
 ///
 /// Dropping it whole cancels the call. Taking out the pipeline, or a client of it, keeps the call going.
+///
+/// It is a [`Future`] too: async code can await it on any executor.
 #[must_use = "dropping what a call returned cancels the call"]
-#[derive(Debug)]
-pub struct RemotePromise {
+pub struct RemotePromise<R = any_pointer::Owned> {
     /// The response, once it is there.
-    pub promise: Promise<Response>,
+    pub promise: Promise<Response<R>>,
     /// The capabilities in the response, now.
-    pub pipeline: Pipeline,
+    pub pipeline: Pipeline<R>,
 }
 
-impl RemotePromise {
+impl<R: 'static> RemotePromise<R> {
     /// Waits for the response: [`Promise::wait`].
-    pub fn wait(self) -> Result<Response> {
+    pub fn wait(self) -> Result<Response<R>> {
         self.promise.wait()
     }
 
     /// Waits for the response for at most `timeout`: [`Promise::wait_timeout`].
-    pub fn wait_timeout(self, timeout: Duration) -> Result<Result<Response>, Self> {
+    pub fn wait_timeout(self, timeout: Duration) -> Result<Result<Response<R>>, Self> {
+        self.wait_until(sync::deadline(timeout))
+    }
+
+    /// Waits for the response until `deadline`: [`Promise::wait_until`].
+    pub fn wait_until(self, deadline: Instant) -> Result<Result<Response<R>>, Self> {
         let RemotePromise { promise, pipeline } = self;
-        promise.wait_timeout(timeout).map_err(|promise| RemotePromise { promise, pipeline })
+        promise.wait_until(deadline).map_err(|promise| RemotePromise { promise, pipeline })
     }
 
     /// The response if it is there: [`Promise::try_take`].
-    pub fn try_take(self) -> Result<Result<Response>, Self> {
+    pub fn try_take(self) -> Result<Result<Response<R>>, Self> {
         let RemotePromise { promise, pipeline } = self;
         promise.try_take().map_err(|promise| RemotePromise { promise, pipeline })
     }
 
+    /// Whether the response is there: [`Promise::is_ready`].
+    pub fn is_ready(&self) -> bool {
+        self.promise.is_ready()
+    }
+
     /// Has `callback` called with the response: [`Promise::on_ready`].
-    pub fn on_ready(self, callback: impl FnOnce(Result<Response>) + Send + 'static) {
+    pub fn on_ready(self, callback: impl FnOnce(Result<Response<R>>) + Send + 'static) {
         self.promise.on_ready(callback);
     }
 
     /// The response as a channel: [`Promise::into_channel`].
-    pub fn into_channel(self) -> Receiver<Result<Response>> {
+    pub fn into_channel(self) -> Receiver<Result<Response<R>>> {
         self.promise.into_channel()
+    }
+
+    /// A promise for what `f` makes of the response: [`Promise::map`].
+    pub fn map<U: Send + 'static>(
+        self,
+        f: impl FnOnce(Response<R>) -> Result<U> + Send + 'static,
+    ) -> Promise<U> {
+        self.promise.map(f)
+    }
+}
+
+impl<R: 'static> Future for RemotePromise<R> {
+    type Output = Result<Response<R>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.promise).poll(cx)
+    }
+}
+
+impl<R> fmt::Debug for RemotePromise<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemotePromise")
+            .field("promise", &self.promise)
+            .field("pipeline", &self.pipeline)
+            .finish()
     }
 }
 

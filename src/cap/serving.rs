@@ -1,6 +1,7 @@
 //! A call as its method sees it.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use capnp::any_pointer;
 use capnp::traits::{FromPointerBuilder, FromPointerReader, Owned, SetterInput};
@@ -12,6 +13,7 @@ use super::contents::{Params, Payload};
 use super::object::LocalObject;
 use super::port::ConnectionId;
 use super::request::{Builder, Request};
+use super::results::Results;
 use crate::error::{Error, Exception, Result};
 use crate::peer::Peer;
 use crate::promise::Cancel;
@@ -40,7 +42,7 @@ impl Call {
             object,
             interface_id: call.interface_id,
             method_id: call.method_id,
-            params: Params::new(call.params),
+            params: call.params.into(),
             results: None,
             responder: Some(call.responder),
             cancel: call.cancel,
@@ -95,6 +97,11 @@ impl Call {
         Ok(self.results().set_as(results)?)
     }
 
+    /// The call as a method with these params and results sees it.
+    pub fn typed<P, R>(&mut self) -> (Params<P>, Results<'_, R>) {
+        (self.params.clone().cast(), Results::new(self))
+    }
+
     /// The error of a method that this object does not have.
     ///
     /// # Errors
@@ -137,7 +144,7 @@ impl Call {
     ///
     /// # Errors
     /// If the call was handed on already.
-    pub fn tail_call(&mut self, request: Request) -> Result<()> {
+    pub fn tail_call<P, R: 'static>(&mut self, request: Request<P, R>) -> Result<()> {
         let responder = self.responder.take().ok_or_else(handed_on)?;
         request.deliver(responder, self.cancel.clone(), None);
         Ok(())
@@ -150,7 +157,8 @@ impl Call {
     /// If the call was handed on already.
     pub fn defer(&mut self) -> Result<Deferred> {
         let responder = self.responder.take().ok_or_else(handed_on)?;
-        Ok(Deferred { responder, cancel: self.cancel.clone(), params: self.params.clone() })
+        let (cancel, params) = (self.cancel.clone(), self.params.clone());
+        Ok(Deferred { responder, cancel, params, marker: PhantomData })
     }
 
     /// Whether the caller has canceled the call.
@@ -208,13 +216,16 @@ impl fmt::Debug for Call {
 }
 
 /// The duty to answer a call later, from any thread. Dropped unused, it answers with an exception.
-pub struct Deferred {
+///
+/// `R` is the type that the compiler generated for the results.
+pub struct Deferred<R = any_pointer::Owned> {
     responder: Responder,
     cancel: Cancel,
     params: Params,
+    marker: PhantomData<fn() -> R>,
 }
 
-impl Deferred {
+impl<R: 'static> Deferred<R> {
     /// The params of the call.
     pub fn params(&self) -> &Params {
         &self.params
@@ -225,14 +236,6 @@ impl Deferred {
         &self.cancel
     }
 
-    /// Answers with the results that `build` makes, or with its error.
-    pub fn answer(self, build: impl FnOnce(any_pointer::Builder<'_>) -> Result<()>) {
-        let mut results = Builder::new(Place::ReturnResults, None);
-        let outcome = build(results.get()).map_err(Exception::from).and_then(|()| results.finish());
-        self.cancel.end();
-        self.responder.answer(outcome);
-    }
-
     /// Answers with an exception.
     pub fn fail(self, why: impl Into<Exception>) {
         self.cancel.end();
@@ -240,12 +243,32 @@ impl Deferred {
     }
 
     /// Hands the call on: [`Call::tail_call`].
-    pub fn tail_call(self, request: Request) {
+    ///
+    /// # Blocking
+    /// As [`Request::send`].
+    pub fn tail_call<P>(self, request: Request<P, R>) {
         request.deliver(self.responder, self.cancel, None);
+    }
+
+    /// The same duty, taken to be that of a method with these results.
+    pub(crate) fn cast<T>(self) -> Deferred<T> {
+        let Deferred { responder, cancel, params, .. } = self;
+        Deferred { responder, cancel, params, marker: PhantomData }
     }
 }
 
-impl fmt::Debug for Deferred {
+impl<R: Owned> Deferred<R> {
+    /// Answers with the results that `fill` fills in, or with its error.
+    pub fn answer(self, fill: impl FnOnce(R::Builder<'_>) -> Result<()>) {
+        let mut results = Builder::new(Place::ReturnResults, None);
+        let filled = results.get().get_as().map_err(Error::from).and_then(fill);
+        let outcome = filled.map_err(Exception::from).and_then(|()| results.finish());
+        self.cancel.end();
+        self.responder.answer(outcome);
+    }
+}
+
+impl<R> fmt::Debug for Deferred<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Deferred")
     }

@@ -2,22 +2,23 @@
 
 use std::fmt;
 
-use super::client::Client;
-use super::request::Request;
+use capnp::any_pointer;
+use capnp::traits::{Owned, SetterInput};
+
+use super::request::{Filled, Request};
 use crate::error::{Error, Exception, Result};
 use crate::promise::{cancel, enter_blocking};
-use crate::sync::{Arc, Condvar, Mutex, Rank};
+use crate::sync::{Arc, Condvar, Duration, Mutex, Rank};
 
 /// How many bytes of streaming calls are in flight by default: what the C++ implementation starts with.
 pub const DEFAULT_WINDOW: usize = 64 << 10;
 
-/// A window for streaming calls on one object: each call is sent ahead of the answers to those before it,
-/// until more bytes of params are unanswered than the window has; then sending blocks.
+/// A window for streaming calls, mostly on one object: each call is sent ahead of the answers to those before
+/// it, until more bytes of params are unanswered than the window has; then sending blocks.
 ///
 /// The first failure is reported by the next [`send`](Self::send) and by [`finish`](Self::finish). Streaming
-/// and other calls on the same client arrive in the order made.
+/// and other calls on the same client arrive in the order made. Any thread can share a stream.
 pub struct Stream {
-    client: Client,
     window: usize,
     shared: Arc<Shared>,
 }
@@ -38,27 +39,17 @@ struct Flow {
 }
 
 impl Stream {
-    /// A stream of calls on `client` with the default window.
-    pub fn new(client: Client) -> Self {
-        Self::with_window(client, DEFAULT_WINDOW)
+    /// A stream with the default window.
+    pub fn new() -> Self {
+        Self::with_window(DEFAULT_WINDOW)
     }
 
     /// A stream with a window of `bytes`, and the size of the largest call more. One call is always let through,
     /// however large.
-    pub fn with_window(client: Client, bytes: usize) -> Self {
+    pub fn with_window(bytes: usize) -> Self {
         let state = Flow { in_flight: 0, largest: 0, calls: 0, failed: None };
         let shared = Shared { state: Mutex::new(Rank::Promise, state), changed: Condvar::new() };
-        Stream { client, window: bytes, shared: Arc::new(shared) }
-    }
-
-    /// The object that is called.
-    pub fn client(&self) -> &Client {
-        &self.client
-    }
-
-    /// Begins a streaming call on the object.
-    pub fn request(&self, interface_id: u64, method_id: u16) -> Request {
-        self.client.request(interface_id, method_id)
+        Stream { window: bytes, shared: Arc::new(shared) }
     }
 
     /// Sends a streaming call.
@@ -70,8 +61,8 @@ impl Stream {
     /// # Errors
     /// The first failure of an earlier call of this stream; the request is not sent then. As
     /// [`Promise::wait`](crate::Promise::wait) if the wait itself fails.
-    pub fn send(&self, mut request: Request) -> Result<()> {
-        let bytes = request.get().target_size().map_or(0, |size| size.word_count as usize * 8);
+    pub fn send<P, R: 'static>(&self, mut request: Request<P, R>) -> Result<()> {
+        let bytes = request.size();
         self.wait(|flow| flow.calls == 0 || flow.in_flight <= self.window.saturating_add(flow.largest))?;
         let mut flow = self.shared.state.lock();
         flow.in_flight += bytes;
@@ -137,9 +128,80 @@ impl Stream {
     }
 }
 
+impl Default for Stream {
+    fn default() -> Self {
+        Stream::new()
+    }
+}
+
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let flow = self.shared.state.lock();
         write!(f, "Stream({} calls, {} bytes of {})", flow.calls, flow.in_flight, self.window)
+    }
+}
+
+/// A call of a streaming method that has not been sent: fill in the params, then [`send`](Self::send).
+pub struct StreamingRequest<P = any_pointer::Owned>(Request<P, ()>);
+
+impl<P> StreamingRequest<P> {
+    /// Sends the call within `stream`'s window: [`Stream::send`].
+    ///
+    /// # Blocking
+    /// As there.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send(self, stream: &Stream) -> Result<()> {
+        stream.send(self.0)
+    }
+
+    /// Has the call fail as `overloaded` unless it is answered in time: [`Request::timeout`].
+    #[must_use]
+    pub fn timeout(self, timeout: Duration) -> Self {
+        StreamingRequest(self.0.timeout(timeout))
+    }
+}
+
+impl<P: Owned> StreamingRequest<P> {
+    /// The params, to be filled in.
+    pub fn get(&mut self) -> P::Builder<'_> {
+        self.0.get()
+    }
+
+    /// Copies the params from a reader.
+    ///
+    /// # Errors
+    /// If what is read is malformed.
+    pub fn set(&mut self, params: impl SetterInput<P>) -> Result<()> {
+        self.0.set(params)
+    }
+
+    /// Fills the params in with `fill`, and sends the call: [`send`](Self::send).
+    ///
+    /// # Blocking
+    /// As there.
+    ///
+    /// # Errors
+    /// As there, and those of `fill`.
+    pub fn send_with<F: Filled>(
+        mut self,
+        stream: &Stream,
+        fill: impl FnOnce(P::Builder<'_>) -> F,
+    ) -> Result<()> {
+        fill(self.get()).into_result()?;
+        self.send(stream)
+    }
+}
+
+impl<P> From<Request<P, ()>> for StreamingRequest<P> {
+    fn from(request: Request<P, ()>) -> Self {
+        StreamingRequest(request)
+    }
+}
+
+impl<P> fmt::Debug for StreamingRequest<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }

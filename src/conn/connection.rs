@@ -6,7 +6,7 @@ use super::port::Lease;
 use super::shared::Shared;
 use super::stages::{drive, Stages};
 use crate::cap::port::{ConnectionId, Port};
-use crate::cap::Client;
+use crate::cap::{Capability, Client};
 use crate::error::{Error, Exception, Result, TransportError};
 use crate::limits::Limits;
 use crate::peer::Peer;
@@ -82,11 +82,12 @@ impl Connection {
         &self.0 .0.peer
     }
 
-    /// The peer's bootstrap object. Calls on it can be made at once; they are sent ahead of the answer.
+    /// The peer's bootstrap object, as the client that the caller expects, typed or not; which interfaces the
+    /// object has shows when it is called. Calls on it can be made at once; they are sent ahead of the answer.
     ///
     /// Each use asks the peer anew. Never blocks.
-    pub fn bootstrap(&self) -> Client {
-        self.0 .0.transact(|state, fx| state.ask_bootstrap(fx))
+    pub fn bootstrap<C: Capability>(&self) -> C {
+        C::from(self.0 .0.transact(|state, fx| state.ask_bootstrap(fx)))
     }
 
     /// Whether the connection has not ended.

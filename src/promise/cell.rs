@@ -40,6 +40,11 @@ type Callback<T> = Box<dyn FnOnce(Result<T>) + Send>;
 
 /// A promise and the right to settle it.
 pub(crate) fn promise<T: Send + 'static>() -> (Promise<T>, Fulfiller<T>) {
+    promise_from()
+}
+
+/// A promise, and the right to settle it with what its value is made from.
+pub(crate) fn promise_from<T: From<U> + Send + 'static, U>() -> (Promise<T>, Fulfiller<U>) {
     let cell =
         Arc::new(Cell { state: Mutex::new(Rank::Promise, State::Pending(None)), changed: Condvar::new() });
     (Promise { cell: cell.clone(), attached: Vec::new() }, Fulfiller { cell: Some(cell) })
@@ -225,7 +230,12 @@ impl<T> fmt::Debug for Promise<T> {
 
 /// The right to settle a [`Promise`], once. Dropped unused, it breaks the promise.
 pub struct Fulfiller<T> {
-    cell: Option<Arc<Cell<T>>>,
+    cell: Option<Arc<dyn Settle<T>>>,
+}
+
+/// A cell that can be settled with a `U`, whatever its promise makes of that.
+trait Settle<U>: Send + Sync {
+    fn settle(&self, result: Result<U, Exception>);
 }
 
 impl<T> Fulfiller<T> {
@@ -246,29 +256,32 @@ impl<T> Fulfiller<T> {
 
     fn settle(&mut self, result: Result<T, Exception>) {
         let Some(cell) = self.cell.take() else { return };
-        settle(&cell, result);
+        cell.settle(result);
     }
 }
 
-/// The first to settle wins. What runs here (a callback, a waker) is foreign: no lock may be held.
-fn settle<T>(cell: &Cell<T>, result: Result<T, Exception>) {
-    assert_unlocked();
-    let mut state = cell.state.lock();
-    match mem::replace(&mut *state, State::Taken) {
-        State::Pending(waker) => {
-            *state = State::Settled(result);
-            drop(state);
-            cell.changed.notify_all();
-            if let Some(waker) = waker {
-                foreign("a waker", || waker.wake());
+impl<T: From<U> + Send, U> Settle<U> for Cell<T> {
+    /// The first to settle wins. What runs here (a callback, a waker) is foreign: no lock may be held.
+    fn settle(&self, result: Result<U, Exception>) {
+        assert_unlocked();
+        let result = result.map(T::from);
+        let mut state = self.state.lock();
+        match mem::replace(&mut *state, State::Taken) {
+            State::Pending(waker) => {
+                *state = State::Settled(result);
+                drop(state);
+                self.changed.notify_all();
+                if let Some(waker) = waker {
+                    foreign("a waker", || waker.wake());
+                }
             }
+            State::Called(callback) => {
+                drop(state);
+                foreign("a callback of a promise", || callback(result.map_err(Error::from)));
+            }
+            settled @ State::Settled(_) => *state = settled,
+            State::Taken => {}
         }
-        State::Called(callback) => {
-            drop(state);
-            foreign("a callback of a promise", || callback(result.map_err(Error::from)));
-        }
-        settled @ State::Settled(_) => *state = settled,
-        State::Taken => {}
     }
 }
 

@@ -24,10 +24,10 @@ use crate::transport::Transport;
 /// What a program is on the network: its limits, and what it offers to those whom it is connected to.
 ///
 /// ```no_run
-/// # use capnp_threads::Vat;
+/// # use capnp_threads::{Client, Vat};
 /// # fn main() -> capnp_threads::Result<()> {
 /// let connection = Vat::new().connect("localhost:4000")?;
-/// let bootstrap = connection.bootstrap();
+/// let bootstrap: Client = connection.bootstrap();
 /// # Ok(())
 /// # }
 /// ```
@@ -68,8 +68,8 @@ impl Vat {
 
     /// Offers one bootstrap object to all peers.
     #[must_use]
-    pub fn bootstrap(mut self, client: Client) -> Self {
-        self.offer = Offer::One(client);
+    pub fn bootstrap(mut self, client: impl Into<Client>) -> Self {
+        self.offer = Offer::One(client.into());
         self
     }
 
@@ -77,11 +77,11 @@ impl Vat {
     /// factory sees who the peer is, runs on a thread of the pool, and may wait; calls wait for it. Its error is
     /// what calls on the bootstrap object fail with.
     #[must_use]
-    pub fn bootstrap_with(
+    pub fn bootstrap_with<C: Into<Client>>(
         mut self,
-        factory: impl Fn(&Peer) -> Result<Client> + Send + Sync + 'static,
+        factory: impl Fn(&Peer) -> Result<C> + Send + Sync + 'static,
     ) -> Self {
-        self.offer = Offer::Each(Arc::new(factory));
+        self.offer = Offer::Each(Arc::new(move |peer| factory(peer).map(Into::into)));
         self
     }
 

@@ -55,7 +55,7 @@ fn rule5_finish_of_a_bootstrap_gives_back_a_promise() {
 #[test]
 fn rule5_a_late_return_of_a_bootstrap_is_not_released_twice() {
     let mut peer = Peer::new(Client::null());
-    drop(peer.vat.bootstrap());
+    drop(peer.vat.bootstrap::<Client>());
     let question = peer.expect_bootstrap();
     assert!(peer.expect_finish(question), "the Finish gives back what the Return will bring");
     peer.answer(question, Outcome::Results(Payload::capability(Cap::Hosted(7))));
@@ -68,15 +68,15 @@ fn rule5_a_late_return_of_a_bootstrap_is_not_released_twice() {
 #[test]
 fn rule9_the_id_of_a_bootstrap_is_free_after_return_and_finish() {
     let mut peer = Peer::new(Client::null());
-    let first = peer.vat.bootstrap();
+    let first = peer.vat.bootstrap::<Client>();
     assert_eq!(peer.expect_bootstrap(), 0);
     drop(first);
     peer.expect_finish(0);
-    let second = peer.vat.bootstrap();
+    let second = peer.vat.bootstrap::<Client>();
     assert_eq!(peer.expect_bootstrap(), 1, "0 was finished, and not returned");
     peer.answer(0, Outcome::Canceled);
     peer.sync();
-    let third = peer.vat.bootstrap();
+    let third = peer.vat.bootstrap::<Client>();
     assert_eq!(peer.expect_bootstrap(), 0);
     for question in [0, 1] {
         peer.answer(question, Outcome::Exception("no object here".into()));

@@ -91,7 +91,7 @@ fn on_each_end(vat: &Vat, start: impl Fn(&mut Peer, &Client) -> Vec<Waiter>) {
         }
         // What is tried later fails at once, for the same cause.
         end.check(&failed(send(&client, NOTE, 1, &[]).promise));
-        end.check(&failed(send(&peer.vat.bootstrap(), NOTE, 1, &[]).promise));
+        end.check(&failed(send(&peer.vat.bootstrap::<Client>(), NOTE, 1, &[]).promise));
         end.check_peer(peer);
     }
 }
@@ -147,7 +147,7 @@ fn rule13_the_end_ends_pipelines() {
 #[test]
 fn rule13_the_end_ends_bootstraps() {
     on_each_end(&Vat::new(), |peer, _| {
-        let client = peer.vat.bootstrap();
+        let client = peer.vat.bootstrap::<Client>();
         peer.expect_bootstrap();
         let answer = send(&client, NOTE, 1, &[]);
         peer.expect_call_of(1);
@@ -237,7 +237,7 @@ fn rule13_the_end_ends_waits_for_room_to_send() {
 #[test]
 fn rule13_the_end_ends_streams() {
     on_each_end(&Vat::new(), |peer, client| {
-        let [narrow, wide] = [1, 1 << 20].map(|window| Stream::with_window(client.clone(), window));
+        let [narrow, wide] = [1, 1 << 20].map(Stream::with_window);
         for (tag, stream) in [(1, &narrow), (2, &narrow), (3, &wide)] {
             stream.send(request(client, NOTE, tag, &[])).unwrap();
             assert!(peer.expect_call_of(tag).no_pipelining);

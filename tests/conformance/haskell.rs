@@ -115,7 +115,7 @@ fn h4_unimplemented_does_not_abort() {
     let promise = peer.introduce(Cap::Promise(5));
     let (resolver, fulfiller) = Client::promise();
 
-    let bootstrap = peer.vat.bootstrap();
+    let bootstrap = peer.vat.bootstrap::<Client>();
     let question = peer.expect_bootstrap();
     peer.send(Msg::Unimplemented(Box::new(Msg::Bootstrap(question))));
     assert_eq!(bootstrap.resolve().unwrap_err().kind(), ExceptionKind::Unimplemented);

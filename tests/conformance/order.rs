@@ -275,7 +275,7 @@ fn rule12_streaming_and_plain_calls_behind_an_embargo() {
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
     let client = peer.introduce(Cap::Promise(5));
-    let stream = Stream::new(client.clone());
+    let stream = Stream::new();
     let mixed = |tag| {
         stream.send(request(&client, NOTE, tag, &[])).unwrap();
         send(&client, NOTE, tag + 1, &[])
@@ -300,7 +300,7 @@ fn rule12_streaming_and_plain_calls_behind_an_embargo() {
 fn rule12_streaming_and_plain_calls_are_mixed() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Promise(5));
-    let stream = Stream::new(client.clone());
+    let stream = Stream::new();
     let mut answers = Vec::new();
     for tag in (1..9).step_by(2) {
         stream.send(request(&client, NOTE, tag, &[])).unwrap();
@@ -328,7 +328,7 @@ fn rule12_streaming_and_plain_calls_wait_together() {
     let recorder = Recorder::new();
     let peer = Peer::new(recorder.client());
     let (promise, fulfiller) = Client::promise();
-    let stream = Stream::new(promise.clone());
+    let stream = Stream::new();
     let mut answers = Vec::new();
     for tag in (1..9).step_by(2) {
         stream.send(request(&promise, NOTE, tag, &[])).unwrap();

@@ -224,7 +224,7 @@ fn rule7_two_vats_that_make_their_promises_each_other_end_calls() {
     let (a, b) = Transport::in_memory();
     let a = Vat::new().bootstrap(ours.clone()).over(a).unwrap();
     let b = Vat::new().bootstrap(theirs.clone()).over(b).unwrap();
-    let (their_promise, our_promise) = (a.bootstrap(), b.bootstrap());
+    let (their_promise, our_promise) = (a.bootstrap::<Client>(), b.bootstrap::<Client>());
     // Known to each other as promises, and used.
     let calls = [send(&their_promise, NOTE, 1, &[]), send(&our_promise, NOTE, 2, &[])];
     our_fulfiller.fulfill(their_promise.clone());

@@ -241,7 +241,7 @@ fn rule1_a_bootstrap_object_that_turns_out_to_be_here_is_embargoed() {
     let mut peer = Peer::new(Client::null());
     let recorder = Recorder::new();
     let object = peer.export_hosted(&recorder.client());
-    let client = peer.vat.bootstrap();
+    let client = peer.vat.bootstrap::<Client>();
     let question = peer.expect_bootstrap();
     let first = send(&client, NOTE, 1, &[]);
     let ahead = peer.expect_call_of(1);

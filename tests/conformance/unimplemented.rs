@@ -104,7 +104,7 @@ fn rule8_a_forwarded_call_fails_where_it_came_from() {
 #[test]
 fn rule8_bootstrap_fails_that_question() {
     let mut peer = Peer::new(Client::null());
-    let client = peer.vat.bootstrap();
+    let client = peer.vat.bootstrap::<Client>();
     let question = peer.expect_bootstrap();
     let answer = send(&client, NOTE, 1, &[]);
     let call = peer.expect_call_of(1);

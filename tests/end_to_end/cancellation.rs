@@ -18,7 +18,7 @@ fn near_and_far(object: &Client, test: impl Fn(&Client)) {
     test(object);
     for wire in [Wire::Memory, Wire::Tcp] {
         let two = Two::offering(wire, object);
-        test(&two.here.bootstrap());
+        test(&two.here.bootstrap::<Client>());
         two.both_empty();
     }
 }
@@ -103,13 +103,13 @@ fn every_kind_of_nested_wait_ends() {
     let waits: [fn(&Client) -> Result<()>; 3] = [
         |inner| send(inner, 0, "").pipeline.client().resolve().map(drop),
         |inner| {
-            let stream = Stream::with_window(inner.clone(), 1);
+            let stream = Stream::with_window(1);
             stream.send(request(inner, 0, "a text"))?;
             stream.send(request(inner, 0, "a text"))?;
             stream.send(request(inner, 0, "a text"))
         },
         |inner| {
-            let stream = Stream::new(inner.clone());
+            let stream = Stream::new();
             stream.send(request(inner, 0, "a text"))?;
             stream.finish()
         },
@@ -120,7 +120,7 @@ fn every_kind_of_nested_wait_ends() {
             call.cancellation().wait()
         });
         let two = Two::offering(Wire::Tcp, &inner);
-        let remote = two.here.bootstrap();
+        let remote = two.here.bootstrap::<Client>();
         let outer = waiting(move |_| {
             let error = why(wait(&remote));
             assert!(error.contains("canceled"), "{error}");
@@ -141,7 +141,7 @@ fn a_call_that_waits_is_not_begun() {
         reply(call, "done")
     });
     let two = Two::offering(Wire::Tcp, &held);
-    let remote = two.here.bootstrap().resolve().unwrap();
+    let remote = two.here.bootstrap::<Client>().resolve().unwrap();
     assert!(reaches(&two.here, |tables| tables.questions() == 0));
     let first = send(&remote, 0, "first");
     assert_eq!((&entered).soon(), "first");
@@ -207,7 +207,7 @@ fn dropping_a_client_cancels_nothing() {
     });
     for wire in Wire::ALL {
         let two = Two::offering(wire, &held);
-        let remote = two.here.bootstrap();
+        let remote = two.here.bootstrap::<Client>();
         let call = send(&remote, 0, "");
         (&entered).soon();
         drop(remote);
@@ -282,7 +282,7 @@ fn a_canceled_call_no_longer_waits_in_a_promise() {
         let _held = &held;
         Ok(())
     });
-    let remote = two.here.bootstrap();
+    let remote = two.here.bootstrap::<Client>();
     let call = with_cap(&remote, 0, &mine).send();
     drop(mine);
     assert!(reaches(&two.there, |tables| tables.imports() == 1));
@@ -299,7 +299,7 @@ fn a_canceled_call_is_canceled_wherever_it_went() {
         "far away".into()
     });
     let far = Two::offering(Wire::Tcp, &inner);
-    let proxied = far.here.bootstrap();
+    let proxied = far.here.bootstrap::<Client>();
     let handing_on = {
         let proxied = proxied.clone();
         object(move |call| call.tail_call(request(&proxied, 0, "")))

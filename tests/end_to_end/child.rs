@@ -75,7 +75,7 @@ fn parent_and_child_call_each_other() {
     }
     let (mut child, connection) = start();
     assert_eq!(connection.peer().to_string(), format!("process {}", child.id()));
-    let theirs = connection.bootstrap();
+    let theirs = connection.bootstrap::<Client>();
     assert_eq!(ask(&theirs, ECHO, "hello").unwrap(), "hello");
     let next = theirs.request(TEST, NEXT).send().pipeline.client();
     assert_eq!(ask(&next, ECHO, "ahead").unwrap(), "ahead");
@@ -92,7 +92,7 @@ fn a_child_that_is_killed_ends_every_wait() {
         [hanging, pipelined, streaming, waiting_in_a_promise, waiting_for_the_end];
     for wait in waits {
         let (mut child, connection) = start();
-        ask(&connection.bootstrap(), ECHO, "ready").unwrap();
+        ask(&connection.bootstrap::<Client>(), ECHO, "ready").unwrap();
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| wait(&connection));
             assert!(crate::support::wires::reaches(&connection, |tables| tables.questions() > 0));
@@ -103,36 +103,36 @@ fn a_child_that_is_killed_ends_every_wait() {
         assert!(!child.wait().unwrap().success());
         assert!(!connection.is_connected());
         assert_eq!(
-            ask(&connection.bootstrap(), ECHO, "late").unwrap_err().kind(),
+            ask(&connection.bootstrap::<Client>(), ECHO, "late").unwrap_err().kind(),
             ExceptionKind::Disconnected
         );
     }
 }
 
 fn hanging(connection: &Connection) -> Result<()> {
-    send(&connection.bootstrap(), HANG, "").soon().map(drop)
+    send(&connection.bootstrap::<Client>(), HANG, "").soon().map(drop)
 }
 
 fn pipelined(connection: &Connection) -> Result<()> {
-    let hanging = send(&connection.bootstrap(), HANG, "");
+    let hanging = send(&connection.bootstrap::<Client>(), HANG, "");
     send(&hanging.pipeline.client(), ECHO, "").soon().map(drop)
 }
 
 fn streaming(connection: &Connection) -> Result<()> {
-    let stream = Stream::with_window(connection.bootstrap(), 100);
+    let (client, stream) = (connection.bootstrap::<Client>(), Stream::with_window(100));
     for _ in 0..3 {
-        stream.send(request(stream.client(), HANG, "0123456789 0123456789 0123456789 0123456789"))?;
+        stream.send(request(&client, HANG, "0123456789 0123456789 0123456789 0123456789"))?;
     }
     stream.finish()
 }
 
 fn waiting_in_a_promise(connection: &Connection) -> Result<()> {
-    let hanging = send(&connection.bootstrap(), HANG, "");
+    let hanging = send(&connection.bootstrap::<Client>(), HANG, "");
     let resolved = hanging.pipeline.client().resolve();
     resolved.map(drop)
 }
 
 fn waiting_for_the_end(connection: &Connection) -> Result<()> {
-    let _hanging = send(&connection.bootstrap(), HANG, "");
+    let _hanging = send(&connection.bootstrap::<Client>(), HANG, "");
     Err(connection.wait_closed()?.into())
 }

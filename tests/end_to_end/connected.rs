@@ -56,7 +56,7 @@ fn everywhere(test: impl Fn(&Two)) {
 #[test]
 fn calls_are_answered() {
     everywhere(|two| {
-        let remote = two.here.bootstrap();
+        let remote = two.here.bootstrap::<Client>();
         for n in 0..100 {
             assert_eq!(ask(&remote, ECHO, &n.to_string()).unwrap(), format!("0: {n}"));
         }
@@ -66,7 +66,7 @@ fn calls_are_answered() {
 #[test]
 fn calls_in_flight_are_answered_in_order() {
     everywhere(|two| {
-        let remote = two.here.bootstrap();
+        let remote = two.here.bootstrap::<Client>();
         let sent: Vec<_> = (0..500).map(|n| send(&remote, ECHO, &n.to_string())).collect();
         for (n, answer) in sent.into_iter().enumerate() {
             assert_eq!(said(&answer.soon().unwrap()), format!("0: {n}"));
@@ -77,7 +77,7 @@ fn calls_in_flight_are_answered_in_order() {
 #[test]
 fn pipelines_run_ahead_of_their_answers() {
     everywhere(|two| {
-        let mut client = two.here.bootstrap();
+        let mut client = two.here.bootstrap::<Client>();
         for _ in 0..50 {
             client = client.request(crate::support::TEST, DEEPER).send().pipeline.client();
         }
@@ -88,7 +88,7 @@ fn pipelines_run_ahead_of_their_answers() {
 #[test]
 fn the_callee_calls_back() {
     everywhere(|two| {
-        let remote = two.here.bootstrap();
+        let remote = two.here.bootstrap::<Client>();
         let answer = with_cap(&remote, CALL_BACK, &echo()).send().soon().unwrap();
         assert_eq!(said(&answer), "from afar");
     });
@@ -97,7 +97,7 @@ fn the_callee_calls_back() {
 #[test]
 fn a_capability_that_went_round_is_the_one_that_was_sent() {
     everywhere(|two| {
-        let remote = two.here.bootstrap();
+        let remote = two.here.bootstrap::<Client>();
         let mine = echo();
         assert!(exchange(&remote, IDENTITY, &mine).unwrap().resolve().unwrap() == mine);
         let theirs = exchange(&remote, IDENTITY, &remote.resolve().unwrap()).unwrap();
@@ -110,7 +110,7 @@ fn a_capability_that_went_round_is_the_one_that_was_sent() {
 #[test]
 fn order_holds_when_a_pipeline_leads_back() {
     everywhere(|two| {
-        let remote = two.here.bootstrap();
+        let remote = two.here.bootstrap::<Client>();
         let (put, got) = unbounded();
         let mine = object(move |call| {
             put.send(text(call)?).unwrap();
@@ -133,7 +133,7 @@ fn order_holds_when_a_pipeline_leads_back() {
 #[test]
 fn large_messages_pass_both_ways() {
     everywhere(|two| {
-        let remote = two.here.bootstrap();
+        let remote = two.here.bootstrap::<Client>();
         let large = "x".repeat(5 << 20);
         assert_eq!(ask(&remote, LENGTH, &large).unwrap(), large.len().to_string());
         assert_eq!(ask(&remote, ECHO, &large).unwrap().len(), large.len() + 3);
@@ -149,7 +149,7 @@ fn both_sides_call_each_other() {
         std::thread::scope(|scope| {
             for connection in [&two.here, &two.there] {
                 scope.spawn(|| {
-                    let other = connection.bootstrap();
+                    let other = connection.bootstrap::<Client>();
                     for n in 0..200 {
                         assert_eq!(ask(&other, ECHO, &n.to_string()).unwrap(), format!("0: {n}"));
                     }
@@ -176,7 +176,7 @@ fn a_kept_capability_is_called_after_its_call_has_ended() {
             put.send(text(call)?).unwrap();
             Ok(())
         });
-        with_cap(&two.here.bootstrap(), 0, &mine).send().soon().unwrap();
+        with_cap(&two.here.bootstrap::<Client>(), 0, &mine).send().soon().unwrap();
         drop(mine);
         let theirs = kept.soon();
         assert!(reaches(&two.here, |tables| tables.exports() == 1 && tables.questions() == 0));

@@ -44,7 +44,7 @@ fn giver(alive: &Arc<()>) -> Client {
 
 /// A call that was answered, one that was not looked at, and what came of both.
 fn hold(connection: Connection) -> Vec<Held> {
-    let remote = connection.bootstrap();
+    let remote = connection.bootstrap::<Client>();
     let response = send(&remote, 0, "").soon().unwrap();
     let given = given_back(&response);
     let under_way = send(&remote, 0, "");
@@ -93,7 +93,7 @@ fn what_came_over_a_connection_that_stays_in_every_order() {
         two.both_empty();
         assert_eq!(
             said(
-                &send(&given_back(&send(&two.here.bootstrap(), 0, "").soon().unwrap()), 0, "")
+                &send(&given_back(&send(&two.here.bootstrap::<Client>(), 0, "").soon().unwrap()), 0, "")
                     .soon()
                     .unwrap()
             ),
@@ -136,7 +136,7 @@ fn an_object_goes_with_its_last_reference() {
         let alive = Arc::new(());
         let giver = giver(&alive);
         let two = Two::offering(wire, &giver);
-        let given = given_back(&send(&two.here.bootstrap(), 0, "").soon().unwrap());
+        let given = given_back(&send(&two.here.bootstrap::<Client>(), 0, "").soon().unwrap());
         let again = given.clone();
         drop(given);
         assert_eq!(said(&send(&again, 0, "").soon().unwrap()), "given");
@@ -152,7 +152,7 @@ fn an_object_goes_with_its_last_reference() {
 fn a_client_keeps_its_connection_open() {
     for wire in Wire::ALL {
         let Two { here, there, .. } = Two::offering(wire, &echo());
-        let remote = here.bootstrap();
+        let remote = here.bootstrap::<Client>();
         drop(here);
         assert_eq!(said(&send(&remote, 0, "still here").soon().unwrap()), "still here");
         assert!(there.is_connected());
@@ -170,7 +170,7 @@ fn the_last_reference_goes_in_a_method() {
         Ok(())
     });
     let Two { here, there, .. } = Two::offering(Wire::Tcp, &served);
-    let remote = here.bootstrap();
+    let remote = here.bootstrap::<Client>();
     keep.send(there).unwrap();
     // The answer still goes out.
     send(&remote, 0, "").soon().unwrap();

@@ -62,7 +62,7 @@ impl Scene {
     }
 
     fn remote(&self) -> Client {
-        self.two.here.bootstrap()
+        self.two.here.bootstrap::<Client>()
     }
 }
 
@@ -205,18 +205,18 @@ fn a_caller_waits_for_room_among_the_questions() {
 fn a_caller_waits_for_room_in_the_window_of_a_stream() {
     any(
         |scene| {
-            let stream = Stream::with_window(scene.remote(), 1);
+            let (remote, stream) = (scene.remote(), Stream::with_window(1));
             // One that fits, one that the window is widened by, and one that waits.
-            stream.send(request(stream.client(), HANG, "more than one"))?;
-            stream.send(request(stream.client(), HANG, "more than one"))?;
-            stream.send(request(stream.client(), HANG, "more than one"))
+            stream.send(request(&remote, HANG, "more than one"))?;
+            stream.send(request(&remote, HANG, "more than one"))?;
+            stream.send(request(&remote, HANG, "more than one"))
         },
         entered,
     );
     any(
         |scene| {
-            let stream = Stream::new(scene.remote());
-            stream.send(request(stream.client(), HANG, ""))?;
+            let (remote, stream) = (scene.remote(), Stream::new());
+            stream.send(request(&remote, HANG, ""))?;
             stream.finish()
         },
         entered,
@@ -282,7 +282,7 @@ fn the_caller_dies_while_its_call_is_served() {
             Ok(())
         });
         let two = Two::offering(wire, &served);
-        let answer = send(&two.here.bootstrap(), 0, "still readable");
+        let answer = send(&two.here.bootstrap::<Client>(), 0, "still readable");
         (&entered).soon();
         two.cut.cut();
         assert_eq!(answer.soon().unwrap_err().kind(), ExceptionKind::Disconnected);
@@ -291,7 +291,7 @@ fn the_caller_dies_while_its_call_is_served() {
         assert_eq!(params, "still readable");
         // The object is as good as before, for others.
         let again = Two::offering(wire, &served);
-        let _answer = send(&again.here.bootstrap(), 0, "");
+        let _answer = send(&again.here.bootstrap::<Client>(), 0, "");
         (&entered).soon();
     }
 }
@@ -317,7 +317,7 @@ fn a_method_that_calls_a_dead_caller_fails() {
     });
     let two = Two::offering(Wire::Tcp, &served);
     let mine = object(|call| call.cancellation().wait());
-    let answer = with_cap(&two.here.bootstrap(), 0, &mine).send();
+    let answer = with_cap(&two.here.bootstrap::<Client>(), 0, &mine).send();
     (&entered).soon();
     two.cut.cut();
     assert_eq!(answer.soon().unwrap_err().kind(), ExceptionKind::Disconnected);
@@ -336,7 +336,7 @@ fn an_answer_comes_too_late() {
         Ok(())
     });
     let two = Two::offering(Wire::Unix, &served);
-    let answer = send(&two.here.bootstrap(), 0, "kept");
+    let answer = send(&two.here.bootstrap::<Client>(), 0, "kept");
     let deferred = (&kept).soon();
     two.cut.cut();
     assert_eq!(answer.soon().unwrap_err().kind(), ExceptionKind::Disconnected);
@@ -350,7 +350,7 @@ fn an_answer_comes_too_late() {
 #[test]
 fn after_the_end_everything_fails_at_once() {
     let two = Two::offering(Wire::Memory, &object(|call| text(call).map(drop)));
-    let remote = two.here.bootstrap();
+    let remote = two.here.bootstrap::<Client>();
     send(&remote, 0, "").soon().unwrap();
     let unresolved = remote.request(TEST, 0).send();
     two.there.abort(Exception::failed("had enough"));
@@ -358,8 +358,8 @@ fn after_the_end_everything_fails_at_once() {
     drop(unresolved);
     let errors = [
         send(&remote, 0, "").soon().map(drop),
-        send(&two.here.bootstrap(), 0, "").soon().map(drop),
-        two.here.bootstrap().resolve().map(drop),
+        send(&two.here.bootstrap::<Client>(), 0, "").soon().map(drop),
+        two.here.bootstrap::<Client>().resolve().map(drop),
         send(&send(&remote, 0, "").pipeline.client(), 0, "").soon().map(drop),
     ];
     for error in errors {
@@ -404,7 +404,7 @@ fn what_the_peer_sent_counts_after_a_failed_write() {
         Ok(())
     });
     let there = Vat::new().bootstrap(served).over(b).unwrap();
-    let remote = here.bootstrap().resolve().unwrap();
+    let remote = here.bootstrap::<Client>().resolve().unwrap();
     gate.set_open(false);
     let first = send(&remote, 0, "");
     (&answered).soon();
@@ -427,7 +427,7 @@ fn a_failed_write_ends_a_connection_on_which_nothing_arrives() {
     let (failed, _has_failed) = unbounded();
     let sink = Box::new(Failing { sink: a.sink, fail: Arc::new(AtomicBool::new(true)), failed });
     let here = Vat::new().limits(limits).over(Transport { sink, ..a }).unwrap();
-    let error = send(&here.bootstrap(), 0, "").soon().unwrap_err();
+    let error = send(&here.bootstrap::<Client>(), 0, "").soon().unwrap_err();
     assert_eq!(error.kind(), ExceptionKind::Disconnected);
     assert!(error.to_string().contains("sending"), "{error}");
 }

@@ -45,7 +45,7 @@ fn two_vats_call_each_other_a_thousand_deep() {
     for (wire, method) in [(Wire::Tcp, RECURSE), (Wire::Memory, TAIL)] {
         let (here, there) = (recursive(), recursive());
         let two = Two::offering(wire, &there);
-        let remote = two.here.bootstrap();
+        let remote = two.here.bootstrap::<Client>();
         with_cap(&here, INTRODUCE, &remote).send().soon().unwrap();
         with_cap(&remote, INTRODUCE, &here).send().soon().unwrap();
         for first in [&remote, &here] {
@@ -90,7 +90,7 @@ fn a_chain_of_ten_thousand_promises_leads_to_its_end() {
 fn a_hundred_threads_share_one_client() {
     for wire in Wire::ALL {
         let two = Two::offering(wire, &echo());
-        let remote = two.here.bootstrap();
+        let remote = two.here.bootstrap::<Client>();
         let start = Barrier::new(100);
         std::thread::scope(|scope| {
             for thread in 0..100 {
@@ -118,7 +118,7 @@ fn each_of_a_hundred_threads_has_its_order() {
         Ok(())
     });
     let two = Two::offering(Wire::Tcp, &keeper);
-    let remote = two.here.bootstrap();
+    let remote = two.here.bootstrap::<Client>();
     std::thread::scope(|scope| {
         for thread in 0..100 {
             let remote = &remote;
@@ -151,7 +151,7 @@ fn a_thousand_connections_to_one_listener() {
     let vat = Vat::new().limits(Limits::default());
     let connections: Vec<_> =
         (0..1000).map(|_| vat.connect(listener.local_addr().unwrap()).unwrap()).collect();
-    let answers: Vec<_> = connections.iter().map(|c| send(&c.bootstrap(), 0, "")).collect();
+    let answers: Vec<_> = connections.iter().map(|c| send(&c.bootstrap::<Client>(), 0, "")).collect();
     for answer in answers {
         answer.soon().unwrap();
     }

@@ -17,7 +17,7 @@ fn near_and_far(object: &Client, test: impl Fn(&Client)) {
     test(object);
     for wire in [Wire::Memory, Wire::Tcp] {
         let two = Two::offering(wire, object);
-        test(&two.here.bootstrap());
+        test(&two.here.bootstrap::<Client>());
         two.both_empty();
     }
 }
@@ -309,13 +309,13 @@ fn tail_calls_within_and_between_two_vats() {
     for wire in [Wire::Memory, Wire::Tcp] {
         // The forwarder there: the target here (the call comes back), there, or with the forwarder.
         let two = Two::offering(wire, &forwarder());
-        let remote = two.here.bootstrap();
+        let remote = two.here.bootstrap::<Client>();
         try_forwarding(&remote, &target());
         drop(remote);
         two.both_empty();
         // The target there, the forwarder here.
         let two = Two::offering(wire, &target());
-        try_forwarding(&forwarder(), &two.here.bootstrap());
+        try_forwarding(&forwarder(), &two.here.bootstrap::<Client>());
         two.both_empty();
     }
 }
@@ -328,10 +328,10 @@ fn a_tail_call_across_two_connections() {
         let near = Two::new(
             wire,
             Vat::new(),
-            Vat::new().bootstrap(forwarder_to(&far.here.bootstrap())),
+            Vat::new().bootstrap(forwarder_to(&far.here.bootstrap::<Client>())),
             &Limits::default(),
         );
-        let remote = near.here.bootstrap();
+        let remote = near.here.bootstrap::<Client>();
         assert_eq!(ask(&remote, 0, "three").unwrap(), "target of three");
         assert_eq!(ask(&remote, 0, "fail").unwrap_err().kind(), ExceptionKind::Unimplemented);
         let call = send(&remote, 0, "give");

@@ -48,7 +48,7 @@ fn held() -> (Client, Sender<()>) {
 fn near_and_far(object: &Client, test: impl Fn(&Client)) {
     test(object);
     let two = Two::offering(Wire::Tcp, object);
-    test(&two.here.bootstrap());
+    test(&two.here.bootstrap::<Client>());
     two.both_empty();
 }
 
@@ -116,7 +116,7 @@ fn a_callback_on_an_answer_that_is_there() {
 fn channels_can_be_selected() {
     let (slow, go) = held();
     let two = Two::offering(Wire::Tcp, &slow);
-    let one: Receiver<Result<Response>> = send(&two.here.bootstrap(), 0, "slow").into_channel();
+    let one: Receiver<Result<Response>> = send(&two.here.bootstrap::<Client>(), 0, "slow").into_channel();
     let other = send(&echo(), 0, "quick").into_channel();
     let first = select! {
         recv(one) -> answer => answer,
@@ -177,7 +177,7 @@ const WAITS: [(&str, Wait); 5] = [
     ("a promise", |_, remote| remote.resolve().map(drop)),
     ("the end", |connection, _| connection.wait_closed().map(drop)),
     ("a stream", |_, remote| {
-        let stream = capnp_threads::Stream::new(remote.clone());
+        let stream = capnp_threads::Stream::new();
         stream.send(crate::support::request(remote, 0, ""))?;
         stream.finish()
     }),
@@ -192,7 +192,7 @@ fn waiting_in_a_callback_is_refused() {
         let (held, go) = held();
         let two = Two::offering(Wire::Tcp, &held);
         let (put, got) = bounded(1);
-        let (connection, remote) = (two.here.clone(), two.here.bootstrap());
+        let (connection, remote) = (two.here.clone(), two.here.bootstrap::<Client>());
         send(&remote.clone(), 0, "").on_ready(move |_| {
             let unresolved = send(&remote, 0, "").pipeline.client();
             let remote = if name == "a promise" { unresolved } else { remote };
@@ -212,7 +212,7 @@ fn waiting_in_a_callback_is_refused() {
 fn calls_in_a_callback_are_made() {
     let two = Two::offering(Wire::Tcp, &echo());
     let (put, got) = unbounded();
-    let remote = two.here.bootstrap();
+    let remote = two.here.bootstrap::<Client>();
     let again = remote.clone();
     send(&remote, 0, "first").on_ready(move |_| {
         send(&again, 0, "second").on_ready(move |second| put.send(said(&second.unwrap())).unwrap());

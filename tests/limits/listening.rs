@@ -20,11 +20,11 @@ fn one_connection_more_waits_until_another_ends() {
     let listener = offering.listen("127.0.0.1:0").unwrap();
     let connect = || Vat::new().connect(listener.local_addr().unwrap()).unwrap();
     let two = [connect(), connect()];
-    let remotes: [Client; 2] = [two[0].bootstrap(), two[1].bootstrap()];
+    let remotes: [Client; 2] = [two[0].bootstrap::<Client>(), two[1].bootstrap::<Client>()];
     remotes.iter().for_each(|remote| assert_eq!(ask(remote, "hello").unwrap(), "hello"));
     (0..2).for_each(|_| soon(&served));
     let third = connect();
-    let waiting = send(&third.bootstrap(), "waited");
+    let waiting = send(&third.bootstrap::<Client>(), "waited");
     for n in 0..100 {
         remotes.iter().for_each(|remote| assert_eq!(ask(remote, &n.to_string()).unwrap(), n.to_string()));
     }
@@ -35,7 +35,7 @@ fn one_connection_more_waits_until_another_ends() {
     first.close(Duration::ZERO).unwrap();
     soon(&served);
     answer(waiting).unwrap();
-    assert_eq!(ask(&second.bootstrap(), "still here").unwrap(), "still here");
+    assert_eq!(ask(&second.bootstrap::<Client>(), "still here").unwrap(), "still here");
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn a_first_message_that_does_not_come_ends_its_connection_alone() {
     let listener = Vat::new().limits(limits).bootstrap(echo()).listen("127.0.0.1:0").unwrap();
     // On a busy machine one that speaks at once may be late too.
     let speak = |_| {
-        let remote = Vat::new().connect(listener.local_addr().unwrap()).unwrap().bootstrap();
+        let remote = Vat::new().connect(listener.local_addr().unwrap()).unwrap().bootstrap::<Client>();
         ask(&remote, "in time").is_ok().then_some(remote)
     };
     let remote = (0..1000).find_map(speak).expect("one of them is in time");
@@ -85,7 +85,7 @@ fn closing_does_not_wait_for_a_peer_that_does_not_read() {
     let (a, _unread) = tcp_pair();
     let limits = limits(|l| l.linger = Duration::from_millis(50));
     let connection = Vat::new().limits(limits.clone()).over(Transport::tcp(a, &limits).unwrap()).unwrap();
-    let remote = connection.bootstrap();
+    let remote = connection.bootstrap::<Client>();
     let large = "x".repeat(8 << 20);
     let calls: Vec<_> = (0..4).map(|_| send(&remote, &large)).collect();
     connection.close(Duration::ZERO).unwrap();

@@ -165,7 +165,7 @@ fn a_call_has_its_time() {
     // The bootstrap has its time too, so that is asked for by another vat.
     let there = Vat::new().bootstrap(holding.object.clone()).over(b).unwrap();
     let here = vat.over(a).unwrap();
-    let held = send(&here.bootstrap(), "held");
+    let held = send(&here.bootstrap::<Client>(), "held");
     let ahead = held.pipeline.client();
     let why = failure(answer(held));
     assert_eq!(why.kind(), ExceptionKind::Overloaded);
@@ -186,7 +186,7 @@ fn a_call_that_waits_for_room_has_its_time_too() {
     let there = Vat::new().bootstrap(echo()).over(b).unwrap();
     let here = vat.over(gate.before(a)).unwrap();
     let shut = gate.shut();
-    let remote = here.bootstrap();
+    let remote = here.bootstrap::<Client>();
     let first = send(&remote, &"x".repeat(8000));
     let why = failure(answer(send(&remote, "waits for room")));
     assert_eq!(why.kind(), ExceptionKind::Overloaded);

@@ -148,7 +148,7 @@ fn a_message_that_claims_too_many_segments_ends_its_connection_alone() {
     let offering: Client = echo();
     let listener = Vat::new().bootstrap(offering).listen("127.0.0.1:0").unwrap();
     let other = Vat::new().connect(listener.local_addr().unwrap()).unwrap();
-    let remote = other.bootstrap();
+    let remote = other.bootstrap::<Client>();
     assert_eq!(ask(&remote, "before").unwrap(), "before");
     let mut raw = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     raw.write_all(&claim).unwrap();

@@ -139,7 +139,7 @@ impl Two {
     pub fn over([a, b]: [Transport; 2], here: Vat, there: Vat, offered: &Client) -> Two {
         let there = there.bootstrap(offered.clone()).over(b).unwrap();
         let here = here.over(a).unwrap();
-        let remote = here.bootstrap().resolve().unwrap();
+        let remote = here.bootstrap::<Client>().resolve().unwrap();
         let two = Two { here, there, remote };
         two.settle();
         two

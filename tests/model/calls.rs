@@ -12,7 +12,7 @@ fn a_call_is_answered() {
     check(2000, || {
         let pool = Pool::new();
         let vats = connect(Client::null(), numbers(&pool, |n| n + 1));
-        assert_eq!(ask(&vats[0].bootstrap(), 1).unwrap(), 2);
+        assert_eq!(ask(&vats[0].bootstrap::<Client>(), 1).unwrap(), 2);
         close(vats);
     });
 }
@@ -27,7 +27,7 @@ fn pipelined_calls_are_answered() {
             Ok(())
         });
         let vats = connect(Client::null(), outer);
-        let sent = send(&vats[0].bootstrap(), 0, &[]);
+        let sent = send(&vats[0].bootstrap::<Client>(), 0, &[]);
         let inner = sent.pipeline.field(0).client();
         let (first, second) = (send(&inner, 1, &[]), send(&inner, 2, &[]));
         assert_eq!(number_in(&first.wait().unwrap()).unwrap(), 2);
@@ -49,7 +49,7 @@ fn a_method_calls_back() {
             Ok(())
         });
         let vats = connect(Client::null(), caller);
-        let sent = send(&vats[0].bootstrap(), 5, &[numbers(&pool, |n| n * 10)]);
+        let sent = send(&vats[0].bootstrap::<Client>(), 5, &[numbers(&pool, |n| n * 10)]);
         assert_eq!(number_in(&sent.wait().unwrap()).unwrap(), 51);
         close(vats);
     });
@@ -67,7 +67,7 @@ fn canceling_races_with_the_return() {
             }
         });
         let vats = connect(Client::null(), maker);
-        let bootstrap = vats[0].bootstrap();
+        let bootstrap = vats[0].bootstrap::<Client>();
         let (first, second) = (send(&bootstrap, 0, &[]), send(&bootstrap, 1, &[]));
         let canceling = thread::spawn(move || drop(first));
         assert_eq!(ask(&client_in(&second.wait().unwrap()).unwrap(), 3).unwrap(), 3);
@@ -87,7 +87,7 @@ fn a_dropped_import_races_with_a_new_reference() {
             Ok(())
         });
         let vats = connect(Client::null(), outer);
-        let bootstrap = vats[0].bootstrap();
+        let bootstrap = vats[0].bootstrap::<Client>();
         let import = client_in(&send(&bootstrap, 0, &[]).wait().unwrap()).unwrap();
         let dropping = thread::spawn(move || drop(import));
         let again = client_in(&send(&bootstrap, 0, &[]).wait().unwrap()).unwrap();
@@ -129,7 +129,7 @@ fn order_is_kept_through_an_embargo() {
         });
         let vats = connect(Client::null(), echo);
         let (recorder, all) = recorder(&pool);
-        let sent = send(&vats[0].bootstrap(), 0, &[recorder]);
+        let sent = send(&vats[0].bootstrap::<Client>(), 0, &[recorder]);
         let promise = sent.pipeline.field(0).client();
         let send_all = |sender: u64| {
             let promise = promise.clone();

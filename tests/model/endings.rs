@@ -60,7 +60,7 @@ fn a_waiting_caller(way: usize) {
     let pool = Pool::new();
     let (silent, kept) = silent(&pool);
     let vats = connect(Client::null(), silent);
-    let bootstrap = vats[0].bootstrap();
+    let bootstrap = vats[0].bootstrap::<Client>();
     let waiting = thread::spawn(move || assert_disconnected(ask(&bootstrap, 1)));
     // Closing waits for calls that are under way, unless they end first: here one never does.
     let ending = end(&vats, way);
@@ -88,7 +88,7 @@ fn a_caller_that_waits_for_room_is_told() {
         let mut limits = Limits::default();
         limits.questions = 2;
         let vats = connect_with(Client::null(), silent, limits);
-        let bootstrap = vats[0].bootstrap();
+        let bootstrap = vats[0].bootstrap::<Client>();
         let callers: Vec<_> = (0..3)
             .map(|n| {
                 let bootstrap = bootstrap.clone();
@@ -110,7 +110,7 @@ fn a_callback_is_called_once_whenever_it_is_registered() {
         let pool = Pool::new();
         let (silent, kept) = silent(&pool);
         let vats = connect(Client::null(), silent);
-        let sent = send(&vats[0].bootstrap(), 0, &[]);
+        let sent = send(&vats[0].bootstrap::<Client>(), 0, &[]);
         let ending = end(&vats, 1);
         let (sender, receiver) = channel();
         let tell = sender.clone();
@@ -130,7 +130,7 @@ fn a_promise_is_fulfilled_while_the_connection_ends() {
         let pool = Pool::new();
         let (silent, kept) = silent(&pool);
         let vats = connect(Client::null(), silent);
-        let bootstrap = vats[0].bootstrap();
+        let bootstrap = vats[0].bootstrap::<Client>();
         let (promise, fulfiller) = Client::promise();
         // The peer holds the promise, calls wait in it, and it becomes a promise of the peer's.
         let params = send(&bootstrap, 0, &[promise.clone()]);
@@ -156,7 +156,7 @@ fn an_unused_connection_ends_by_itself() {
     check(1500, || {
         let pool = Pool::new();
         let [first, second] = connect(Client::null(), numbers(&pool, |n| n));
-        let bootstrap = first.bootstrap();
+        let bootstrap = first.bootstrap::<Client>();
         drop(first);
         assert_eq!(ask(&bootstrap, 4).unwrap(), 4);
         drop(bootstrap);

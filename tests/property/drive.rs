@@ -301,7 +301,7 @@ impl Run {
     }
 
     fn bootstrap(&self, side: usize) {
-        let client = self.sides[side].connection().bootstrap();
+        let client = self.sides[side].connection().bootstrap::<Client>();
         let reference = self.world.lock().new_reference();
         self.world.hold(side, Held { client, node: Node::Object(1 - side), reference });
     }

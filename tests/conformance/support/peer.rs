@@ -411,7 +411,7 @@ impl Peer {
     /// A client of ours for a capability of the peer's that no call has been made on.
     #[track_caller]
     pub fn introduce(&mut self, cap: Cap) -> Client {
-        let client = self.vat.bootstrap();
+        let client = self.vat.bootstrap::<Client>();
         let question = self.expect_bootstrap();
         self.answer(question, Outcome::Results(Payload::capability(cap)));
         self.receive_until("a Finish", |m| matches!(m, Msg::Finish { question: q, .. } if *q == question));

@@ -1,0 +1,126 @@
+//! What clients have in common: typed ones, which the compiler generates, and the untyped [`Client`].
+
+use std::any::Any;
+use std::fmt;
+
+use super::client::Client;
+use super::object::Server;
+use super::pool::Pool;
+use super::promised::ClientFulfiller;
+use super::serving::Call;
+use crate::error::{Exception, Result};
+use crate::sync::Arc;
+
+/// A client, typed or not: a reference to an object, wherever it is.
+///
+/// The compiler generates a `Client` for each interface, which has the interface's methods; what all clients
+/// can do besides stands here. Typed clients are [`Client`]s underneath: cheap to clone, usable from any thread,
+/// equal if they are of the same object. `From` leads from a client to those of the interfaces that its own
+/// extends, and to and from the untyped one.
+pub trait Capability:
+    From<Client> + Into<Client> + AsRef<Client> + Clone + Eq + fmt::Debug + Send + Sync + 'static
+{
+    /// A client of an object of this vat, which `server` is: any value that implements the interface's
+    /// `Server`. Its methods run on the process's common [`Pool`], one at a time and in order, unless one lets
+    /// the next start ([`Results::allow_next`](super::Results::allow_next)).
+    fn new<S: Any + Send + Sync>(server: S) -> Self
+    where
+        Self: FromServer<S>,
+    {
+        Self::with_pool(server, Pool::global())
+    }
+
+    /// As [`new`](Self::new), with methods run on the given pool.
+    fn with_pool<S: Any + Send + Sync>(server: S, pool: &Pool) -> Self
+    where
+        Self: FromServer<S>,
+    {
+        Client::of_object(server, Self::dispatch, pool).into()
+    }
+
+    /// The null capability: what a pointer field that was never set holds. Calls on it fail.
+    fn null() -> Self {
+        Client::null().into()
+    }
+
+    /// A client on which every call fails with `why`.
+    fn broken(why: impl Into<Exception>) -> Self {
+        Client::broken(why).into()
+    }
+
+    /// A client of an object that is not known yet, and the right to say which it is. Calls wait until then.
+    fn promise() -> (Self, ClientFulfiller<Self>) {
+        let (client, fulfiller) = Client::promised();
+        (client.into(), fulfiller)
+    }
+
+    /// Whether this is the null capability, or a promise that was resolved to it.
+    fn is_null(&self) -> bool {
+        self.as_ref().is_null()
+    }
+
+    /// Why calls on this client fail, if it is known that they do.
+    fn broken_reason(&self) -> Option<Exception> {
+        self.as_ref().broken_reason()
+    }
+
+    /// Whether this is a promise that has not been resolved yet.
+    fn is_promise(&self) -> bool {
+        self.as_ref().is_promise()
+    }
+
+    /// Waits until it is known which object this client is of, and gives a client of that: [`Client::resolve`].
+    ///
+    /// # Blocking
+    /// As there.
+    ///
+    /// # Errors
+    /// As there.
+    fn resolve(&self) -> Result<Self> {
+        self.as_ref().resolve().map(Self::from)
+    }
+
+    /// The server value behind a client of this vat, if the client (once resolved) is of an object made here
+    /// from an `S`: what a `ServerSet` is for in other implementations. Whoever holds the client cannot forge
+    /// that.
+    fn local_server<S: Any + Send + Sync>(&self) -> Option<Arc<S>> {
+        self.as_ref().local_server()
+    }
+
+    /// This client as one of another interface, unchecked: if the object does not have that, calls are answered
+    /// with `unimplemented`.
+    fn cast_to<C: Capability>(self) -> C {
+        C::from(self.into())
+    }
+}
+
+/// Which server values a client can be of, and how a call is led to their methods.
+///
+/// The compiler implements this for the client of each interface and all values that implement the interface's
+/// `Server`. For [`Client`] it is all that implement [`Server`].
+#[diagnostic::on_unimplemented(
+    message = "`{S}` cannot serve as `{Self}`",
+    label = "implement the `Server` trait beside this client for `{S}`",
+    note = "an interface that extends others asks for their `Server` traits too"
+)]
+pub trait FromServer<S>: Capability {
+    /// Calls the method of `server` that `call` names.
+    ///
+    /// # Errors
+    /// The method's; of kind `unimplemented` if there is no such method.
+    fn dispatch(server: &S, call: &mut Call) -> Result<()>;
+}
+
+impl Capability for Client {}
+
+impl AsRef<Client> for Client {
+    fn as_ref(&self) -> &Client {
+        self
+    }
+}
+
+impl<S: Server> FromServer<S> for Client {
+    fn dispatch(server: &S, call: &mut Call) -> Result<()> {
+        server.dispatch(call)
+    }
+}
