@@ -29,7 +29,7 @@ if $check; then
     trap 'rm -rf "$out"' EXIT
 fi
 
-cargo run --quiet --locked --manifest-path "$root/schema/generate/Cargo.toml" -- "$root/schema" "$out"
+cargo run --quiet --locked --manifest-path "$root/codegen/Cargo.toml" --example generate -- "$root/schema" "$out"
 
 if $check; then
     for folder in src/generated examples/generated; do

@@ -7,31 +7,38 @@ use std::error::Error;
 use std::path::Path;
 use std::{env, fs};
 
-/// Schemas whose code belongs to the library, and to the examples.
-const SETS: [(&str, &[&str]); 2] = [
-    ("src/generated", &["persistent", "rpc", "rpc-twoparty"]),
-    ("examples/generated", &["bench", "calculator", "chat", "hello"]),
-];
+/// The schemas of the library itself, which reads and writes them as data. Their code is the stock one.
+const LIBRARY: &[&str] = &["persistent", "rpc", "rpc-twoparty"];
+/// The schemas of the examples, whose interfaces are served and called with the library.
+const EXAMPLES: &[&str] = &["bench", "calculator", "chat", "hello"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = env::args().skip(1).collect();
     let [schemas, out] = args.as_slice() else {
         return Err("usage: generate SCHEMAS OUT".into());
     };
-    for (folder, names) in SETS {
-        generate(Path::new(schemas), &Path::new(out).join(folder), names)?;
-    }
+    library(Path::new(schemas), &Path::new(out).join("src/generated"))?;
+    examples(Path::new(schemas), &Path::new(out).join("examples/generated"))?;
     Ok(())
 }
 
-fn generate(schemas: &Path, out: &Path, names: &[&str]) -> Result<(), Box<dyn Error>> {
+fn examples(schemas: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
+    let mut command = capnpc_threads::CompilerCommand::new();
+    command.src_prefix(schemas).output_path(out).default_parent_module(vec!["generated".into()]);
+    for name in EXAMPLES {
+        command.file(schemas.join(format!("{name}.capnp")));
+    }
+    Ok(command.run()?)
+}
+
+fn library(schemas: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     let mut command = capnpc::CompilerCommand::new();
     command.src_prefix(schemas).output_path(out).default_parent_module(vec!["generated".into()]);
-    for name in names {
+    for name in LIBRARY {
         command.file(schemas.join(format!("{name}.capnp")));
     }
     command.run()?;
-    for name in names {
+    for name in LIBRARY {
         let file = out.join(format!("{}_capnp.rs", name.replace('-', "_")));
         let text = fs::read_to_string(&file)?;
         fs::write(&file, rename_annotation(&sort_alias_parameters(drop_tool_version(&text))))?;
