@@ -1,0 +1,66 @@
+//! What is known of methods from the schema alone.
+
+use std::collections::HashMap;
+
+use capnp::schema_capnp::{code_generator_request, node};
+
+/// What the code does not say, for all interfaces of a request.
+pub(super) struct Facts(HashMap<u64, Named>);
+
+struct Named {
+    name: String,
+    methods: Vec<Method>,
+}
+
+/// A method as the schema declares it.
+pub(super) struct Method {
+    pub(super) name: String,
+    /// Whether its params are a list in the declaration, and that is empty.
+    pub(super) without_params: bool,
+}
+
+impl Facts {
+    pub(super) fn of(request: code_generator_request::Reader<'_>) -> capnp::Result<Self> {
+        let nodes: HashMap<u64, node::Reader<'_>> =
+            request.get_nodes()?.iter().map(|node| (node.get_id(), node)).collect();
+        let mut interfaces = HashMap::new();
+        for (&id, node) in &nodes {
+            let node::Interface(interface) = node.which()? else { continue };
+            let mut methods = Vec::new();
+            for method in interface.get_methods()? {
+                let params = nodes.get(&method.get_param_struct_type());
+                methods.push(Method {
+                    name: method.get_name()?.to_string()?,
+                    without_params: params.map_or(Ok(false), |params| is_empty_list(*params))?,
+                });
+            }
+            let path = node.get_display_name()?.to_str()?;
+            let name = path.split_once(':').map_or(path, |(_file, name)| name).to_owned();
+            interfaces.insert(id, Named { name, methods });
+        }
+        Ok(Facts(interfaces))
+    }
+
+    /// The interface's name in its file, as in `Outer.Inner`.
+    pub(super) fn name(&self, interface: u64) -> Result<&str, String> {
+        self.0.get(&interface).map(|named| &*named.name).ok_or_else(|| unknown(interface))
+    }
+
+    pub(super) fn method(&self, interface: u64, ordinal: u16) -> Result<&Method, String> {
+        let named = self.0.get(&interface).ok_or_else(|| unknown(interface))?;
+        let method = named.methods.get(usize::from(ordinal));
+        method.ok_or_else(|| format!("the schema knows no method {ordinal} of `{}`", named.name))
+    }
+}
+
+fn unknown(interface: u64) -> String {
+    format!("the schema knows no interface {interface:#x}")
+}
+
+/// Whether a params struct stands for a list of none. Such a struct has no scope of its own.
+fn is_empty_list(params: node::Reader<'_>) -> capnp::Result<bool> {
+    Ok(match params.which()? {
+        node::Struct(params_struct) => params.get_scope_id() == 0 && params_struct.get_fields()?.is_empty(),
+        _ => false,
+    })
+}
