@@ -6,326 +6,597 @@
 
 pub mod calculator {
     #![allow(unused_variables)]
-    pub type EvaluateParams<> = ::capnp::capability::Params<crate::generated::calculator_capnp::calculator::evaluate_params::Owned>;
-    pub type EvaluateResults<> = ::capnp::capability::Results<crate::generated::calculator_capnp::calculator::evaluate_results::Owned>;
-    pub type DefFunctionParams<> = ::capnp::capability::Params<crate::generated::calculator_capnp::calculator::def_function_params::Owned>;
-    pub type DefFunctionResults<> = ::capnp::capability::Results<crate::generated::calculator_capnp::calculator::def_function_results::Owned>;
-    pub type GetOperatorParams<> = ::capnp::capability::Params<crate::generated::calculator_capnp::calculator::get_operator_params::Owned>;
-    pub type GetOperatorResults<> = ::capnp::capability::Results<crate::generated::calculator_capnp::calculator::get_operator_results::Owned>;
-
+    /// A client of the interface `Calculator`.
     pub struct Client {
-        pub client: ::capnp::capability::Client,
+        client: ::capnp_threads::Client,
     }
-    impl  ::capnp::capability::FromClientHook for Client {
+    impl ::capnp_threads::Capability for Client {}
+    impl ::core::convert::From<::capnp_threads::Client> for Client {
+        fn from(client: ::capnp_threads::Client) -> Self {
+            Self { client }
+        }
+    }
+    impl ::core::convert::From<Client> for ::capnp_threads::Client {
+        fn from(client: Client) -> Self {
+            client.client
+        }
+    }
+    impl ::core::convert::AsRef<::capnp_threads::Client> for Client {
+        fn as_ref(&self) -> &::capnp_threads::Client {
+            &self.client
+        }
+    }
+    impl ::core::clone::Clone for Client {
+        fn clone(&self) -> Self {
+            Self {
+                client: ::core::clone::Clone::clone(&self.client),
+            }
+        }
+    }
+    impl ::core::cmp::PartialEq for Client {
+        fn eq(&self, other: &Self) -> bool {
+            self.client == other.client
+        }
+    }
+    impl ::core::cmp::Eq for Client {}
+    impl ::core::fmt::Debug for Client {
+        fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+            ::core::fmt::Debug::fmt(&self.client, f)
+        }
+    }
+    impl ::capnp::capability::FromClientHook for Client {
         fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
-            Self { client: ::capnp::capability::Client::new(hook),  }
+            Self {
+                client: ::capnp::capability::FromClientHook::new(hook),
+            }
         }
         fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
-            self.client.hook
+            ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
-            &*self.client.hook
+            &self.client
+        }
+    }
+    impl Client {
+        /// Begins a call of the method `evaluate`.
+        pub fn evaluate_request(
+            &self,
+        ) -> ::capnp_threads::Request<
+            crate::generated::calculator_capnp::calculator::evaluate_params::Owned,
+            crate::generated::calculator_capnp::calculator::evaluate_results::Owned,
+        > {
+            self.client.request(_private::TYPE_ID, 0u16).cast()
+        }
+        /// Calls the method `evaluate`, with params that `fill` fills in.
+        pub fn evaluate<_F: ::capnp_threads::Filled>(
+            &self,
+            fill: impl ::core::ops::FnOnce(
+                <crate::generated::calculator_capnp::calculator::evaluate_params::Owned as ::capnp::traits::Owned>::Builder<
+                    '_,
+                >,
+            ) -> _F,
+        ) -> ::capnp_threads::RemotePromise<
+            crate::generated::calculator_capnp::calculator::evaluate_results::Owned,
+        > {
+            self.evaluate_request().send_with(fill)
+        }
+        /// Begins a call of the method `defFunction`.
+        pub fn def_function_request(
+            &self,
+        ) -> ::capnp_threads::Request<
+            crate::generated::calculator_capnp::calculator::def_function_params::Owned,
+            crate::generated::calculator_capnp::calculator::def_function_results::Owned,
+        > {
+            self.client.request(_private::TYPE_ID, 1u16).cast()
+        }
+        /// Calls the method `defFunction`, with params that `fill` fills in.
+        pub fn def_function<_F: ::capnp_threads::Filled>(
+            &self,
+            fill: impl ::core::ops::FnOnce(
+                <crate::generated::calculator_capnp::calculator::def_function_params::Owned as ::capnp::traits::Owned>::Builder<
+                    '_,
+                >,
+            ) -> _F,
+        ) -> ::capnp_threads::RemotePromise<
+            crate::generated::calculator_capnp::calculator::def_function_results::Owned,
+        > {
+            self.def_function_request().send_with(fill)
+        }
+        /// Begins a call of the method `getOperator`.
+        pub fn get_operator_request(
+            &self,
+        ) -> ::capnp_threads::Request<
+            crate::generated::calculator_capnp::calculator::get_operator_params::Owned,
+            crate::generated::calculator_capnp::calculator::get_operator_results::Owned,
+        > {
+            self.client.request(_private::TYPE_ID, 2u16).cast()
+        }
+        /// Calls the method `getOperator`, with params that `fill` fills in.
+        pub fn get_operator<_F: ::capnp_threads::Filled>(
+            &self,
+            fill: impl ::core::ops::FnOnce(
+                <crate::generated::calculator_capnp::calculator::get_operator_params::Owned as ::capnp::traits::Owned>::Builder<
+                    '_,
+                >,
+            ) -> _F,
+        ) -> ::capnp_threads::RemotePromise<
+            crate::generated::calculator_capnp::calculator::get_operator_results::Owned,
+        > {
+            self.get_operator_request().send_with(fill)
+        }
+    }
+    /// The params of the method `evaluate`.
+    pub type EvaluateParams = ::capnp_threads::Params<
+        crate::generated::calculator_capnp::calculator::evaluate_params::Owned,
+    >;
+    /// The results of the method `evaluate`, to be filled in.
+    pub type EvaluateResults<'a> = ::capnp_threads::Results<
+        'a,
+        crate::generated::calculator_capnp::calculator::evaluate_results::Owned,
+    >;
+    /// The params of the method `defFunction`.
+    pub type DefFunctionParams = ::capnp_threads::Params<
+        crate::generated::calculator_capnp::calculator::def_function_params::Owned,
+    >;
+    /// The results of the method `defFunction`, to be filled in.
+    pub type DefFunctionResults<'a> = ::capnp_threads::Results<
+        'a,
+        crate::generated::calculator_capnp::calculator::def_function_results::Owned,
+    >;
+    /// The params of the method `getOperator`.
+    pub type GetOperatorParams = ::capnp_threads::Params<
+        crate::generated::calculator_capnp::calculator::get_operator_params::Owned,
+    >;
+    /// The results of the method `getOperator`, to be filled in.
+    pub type GetOperatorResults<'a> = ::capnp_threads::Results<
+        'a,
+        crate::generated::calculator_capnp::calculator::get_operator_results::Owned,
+    >;
+    /// What an object with the interface `Calculator` implements. Methods that are not written answer `unimplemented`.
+    pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
+        /// The method `evaluate`.
+        fn evaluate(
+            &self,
+            params: EvaluateParams,
+            results: EvaluateResults<'_>,
+        ) -> ::capnp_threads::Result<()> {
+            ::core::result::Result::Err(
+                ::capnp_threads::Error::unimplemented(
+                    "the method `evaluate` of `Calculator` is not implemented",
+                ),
+            )
+        }
+        /// The method `defFunction`.
+        fn def_function(
+            &self,
+            params: DefFunctionParams,
+            results: DefFunctionResults<'_>,
+        ) -> ::capnp_threads::Result<()> {
+            ::core::result::Result::Err(
+                ::capnp_threads::Error::unimplemented(
+                    "the method `defFunction` of `Calculator` is not implemented",
+                ),
+            )
+        }
+        /// The method `getOperator`.
+        fn get_operator(
+            &self,
+            params: GetOperatorParams,
+            results: GetOperatorResults<'_>,
+        ) -> ::capnp_threads::Result<()> {
+            ::core::result::Result::Err(
+                ::capnp_threads::Error::unimplemented(
+                    "the method `getOperator` of `Calculator` is not implemented",
+                ),
+            )
+        }
+    }
+    impl<_S> ::capnp_threads::FromServer<_S> for Client
+    where
+        _S: Server,
+    {
+        fn dispatch(
+            server: &_S,
+            call: &mut ::capnp_threads::Call,
+        ) -> ::capnp_threads::Result<()> {
+            match (call.interface_id(), call.method_id()) {
+                (_private::TYPE_ID, 0u16) => {
+                    let (params, results) = call.typed();
+                    <_S as Server>::evaluate(server, params, results)
+                }
+                (_private::TYPE_ID, 1u16) => {
+                    let (params, results) = call.typed();
+                    <_S as Server>::def_function(server, params, results)
+                }
+                (_private::TYPE_ID, 2u16) => {
+                    let (params, results) = call.typed();
+                    <_S as Server>::get_operator(server, params, results)
+                }
+                _ => call.unimplemented(),
+            }
         }
     }
     #[derive(Copy, Clone)]
     pub struct Owned(());
-    impl ::capnp::introspect::Introspect for Owned { fn introspect() -> ::capnp::introspect::Type { ::capnp::introspect::TypeVariant::Capability.into() } }
-    impl ::capnp::traits::Owned for Owned { type Reader<'a> = Client; type Builder<'a> = Client; }
-    impl ::capnp::traits::Pipelined for Owned { type Pipeline = Client; }
-    impl <'a,> ::capnp::traits::FromPointerReader<'a> for Client<>  {
-        fn get_from_pointer(reader: &::capnp::private::layout::PointerReader<'a>, _default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
-            ::core::result::Result::Ok(::capnp::capability::FromClientHook::new(reader.get_capability()?))
+    impl ::capnp::introspect::Introspect for Owned {
+        fn introspect() -> ::capnp::introspect::Type {
+            ::capnp::introspect::TypeVariant::Capability.into()
         }
     }
-    impl <'a,> ::capnp::traits::FromPointerBuilder<'a> for Client<>  {
-        fn init_pointer(_builder: ::capnp::private::layout::PointerBuilder<'a>, _size: u32) -> Self {
+    impl ::capnp::traits::Owned for Owned {
+        type Reader<'a> = Client;
+        type Builder<'a> = Client;
+    }
+    impl ::capnp::traits::Pipelined for Owned {
+        type Pipeline = Client;
+    }
+    impl<'a> ::capnp::traits::FromPointerReader<'a> for Client {
+        fn get_from_pointer(
+            reader: &::capnp::private::layout::PointerReader<'a>,
+            _default: ::core::option::Option<&'a [::capnp::Word]>,
+        ) -> ::capnp::Result<Self> {
+            ::core::result::Result::Ok(
+                ::capnp::capability::FromClientHook::new(reader.get_capability()?),
+            )
+        }
+    }
+    impl<'a> ::capnp::traits::FromPointerBuilder<'a> for Client {
+        fn init_pointer(
+            _builder: ::capnp::private::layout::PointerBuilder<'a>,
+            _size: u32,
+        ) -> Self {
             unimplemented!()
         }
-        fn get_from_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, _default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
-            ::core::result::Result::Ok(::capnp::capability::FromClientHook::new(builder.get_capability()?))
+        fn get_from_pointer(
+            builder: ::capnp::private::layout::PointerBuilder<'a>,
+            _default: ::core::option::Option<&'a [::capnp::Word]>,
+        ) -> ::capnp::Result<Self> {
+            ::core::result::Result::Ok(
+                ::capnp::capability::FromClientHook::new(builder.get_capability()?),
+            )
         }
     }
-
-    impl <> ::capnp::traits::SetterInput<Owned<>> for Client<>  {
-        fn set_pointer_builder(mut pointer: ::capnp::private::layout::PointerBuilder<'_>, from: Self, _canonicalize: bool) -> ::capnp::Result<()> {
-            pointer.set_capability(from.client.hook);
+    impl ::capnp::traits::SetterInput<Owned> for Client {
+        fn set_pointer_builder(
+            mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+            from: Self,
+            _canonicalize: bool,
+        ) -> ::capnp::Result<()> {
+            pointer
+                .set_capability(
+                    ::capnp::capability::FromClientHook::into_client_hook(from),
+                );
             ::core::result::Result::Ok(())
         }
     }
-    impl  ::capnp::traits::HasTypeId for Client {
+    impl ::capnp::traits::HasTypeId for Client {
         const TYPE_ID: u64 = _private::TYPE_ID;
-    }
-    impl  Clone for Client {
-        fn clone(&self) -> Self {
-            Self { client: self.client.clone(),  }
-        }
-    }
-    impl  Client {
-        pub fn evaluate_request(&self) -> ::capnp::capability::Request<crate::generated::calculator_capnp::calculator::evaluate_params::Owned,crate::generated::calculator_capnp::calculator::evaluate_results::Owned> {
-            self.client.new_call(_private::TYPE_ID, 0, ::core::option::Option::None)
-        }
-        pub fn def_function_request(&self) -> ::capnp::capability::Request<crate::generated::calculator_capnp::calculator::def_function_params::Owned,crate::generated::calculator_capnp::calculator::def_function_results::Owned> {
-            self.client.new_call(_private::TYPE_ID, 1, ::core::option::Option::None)
-        }
-        pub fn get_operator_request(&self) -> ::capnp::capability::Request<crate::generated::calculator_capnp::calculator::get_operator_params::Owned,crate::generated::calculator_capnp::calculator::get_operator_results::Owned> {
-            self.client.new_call(_private::TYPE_ID, 2, ::core::option::Option::None)
-        }
-    }
-    pub trait Server<> : 'static  {
-        fn evaluate(self: ::capnp::capability::Rc<Self>, _: EvaluateParams<>, _: EvaluateResults<>) -> impl ::core::future::Future<Output = Result<(), ::capnp::Error>> + 'static { ::core::future::ready(Err(::capnp::Error::unimplemented("method calculator::Server::evaluate not implemented".to_string()))) }
-        fn def_function(self: ::capnp::capability::Rc<Self>, _: DefFunctionParams<>, _: DefFunctionResults<>) -> impl ::core::future::Future<Output = Result<(), ::capnp::Error>> + 'static { ::core::future::ready(Err(::capnp::Error::unimplemented("method calculator::Server::def_function not implemented".to_string()))) }
-        fn get_operator(self: ::capnp::capability::Rc<Self>, _: GetOperatorParams<>, _: GetOperatorResults<>) -> impl ::core::future::Future<Output = Result<(), ::capnp::Error>> + 'static { ::core::future::ready(Err(::capnp::Error::unimplemented("method calculator::Server::get_operator not implemented".to_string()))) }
-    }
-    pub struct ServerDispatch<_T,> {
-        pub server: ::capnp::capability::Rc<_T>,
-    }
-    impl <_S: Server + 'static, > ::capnp::capability::FromServer<_S> for Client   {
-        type Dispatch = ServerDispatch<_S, >;
-        fn from_server(s: ::capnp::capability::Rc<_S>) -> ServerDispatch<_S, > {
-            ServerDispatch { server: s,  }
-        }
-    }
-    impl <_T: Server> ::core::ops::Deref for ServerDispatch<_T> {
-        type Target = _T;
-        fn deref(&self) -> &_T { &self.server}
-    }
-    impl <_T: Server> ::core::clone::Clone for ServerDispatch<_T> {
-        fn clone(&self) -> Self { Self { server: self.server.clone(),  } }
-    }
-    impl <_T: Server> ::capnp::capability::Server for ServerDispatch<_T> {
-        fn dispatch_call(self, interface_id: u64, method_id: u16, params: ::capnp::capability::Params<::capnp::any_pointer::Owned>, results: ::capnp::capability::Results<::capnp::any_pointer::Owned>) -> ::capnp::capability::DispatchCallResult {
-            match interface_id {
-                _private::TYPE_ID => Self::dispatch_call_internal(self.server, method_id, params, results),
-                _ => { ::capnp::capability::DispatchCallResult::new(::capnp::capability::Promise::err(::capnp::Error::unimplemented("Method not implemented.".to_string())), false) }
-            }
-        }
-        fn as_ptr(&self) -> usize { ::capnp::capability::Rc::as_ptr(&self.server) as usize }
-    }
-    impl <_T :Server> ServerDispatch<_T> {
-        pub fn dispatch_call_internal(this: ::capnp::capability::Rc<_T>, method_id: u16, params: ::capnp::capability::Params<::capnp::any_pointer::Owned>, results: ::capnp::capability::Results<::capnp::any_pointer::Owned>) -> ::capnp::capability::DispatchCallResult {
-            match method_id {
-                0 => ::capnp::capability::DispatchCallResult::new(::capnp::capability::Promise::from_future(<_T as Server>::evaluate(this, ::capnp::private::capability::internal_get_typed_params(params), ::capnp::private::capability::internal_get_typed_results(results))), false),
-                1 => ::capnp::capability::DispatchCallResult::new(::capnp::capability::Promise::from_future(<_T as Server>::def_function(this, ::capnp::private::capability::internal_get_typed_params(params), ::capnp::private::capability::internal_get_typed_results(results))), false),
-                2 => ::capnp::capability::DispatchCallResult::new(::capnp::capability::Promise::from_future(<_T as Server>::get_operator(this, ::capnp::private::capability::internal_get_typed_params(params), ::capnp::private::capability::internal_get_typed_results(results))), false),
-                _ => { ::capnp::capability::DispatchCallResult::new(::capnp::capability::Promise::err(::capnp::Error::unimplemented("Method not implemented.".to_string())), false) }
-            }
-        }
     }
     pub(crate) mod _private {
         pub(crate) const TYPE_ID: u64 = 0x9798_3392_df35_cc36;
     }
-
     pub mod expression {
-        pub use self::Which::{Literal,PreviousResult,Parameter,Call};
-
+        pub use self::Which::{Literal, PreviousResult, Parameter, Call};
         #[derive(Copy, Clone)]
         pub struct Owned(());
-        impl ::capnp::introspect::Introspect for Owned { fn introspect() -> ::capnp::introspect::Type { ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types, annotation_types: _private::get_annotation_types, type_id: ::core::any::TypeId::of::<Owned>() }).into() } }
-        impl ::capnp::traits::Owned for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-        impl ::capnp::traits::OwnedStruct for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-        impl ::capnp::traits::Pipelined for Owned { type Pipeline = Pipeline; }
-
-        pub struct Reader<'a> { reader: ::capnp::private::layout::StructReader<'a> }
-        impl <> ::core::marker::Copy for Reader<'_,>  {}
-        impl <> ::core::clone::Clone for Reader<'_,>  {
-            fn clone(&self) -> Self { *self }
+        impl ::capnp::introspect::Introspect for Owned {
+            fn introspect() -> ::capnp::introspect::Type {
+                ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
+                        generic: &_private::RAW_SCHEMA,
+                        field_types: _private::get_field_types,
+                        annotation_types: _private::get_annotation_types,
+                        type_id: ::core::any::TypeId::of::<Owned>(),
+                    })
+                    .into()
+            }
         }
-
-        impl <> ::capnp::traits::HasTypeId for Reader<'_,>  {
+        impl ::capnp::traits::Owned for Owned {
+            type Reader<'a> = Reader<'a>;
+            type Builder<'a> = Builder<'a>;
+        }
+        impl ::capnp::traits::OwnedStruct for Owned {
+            type Reader<'a> = Reader<'a>;
+            type Builder<'a> = Builder<'a>;
+        }
+        impl ::capnp::traits::Pipelined for Owned {
+            type Pipeline = Pipeline;
+        }
+        pub struct Reader<'a> {
+            reader: ::capnp::private::layout::StructReader<'a>,
+        }
+        impl ::core::marker::Copy for Reader<'_> {}
+        impl ::core::clone::Clone for Reader<'_> {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+        impl ::capnp::traits::HasTypeId for Reader<'_> {
             const TYPE_ID: u64 = _private::TYPE_ID;
         }
-        impl <'a,> ::core::convert::From<::capnp::private::layout::StructReader<'a>> for Reader<'a,>  {
+        impl<'a> ::core::convert::From<::capnp::private::layout::StructReader<'a>>
+        for Reader<'a> {
             fn from(reader: ::capnp::private::layout::StructReader<'a>) -> Self {
-                Self { reader,  }
+                Self { reader }
             }
         }
-
-        impl <'a,> ::core::convert::From<Reader<'a,>> for ::capnp::dynamic_value::Reader<'a>  {
-            fn from(reader: Reader<'a,>) -> Self {
-                Self::Struct(::capnp::dynamic_struct::Reader::new(reader.reader, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+        impl<'a> ::core::convert::From<Reader<'a>>
+        for ::capnp::dynamic_value::Reader<'a> {
+            fn from(reader: Reader<'a>) -> Self {
+                Self::Struct(
+                    ::capnp::dynamic_struct::Reader::new(
+                        reader.reader,
+                        ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types,
+                            annotation_types: _private::get_annotation_types,
+                            type_id: ::core::any::TypeId::of::<Owned>(),
+                        }),
+                    ),
+                )
             }
         }
-
-        impl <> ::core::fmt::Debug for Reader<'_,>  {
-            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::result::Result<(), ::core::fmt::Error> {
-                core::fmt::Debug::fmt(&::core::convert::Into::<::capnp::dynamic_value::Reader<'_>>::into(*self), f)
+        impl ::core::fmt::Debug for Reader<'_> {
+            fn fmt(
+                &self,
+                f: &mut ::core::fmt::Formatter<'_>,
+            ) -> ::core::result::Result<(), ::core::fmt::Error> {
+                core::fmt::Debug::fmt(
+                    &::core::convert::Into::<
+                        ::capnp::dynamic_value::Reader<'_>,
+                    >::into(*self),
+                    f,
+                )
             }
         }
-
-        impl <'a,> ::capnp::traits::FromPointerReader<'a> for Reader<'a,>  {
-            fn get_from_pointer(reader: &::capnp::private::layout::PointerReader<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
+        impl<'a> ::capnp::traits::FromPointerReader<'a> for Reader<'a> {
+            fn get_from_pointer(
+                reader: &::capnp::private::layout::PointerReader<'a>,
+                default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
                 ::core::result::Result::Ok(reader.get_struct(default)?.into())
             }
         }
-
-        impl <'a,> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a,>  {
-            fn into_internal_struct_reader(self) -> ::capnp::private::layout::StructReader<'a> {
+        impl<'a> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a> {
+            fn into_internal_struct_reader(
+                self,
+            ) -> ::capnp::private::layout::StructReader<'a> {
                 self.reader
             }
         }
-
-        impl <'a,> ::capnp::traits::Imbue<'a> for Reader<'a,>  {
+        impl<'a> ::capnp::traits::Imbue<'a> for Reader<'a> {
             fn imbue(&mut self, cap_table: &'a ::capnp::private::layout::CapTable) {
-                self.reader.imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
+                self.reader
+                    .imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
             }
         }
-
-        impl <'a,> Reader<'a,>  {
-            pub fn reborrow(&self) -> Reader<'_,> {
-                Self { .. *self }
+        impl<'a> Reader<'a> {
+            pub fn reborrow(&self) -> Reader<'_> {
+                Self { ..*self }
             }
-
             pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                 self.reader.total_size()
             }
             #[inline]
             pub fn has_previous_result(&self) -> bool {
-                if self.reader.get_data_field::<u16>(4) != 1 { return false; }
+                if self.reader.get_data_field::<u16>(4) != 1 {
+                    return false;
+                }
                 !self.reader.get_pointer_field(0).is_null()
             }
             #[inline]
-            pub fn which(self) -> ::core::result::Result<WhichReader<'a,>, ::capnp::NotInSchema> {
+            pub fn which(
+                self,
+            ) -> ::core::result::Result<WhichReader<'a>, ::capnp::NotInSchema> {
                 match self.reader.get_data_field::<u16>(4) {
                     0 => {
-                        ::core::result::Result::Ok(Literal(
-                            self.reader.get_data_field::<f64>(0)
-                        ))
+                        ::core::result::Result::Ok(
+                            Literal(self.reader.get_data_field::<f64>(0)),
+                        )
                     }
                     1 => {
-                        ::core::result::Result::Ok(PreviousResult(
-                            match self.reader.get_pointer_field(0).get_capability() { ::core::result::Result::Ok(c) => ::core::result::Result::Ok(::capnp::capability::FromClientHook::new(c)), ::core::result::Result::Err(e) => ::core::result::Result::Err(e)}
-                        ))
+                        ::core::result::Result::Ok(
+                            PreviousResult(
+                                match self.reader.get_pointer_field(0).get_capability() {
+                                    ::core::result::Result::Ok(c) => {
+                                        ::core::result::Result::Ok(
+                                            ::capnp::capability::FromClientHook::new(c),
+                                        )
+                                    }
+                                    ::core::result::Result::Err(e) => {
+                                        ::core::result::Result::Err(e)
+                                    }
+                                },
+                            ),
+                        )
                     }
                     2 => {
-                        ::core::result::Result::Ok(Parameter(
-                            self.reader.get_data_field::<u32>(0)
-                        ))
+                        ::core::result::Result::Ok(
+                            Parameter(self.reader.get_data_field::<u32>(0)),
+                        )
                     }
-                    3 => {
-                        ::core::result::Result::Ok(Call(
-                            self.reader.into()
-                        ))
-                    }
-                    x => ::core::result::Result::Err(::capnp::NotInSchema(x))
+                    3 => ::core::result::Result::Ok(Call(self.reader.into())),
+                    x => ::core::result::Result::Err(::capnp::NotInSchema(x)),
                 }
             }
         }
-
-        pub struct Builder<'a> { builder: ::capnp::private::layout::StructBuilder<'a> }
-        impl <> ::capnp::traits::HasStructSize for Builder<'_,>  {
-            const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize { data: 2, pointers: 2 };
+        pub struct Builder<'a> {
+            builder: ::capnp::private::layout::StructBuilder<'a>,
         }
-        impl <> ::capnp::traits::HasTypeId for Builder<'_,>  {
+        impl ::capnp::traits::HasStructSize for Builder<'_> {
+            const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
+                data: 2,
+                pointers: 2,
+            };
+        }
+        impl ::capnp::traits::HasTypeId for Builder<'_> {
             const TYPE_ID: u64 = _private::TYPE_ID;
         }
-        impl <'a,> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>> for Builder<'a,>  {
+        impl<'a> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
+        for Builder<'a> {
             fn from(builder: ::capnp::private::layout::StructBuilder<'a>) -> Self {
-                Self { builder,  }
+                Self { builder }
             }
         }
-
-        impl <'a,> ::core::convert::From<Builder<'a,>> for ::capnp::dynamic_value::Builder<'a>  {
-            fn from(builder: Builder<'a,>) -> Self {
-                Self::Struct(::capnp::dynamic_struct::Builder::new(builder.builder, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+        impl<'a> ::core::convert::From<Builder<'a>>
+        for ::capnp::dynamic_value::Builder<'a> {
+            fn from(builder: Builder<'a>) -> Self {
+                Self::Struct(
+                    ::capnp::dynamic_struct::Builder::new(
+                        builder.builder,
+                        ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types,
+                            annotation_types: _private::get_annotation_types,
+                            type_id: ::core::any::TypeId::of::<Owned>(),
+                        }),
+                    ),
+                )
             }
         }
-
-        impl <'a,> ::capnp::traits::ImbueMut<'a> for Builder<'a,>  {
-            fn imbue_mut(&mut self, cap_table: &'a mut ::capnp::private::layout::CapTable) {
-                self.builder.imbue(::capnp::private::layout::CapTableBuilder::from_ref(cap_table))
+        impl<'a> ::capnp::traits::ImbueMut<'a> for Builder<'a> {
+            fn imbue_mut(
+                &mut self,
+                cap_table: &'a mut ::capnp::private::layout::CapTable,
+            ) {
+                self.builder
+                    .imbue(
+                        ::capnp::private::layout::CapTableBuilder::from_ref(cap_table),
+                    )
             }
         }
-
-        impl <'a,> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a,>  {
-            fn init_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, _size: u32) -> Self {
-                builder.init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE).into()
+        impl<'a> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a> {
+            fn init_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                _size: u32,
+            ) -> Self {
+                builder
+                    .init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE)
+                    .into()
             }
-            fn get_from_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
-                ::core::result::Result::Ok(builder.get_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE, default)?.into())
+            fn get_from_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
+                ::core::result::Result::Ok(
+                    builder
+                        .get_struct(
+                            <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                            default,
+                        )?
+                        .into(),
+                )
             }
         }
-
-        impl <> ::capnp::traits::SetterInput<Owned<>> for Reader<'_,>  {
-            fn set_pointer_builder(mut pointer: ::capnp::private::layout::PointerBuilder<'_>, value: Self, canonicalize: bool) -> ::capnp::Result<()> { pointer.set_struct(&value.reader, canonicalize) }
+        impl ::capnp::traits::SetterInput<Owned> for Reader<'_> {
+            fn set_pointer_builder(
+                mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                value: Self,
+                canonicalize: bool,
+            ) -> ::capnp::Result<()> {
+                pointer.set_struct(&value.reader, canonicalize)
+            }
         }
-
-        impl <'a,> Builder<'a,>  {
-            pub fn into_reader(self) -> Reader<'a,> {
+        impl<'a> Builder<'a> {
+            pub fn into_reader(self) -> Reader<'a> {
                 self.builder.into_reader().into()
             }
-            pub fn reborrow(&mut self) -> Builder<'_,> {
-                Builder { builder: self.builder.reborrow() }
+            pub fn reborrow(&mut self) -> Builder<'_> {
+                Builder {
+                    builder: self.builder.reborrow(),
+                }
             }
-            pub fn reborrow_as_reader(&self) -> Reader<'_,> {
+            pub fn reborrow_as_reader(&self) -> Reader<'_> {
                 self.builder.as_reader().into()
             }
-
             pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                 self.builder.as_reader().total_size()
             }
             #[inline]
-            pub fn set_literal(&mut self, value: f64)  {
+            pub fn set_literal(&mut self, value: f64) {
                 self.builder.set_data_field::<u16>(4, 0);
                 self.builder.set_data_field::<f64>(0, value);
             }
             #[inline]
-            pub fn set_previous_result(&mut self, value: crate::generated::calculator_capnp::calculator::value::Client)  {
+            pub fn set_previous_result(
+                &mut self,
+                value: crate::generated::calculator_capnp::calculator::value::Client,
+            ) {
                 self.builder.set_data_field::<u16>(4, 1);
-                self.builder.reborrow().get_pointer_field(0).set_capability(value.client.hook);
+                self.builder
+                    .reborrow()
+                    .get_pointer_field(0)
+                    .set_capability(
+                        ::capnp::capability::FromClientHook::into_client_hook(value),
+                    );
             }
             #[inline]
             pub fn has_previous_result(&self) -> bool {
-                if self.builder.get_data_field::<u16>(4) != 1 { return false; }
+                if self.builder.get_data_field::<u16>(4) != 1 {
+                    return false;
+                }
                 !self.builder.is_pointer_field_null(0)
             }
             #[inline]
-            pub fn set_parameter(&mut self, value: u32)  {
+            pub fn set_parameter(&mut self, value: u32) {
                 self.builder.set_data_field::<u16>(4, 2);
                 self.builder.set_data_field::<u32>(0, value);
             }
             #[inline]
-            pub fn init_call(mut self, ) -> crate::generated::calculator_capnp::calculator::expression::call::Builder<'a> {
+            pub fn init_call(
+                mut self,
+            ) -> crate::generated::calculator_capnp::calculator::expression::call::Builder<
+                'a,
+            > {
                 self.builder.set_data_field::<u16>(4, 3);
                 self.builder.reborrow().get_pointer_field(0).clear();
                 self.builder.reborrow().get_pointer_field(1).clear();
                 self.builder.into()
             }
             #[inline]
-            pub fn which(self) -> ::core::result::Result<WhichBuilder<'a,>, ::capnp::NotInSchema> {
+            pub fn which(
+                self,
+            ) -> ::core::result::Result<WhichBuilder<'a>, ::capnp::NotInSchema> {
                 match self.builder.get_data_field::<u16>(4) {
                     0 => {
-                        ::core::result::Result::Ok(Literal(
-                            self.builder.get_data_field::<f64>(0)
-                        ))
+                        ::core::result::Result::Ok(
+                            Literal(self.builder.get_data_field::<f64>(0)),
+                        )
                     }
                     1 => {
-                        ::core::result::Result::Ok(PreviousResult(
-                            match self.builder.get_pointer_field(0).get_capability() { ::core::result::Result::Ok(c) => ::core::result::Result::Ok(::capnp::capability::FromClientHook::new(c)), ::core::result::Result::Err(e) => ::core::result::Result::Err(e)}
-                        ))
+                        ::core::result::Result::Ok(
+                            PreviousResult(
+                                match self.builder.get_pointer_field(0).get_capability() {
+                                    ::core::result::Result::Ok(c) => {
+                                        ::core::result::Result::Ok(
+                                            ::capnp::capability::FromClientHook::new(c),
+                                        )
+                                    }
+                                    ::core::result::Result::Err(e) => {
+                                        ::core::result::Result::Err(e)
+                                    }
+                                },
+                            ),
+                        )
                     }
                     2 => {
-                        ::core::result::Result::Ok(Parameter(
-                            self.builder.get_data_field::<u32>(0)
-                        ))
+                        ::core::result::Result::Ok(
+                            Parameter(self.builder.get_data_field::<u32>(0)),
+                        )
                     }
-                    3 => {
-                        ::core::result::Result::Ok(Call(
-                            self.builder.into()
-                        ))
-                    }
-                    x => ::core::result::Result::Err(::capnp::NotInSchema(x))
+                    3 => ::core::result::Result::Ok(Call(self.builder.into())),
+                    x => ::core::result::Result::Err(::capnp::NotInSchema(x)),
                 }
             }
         }
-
-        pub struct Pipeline { _typeless: ::capnp::any_pointer::Pipeline }
+        pub struct Pipeline {
+            _typeless: ::capnp::any_pointer::Pipeline,
+        }
         impl ::capnp::capability::FromTypelessPipeline for Pipeline {
             fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
-                Self { _typeless: typeless,  }
+                Self { _typeless: typeless }
             }
         }
-        impl Pipeline  {
-        }
+        impl Pipeline {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 74] = [
                 ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
@@ -406,206 +677,380 @@ pub mod calculator {
             pub(crate) fn get_field_types(index: u16) -> ::capnp::introspect::Type {
                 match index {
                     0 => <f64 as ::capnp::introspect::Introspect>::introspect(),
-                    1 => <crate::generated::calculator_capnp::calculator::value::Owned as ::capnp::introspect::Introspect>::introspect(),
+                    1 => {
+                        <crate::generated::calculator_capnp::calculator::value::Owned as ::capnp::introspect::Introspect>::introspect()
+                    }
                     2 => <u32 as ::capnp::introspect::Introspect>::introspect(),
-                    3 => <crate::generated::calculator_capnp::calculator::expression::call::Owned as ::capnp::introspect::Introspect>::introspect(),
+                    3 => {
+                        <crate::generated::calculator_capnp::calculator::expression::call::Owned as ::capnp::introspect::Introspect>::introspect()
+                    }
                     _ => ::capnp::introspect::panic_invalid_field_index(index),
                 }
             }
-            pub(crate) fn get_annotation_types(child_index: Option<u16>, index: u32) -> ::capnp::introspect::Type {
+            pub(crate) fn get_annotation_types(
+                child_index: Option<u16>,
+                index: u32,
+            ) -> ::capnp::introspect::Type {
                 ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)
             }
-            pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(&ENCODED_NODE);
+            pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+                &ENCODED_NODE,
+            );
             pub(crate) static RAW_SCHEMA: ::capnp::introspect::RawStructSchema = ::capnp::introspect::RawStructSchema::new(
                 &ARENA,
                 NONUNION_MEMBERS,
                 MEMBERS_BY_DISCRIMINANT,
-                MEMBERS_BY_NAME
+                MEMBERS_BY_NAME,
             );
-            pub(crate) static NONUNION_MEMBERS : &[u16] = &[];
-            pub(crate) static MEMBERS_BY_DISCRIMINANT : &[u16] = &[0,1,2,3];
-            pub(crate) static MEMBERS_BY_NAME : &[u16] = &[3,0,2,1];
+            pub(crate) static NONUNION_MEMBERS: &[u16] = &[];
+            pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[0, 1, 2, 3];
+            pub(crate) static MEMBERS_BY_NAME: &[u16] = &[3, 0, 2, 1];
             pub(crate) const TYPE_ID: u64 = 0xd438_d7ca_f554_8d15;
         }
         pub enum Which<A0> {
             Literal(f64),
-            PreviousResult(::capnp::Result<crate::generated::calculator_capnp::calculator::value::Client>),
+            PreviousResult(
+                ::capnp::Result<
+                    crate::generated::calculator_capnp::calculator::value::Client,
+                >,
+            ),
             Parameter(u32),
             Call(A0),
         }
-        pub type WhichReader<'a,> = Which<crate::generated::calculator_capnp::calculator::expression::call::Reader<'a>>;
-        pub type WhichBuilder<'a,> = Which<crate::generated::calculator_capnp::calculator::expression::call::Builder<'a>>;
-
+        pub type WhichReader<'a> = Which<
+            crate::generated::calculator_capnp::calculator::expression::call::Reader<'a>,
+        >;
+        pub type WhichBuilder<'a> = Which<
+            crate::generated::calculator_capnp::calculator::expression::call::Builder<'a>,
+        >;
         pub mod call {
             #[derive(Copy, Clone)]
             pub struct Owned(());
-            impl ::capnp::introspect::Introspect for Owned { fn introspect() -> ::capnp::introspect::Type { ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types, annotation_types: _private::get_annotation_types, type_id: ::core::any::TypeId::of::<Owned>() }).into() } }
-            impl ::capnp::traits::Owned for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-            impl ::capnp::traits::OwnedStruct for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-            impl ::capnp::traits::Pipelined for Owned { type Pipeline = Pipeline; }
-
-            pub struct Reader<'a> { reader: ::capnp::private::layout::StructReader<'a> }
-            impl <> ::core::marker::Copy for Reader<'_,>  {}
-            impl <> ::core::clone::Clone for Reader<'_,>  {
-                fn clone(&self) -> Self { *self }
+            impl ::capnp::introspect::Introspect for Owned {
+                fn introspect() -> ::capnp::introspect::Type {
+                    ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types,
+                            annotation_types: _private::get_annotation_types,
+                            type_id: ::core::any::TypeId::of::<Owned>(),
+                        })
+                        .into()
+                }
             }
-
-            impl <> ::capnp::traits::HasTypeId for Reader<'_,>  {
+            impl ::capnp::traits::Owned for Owned {
+                type Reader<'a> = Reader<'a>;
+                type Builder<'a> = Builder<'a>;
+            }
+            impl ::capnp::traits::OwnedStruct for Owned {
+                type Reader<'a> = Reader<'a>;
+                type Builder<'a> = Builder<'a>;
+            }
+            impl ::capnp::traits::Pipelined for Owned {
+                type Pipeline = Pipeline;
+            }
+            pub struct Reader<'a> {
+                reader: ::capnp::private::layout::StructReader<'a>,
+            }
+            impl ::core::marker::Copy for Reader<'_> {}
+            impl ::core::clone::Clone for Reader<'_> {
+                fn clone(&self) -> Self {
+                    *self
+                }
+            }
+            impl ::capnp::traits::HasTypeId for Reader<'_> {
                 const TYPE_ID: u64 = _private::TYPE_ID;
             }
-            impl <'a,> ::core::convert::From<::capnp::private::layout::StructReader<'a>> for Reader<'a,>  {
+            impl<'a> ::core::convert::From<::capnp::private::layout::StructReader<'a>>
+            for Reader<'a> {
                 fn from(reader: ::capnp::private::layout::StructReader<'a>) -> Self {
-                    Self { reader,  }
+                    Self { reader }
                 }
             }
-
-            impl <'a,> ::core::convert::From<Reader<'a,>> for ::capnp::dynamic_value::Reader<'a>  {
-                fn from(reader: Reader<'a,>) -> Self {
-                    Self::Struct(::capnp::dynamic_struct::Reader::new(reader.reader, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+            impl<'a> ::core::convert::From<Reader<'a>>
+            for ::capnp::dynamic_value::Reader<'a> {
+                fn from(reader: Reader<'a>) -> Self {
+                    Self::Struct(
+                        ::capnp::dynamic_struct::Reader::new(
+                            reader.reader,
+                            ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                                generic: &_private::RAW_SCHEMA,
+                                field_types: _private::get_field_types,
+                                annotation_types: _private::get_annotation_types,
+                                type_id: ::core::any::TypeId::of::<Owned>(),
+                            }),
+                        ),
+                    )
                 }
             }
-
-            impl <> ::core::fmt::Debug for Reader<'_,>  {
-                fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::result::Result<(), ::core::fmt::Error> {
-                    core::fmt::Debug::fmt(&::core::convert::Into::<::capnp::dynamic_value::Reader<'_>>::into(*self), f)
+            impl ::core::fmt::Debug for Reader<'_> {
+                fn fmt(
+                    &self,
+                    f: &mut ::core::fmt::Formatter<'_>,
+                ) -> ::core::result::Result<(), ::core::fmt::Error> {
+                    core::fmt::Debug::fmt(
+                        &::core::convert::Into::<
+                            ::capnp::dynamic_value::Reader<'_>,
+                        >::into(*self),
+                        f,
+                    )
                 }
             }
-
-            impl <'a,> ::capnp::traits::FromPointerReader<'a> for Reader<'a,>  {
-                fn get_from_pointer(reader: &::capnp::private::layout::PointerReader<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
+            impl<'a> ::capnp::traits::FromPointerReader<'a> for Reader<'a> {
+                fn get_from_pointer(
+                    reader: &::capnp::private::layout::PointerReader<'a>,
+                    default: ::core::option::Option<&'a [::capnp::Word]>,
+                ) -> ::capnp::Result<Self> {
                     ::core::result::Result::Ok(reader.get_struct(default)?.into())
                 }
             }
-
-            impl <'a,> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a,>  {
-                fn into_internal_struct_reader(self) -> ::capnp::private::layout::StructReader<'a> {
+            impl<'a> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a> {
+                fn into_internal_struct_reader(
+                    self,
+                ) -> ::capnp::private::layout::StructReader<'a> {
                     self.reader
                 }
             }
-
-            impl <'a,> ::capnp::traits::Imbue<'a> for Reader<'a,>  {
+            impl<'a> ::capnp::traits::Imbue<'a> for Reader<'a> {
                 fn imbue(&mut self, cap_table: &'a ::capnp::private::layout::CapTable) {
-                    self.reader.imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
+                    self.reader
+                        .imbue(
+                            ::capnp::private::layout::CapTableReader::from_ref(cap_table),
+                        )
                 }
             }
-
-            impl <'a,> Reader<'a,>  {
-                pub fn reborrow(&self) -> Reader<'_,> {
-                    Self { .. *self }
+            impl<'a> Reader<'a> {
+                pub fn reborrow(&self) -> Reader<'_> {
+                    Self { ..*self }
                 }
-
                 pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                     self.reader.total_size()
                 }
                 #[inline]
-                pub fn get_function(self) -> ::capnp::Result<crate::generated::calculator_capnp::calculator::function::Client> {
-                    match self.reader.get_pointer_field(0).get_capability() { ::core::result::Result::Ok(c) => ::core::result::Result::Ok(::capnp::capability::FromClientHook::new(c)), ::core::result::Result::Err(e) => ::core::result::Result::Err(e)}
+                pub fn get_function(
+                    self,
+                ) -> ::capnp::Result<
+                    crate::generated::calculator_capnp::calculator::function::Client,
+                > {
+                    match self.reader.get_pointer_field(0).get_capability() {
+                        ::core::result::Result::Ok(c) => {
+                            ::core::result::Result::Ok(
+                                ::capnp::capability::FromClientHook::new(c),
+                            )
+                        }
+                        ::core::result::Result::Err(e) => ::core::result::Result::Err(e),
+                    }
                 }
                 #[inline]
                 pub fn has_function(&self) -> bool {
                     !self.reader.get_pointer_field(0).is_null()
                 }
                 #[inline]
-                pub fn get_params(self) -> ::capnp::Result<::capnp::struct_list::Reader<'a,crate::generated::calculator_capnp::calculator::expression::Owned>> {
-                    ::capnp::traits::FromPointerReader::get_from_pointer(&self.reader.get_pointer_field(1), ::core::option::Option::None)
+                pub fn get_params(
+                    self,
+                ) -> ::capnp::Result<
+                    ::capnp::struct_list::Reader<
+                        'a,
+                        crate::generated::calculator_capnp::calculator::expression::Owned,
+                    >,
+                > {
+                    ::capnp::traits::FromPointerReader::get_from_pointer(
+                        &self.reader.get_pointer_field(1),
+                        ::core::option::Option::None,
+                    )
                 }
                 #[inline]
                 pub fn has_params(&self) -> bool {
                     !self.reader.get_pointer_field(1).is_null()
                 }
             }
-
-            pub struct Builder<'a> { builder: ::capnp::private::layout::StructBuilder<'a> }
-            impl <> ::capnp::traits::HasStructSize for Builder<'_,>  {
-                const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize { data: 2, pointers: 2 };
+            pub struct Builder<'a> {
+                builder: ::capnp::private::layout::StructBuilder<'a>,
             }
-            impl <> ::capnp::traits::HasTypeId for Builder<'_,>  {
+            impl ::capnp::traits::HasStructSize for Builder<'_> {
+                const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
+                    data: 2,
+                    pointers: 2,
+                };
+            }
+            impl ::capnp::traits::HasTypeId for Builder<'_> {
                 const TYPE_ID: u64 = _private::TYPE_ID;
             }
-            impl <'a,> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>> for Builder<'a,>  {
+            impl<'a> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
+            for Builder<'a> {
                 fn from(builder: ::capnp::private::layout::StructBuilder<'a>) -> Self {
-                    Self { builder,  }
+                    Self { builder }
                 }
             }
-
-            impl <'a,> ::core::convert::From<Builder<'a,>> for ::capnp::dynamic_value::Builder<'a>  {
-                fn from(builder: Builder<'a,>) -> Self {
-                    Self::Struct(::capnp::dynamic_struct::Builder::new(builder.builder, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+            impl<'a> ::core::convert::From<Builder<'a>>
+            for ::capnp::dynamic_value::Builder<'a> {
+                fn from(builder: Builder<'a>) -> Self {
+                    Self::Struct(
+                        ::capnp::dynamic_struct::Builder::new(
+                            builder.builder,
+                            ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                                generic: &_private::RAW_SCHEMA,
+                                field_types: _private::get_field_types,
+                                annotation_types: _private::get_annotation_types,
+                                type_id: ::core::any::TypeId::of::<Owned>(),
+                            }),
+                        ),
+                    )
                 }
             }
-
-            impl <'a,> ::capnp::traits::ImbueMut<'a> for Builder<'a,>  {
-                fn imbue_mut(&mut self, cap_table: &'a mut ::capnp::private::layout::CapTable) {
-                    self.builder.imbue(::capnp::private::layout::CapTableBuilder::from_ref(cap_table))
+            impl<'a> ::capnp::traits::ImbueMut<'a> for Builder<'a> {
+                fn imbue_mut(
+                    &mut self,
+                    cap_table: &'a mut ::capnp::private::layout::CapTable,
+                ) {
+                    self.builder
+                        .imbue(
+                            ::capnp::private::layout::CapTableBuilder::from_ref(
+                                cap_table,
+                            ),
+                        )
                 }
             }
-
-            impl <'a,> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a,>  {
-                fn init_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, _size: u32) -> Self {
-                    builder.init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE).into()
+            impl<'a> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a> {
+                fn init_pointer(
+                    builder: ::capnp::private::layout::PointerBuilder<'a>,
+                    _size: u32,
+                ) -> Self {
+                    builder
+                        .init_struct(
+                            <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                        )
+                        .into()
                 }
-                fn get_from_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
-                    ::core::result::Result::Ok(builder.get_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE, default)?.into())
+                fn get_from_pointer(
+                    builder: ::capnp::private::layout::PointerBuilder<'a>,
+                    default: ::core::option::Option<&'a [::capnp::Word]>,
+                ) -> ::capnp::Result<Self> {
+                    ::core::result::Result::Ok(
+                        builder
+                            .get_struct(
+                                <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                                default,
+                            )?
+                            .into(),
+                    )
                 }
             }
-
-            impl <> ::capnp::traits::SetterInput<Owned<>> for Reader<'_,>  {
-                fn set_pointer_builder(mut pointer: ::capnp::private::layout::PointerBuilder<'_>, value: Self, canonicalize: bool) -> ::capnp::Result<()> { pointer.set_struct(&value.reader, canonicalize) }
+            impl ::capnp::traits::SetterInput<Owned> for Reader<'_> {
+                fn set_pointer_builder(
+                    mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                    value: Self,
+                    canonicalize: bool,
+                ) -> ::capnp::Result<()> {
+                    pointer.set_struct(&value.reader, canonicalize)
+                }
             }
-
-            impl <'a,> Builder<'a,>  {
-                pub fn into_reader(self) -> Reader<'a,> {
+            impl<'a> Builder<'a> {
+                pub fn into_reader(self) -> Reader<'a> {
                     self.builder.into_reader().into()
                 }
-                pub fn reborrow(&mut self) -> Builder<'_,> {
-                    Builder { builder: self.builder.reborrow() }
+                pub fn reborrow(&mut self) -> Builder<'_> {
+                    Builder {
+                        builder: self.builder.reborrow(),
+                    }
                 }
-                pub fn reborrow_as_reader(&self) -> Reader<'_,> {
+                pub fn reborrow_as_reader(&self) -> Reader<'_> {
                     self.builder.as_reader().into()
                 }
-
                 pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                     self.builder.as_reader().total_size()
                 }
                 #[inline]
-                pub fn get_function(self) -> ::capnp::Result<crate::generated::calculator_capnp::calculator::function::Client> {
-                    match self.builder.get_pointer_field(0).get_capability() { ::core::result::Result::Ok(c) => ::core::result::Result::Ok(::capnp::capability::FromClientHook::new(c)), ::core::result::Result::Err(e) => ::core::result::Result::Err(e)}
+                pub fn get_function(
+                    self,
+                ) -> ::capnp::Result<
+                    crate::generated::calculator_capnp::calculator::function::Client,
+                > {
+                    match self.builder.get_pointer_field(0).get_capability() {
+                        ::core::result::Result::Ok(c) => {
+                            ::core::result::Result::Ok(
+                                ::capnp::capability::FromClientHook::new(c),
+                            )
+                        }
+                        ::core::result::Result::Err(e) => ::core::result::Result::Err(e),
+                    }
                 }
                 #[inline]
-                pub fn set_function(&mut self, value: crate::generated::calculator_capnp::calculator::function::Client)  {
-                    self.builder.reborrow().get_pointer_field(0).set_capability(value.client.hook);
+                pub fn set_function(
+                    &mut self,
+                    value: crate::generated::calculator_capnp::calculator::function::Client,
+                ) {
+                    self.builder
+                        .reborrow()
+                        .get_pointer_field(0)
+                        .set_capability(
+                            ::capnp::capability::FromClientHook::into_client_hook(value),
+                        );
                 }
                 #[inline]
                 pub fn has_function(&self) -> bool {
                     !self.builder.is_pointer_field_null(0)
                 }
                 #[inline]
-                pub fn get_params(self) -> ::capnp::Result<::capnp::struct_list::Builder<'a,crate::generated::calculator_capnp::calculator::expression::Owned>> {
-                    ::capnp::traits::FromPointerBuilder::get_from_pointer(self.builder.get_pointer_field(1), ::core::option::Option::None)
+                pub fn get_params(
+                    self,
+                ) -> ::capnp::Result<
+                    ::capnp::struct_list::Builder<
+                        'a,
+                        crate::generated::calculator_capnp::calculator::expression::Owned,
+                    >,
+                > {
+                    ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                        self.builder.get_pointer_field(1),
+                        ::core::option::Option::None,
+                    )
                 }
                 #[inline]
-                pub fn set_params(&mut self, value: ::capnp::struct_list::Reader<'_,crate::generated::calculator_capnp::calculator::expression::Owned>) -> ::capnp::Result<()> {
-                    ::capnp::traits::SetterInput::set_pointer_builder(self.builder.reborrow().get_pointer_field(1), value, false)
+                pub fn set_params(
+                    &mut self,
+                    value: ::capnp::struct_list::Reader<
+                        '_,
+                        crate::generated::calculator_capnp::calculator::expression::Owned,
+                    >,
+                ) -> ::capnp::Result<()> {
+                    ::capnp::traits::SetterInput::set_pointer_builder(
+                        self.builder.reborrow().get_pointer_field(1),
+                        value,
+                        false,
+                    )
                 }
                 #[inline]
-                pub fn init_params(self, size: u32) -> ::capnp::struct_list::Builder<'a,crate::generated::calculator_capnp::calculator::expression::Owned> {
-                    ::capnp::traits::FromPointerBuilder::init_pointer(self.builder.get_pointer_field(1), size)
+                pub fn init_params(
+                    self,
+                    size: u32,
+                ) -> ::capnp::struct_list::Builder<
+                    'a,
+                    crate::generated::calculator_capnp::calculator::expression::Owned,
+                > {
+                    ::capnp::traits::FromPointerBuilder::init_pointer(
+                        self.builder.get_pointer_field(1),
+                        size,
+                    )
                 }
                 #[inline]
                 pub fn has_params(&self) -> bool {
                     !self.builder.is_pointer_field_null(1)
                 }
             }
-
-            pub struct Pipeline { _typeless: ::capnp::any_pointer::Pipeline }
+            pub struct Pipeline {
+                _typeless: ::capnp::any_pointer::Pipeline,
+            }
             impl ::capnp::capability::FromTypelessPipeline for Pipeline {
                 fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
-                    Self { _typeless: typeless,  }
+                    Self { _typeless: typeless }
                 }
             }
-            impl Pipeline  {
-                pub fn get_function(&self) -> crate::generated::calculator_capnp::calculator::function::Client {
-                    ::capnp::capability::FromClientHook::new(self._typeless.get_pointer_field(0).as_cap())
+            impl Pipeline {
+                pub fn get_function(
+                    &self,
+                ) -> crate::generated::calculator_capnp::calculator::function::Client {
+                    ::capnp::capability::FromClientHook::new(
+                        self._typeless.get_pointer_field(0).as_cap(),
+                    )
                 }
             }
             mod _private {
@@ -667,252 +1112,423 @@ pub mod calculator {
                 ];
                 pub(crate) fn get_field_types(index: u16) -> ::capnp::introspect::Type {
                     match index {
-                        0 => <crate::generated::calculator_capnp::calculator::function::Owned as ::capnp::introspect::Introspect>::introspect(),
-                        1 => <::capnp::struct_list::Owned<crate::generated::calculator_capnp::calculator::expression::Owned> as ::capnp::introspect::Introspect>::introspect(),
+                        0 => {
+                            <crate::generated::calculator_capnp::calculator::function::Owned as ::capnp::introspect::Introspect>::introspect()
+                        }
+                        1 => {
+                            <::capnp::struct_list::Owned<
+                                crate::generated::calculator_capnp::calculator::expression::Owned,
+                            > as ::capnp::introspect::Introspect>::introspect()
+                        }
                         _ => ::capnp::introspect::panic_invalid_field_index(index),
                     }
                 }
-                pub(crate) fn get_annotation_types(child_index: Option<u16>, index: u32) -> ::capnp::introspect::Type {
-                    ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)
+                pub(crate) fn get_annotation_types(
+                    child_index: Option<u16>,
+                    index: u32,
+                ) -> ::capnp::introspect::Type {
+                    ::capnp::introspect::panic_invalid_annotation_indices(
+                        child_index,
+                        index,
+                    )
                 }
-                pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(&ENCODED_NODE);
+                pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+                    &ENCODED_NODE,
+                );
                 pub(crate) static RAW_SCHEMA: ::capnp::introspect::RawStructSchema = ::capnp::introspect::RawStructSchema::new(
                     &ARENA,
                     NONUNION_MEMBERS,
                     MEMBERS_BY_DISCRIMINANT,
-                    MEMBERS_BY_NAME
+                    MEMBERS_BY_NAME,
                 );
-                pub(crate) static NONUNION_MEMBERS : &[u16] = &[0,1];
-                pub(crate) static MEMBERS_BY_DISCRIMINANT : &[u16] = &[];
-                pub(crate) static MEMBERS_BY_NAME : &[u16] = &[0,1];
+                pub(crate) static NONUNION_MEMBERS: &[u16] = &[0, 1];
+                pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
+                pub(crate) static MEMBERS_BY_NAME: &[u16] = &[0, 1];
                 pub(crate) const TYPE_ID: u64 = 0xd995_22a3_d387_8d66;
             }
         }
     }
-
-
     pub mod value {
         #![allow(unused_variables)]
-        pub type ReadParams<> = ::capnp::capability::Params<crate::generated::calculator_capnp::calculator::value::read_params::Owned>;
-        pub type ReadResults<> = ::capnp::capability::Results<crate::generated::calculator_capnp::calculator::value::read_results::Owned>;
-
+        /// A client of the interface `Calculator.Value`.
         pub struct Client {
-            pub client: ::capnp::capability::Client,
+            client: ::capnp_threads::Client,
         }
-        impl  ::capnp::capability::FromClientHook for Client {
+        impl ::capnp_threads::Capability for Client {}
+        impl ::core::convert::From<::capnp_threads::Client> for Client {
+            fn from(client: ::capnp_threads::Client) -> Self {
+                Self { client }
+            }
+        }
+        impl ::core::convert::From<Client> for ::capnp_threads::Client {
+            fn from(client: Client) -> Self {
+                client.client
+            }
+        }
+        impl ::core::convert::AsRef<::capnp_threads::Client> for Client {
+            fn as_ref(&self) -> &::capnp_threads::Client {
+                &self.client
+            }
+        }
+        impl ::core::clone::Clone for Client {
+            fn clone(&self) -> Self {
+                Self {
+                    client: ::core::clone::Clone::clone(&self.client),
+                }
+            }
+        }
+        impl ::core::cmp::PartialEq for Client {
+            fn eq(&self, other: &Self) -> bool {
+                self.client == other.client
+            }
+        }
+        impl ::core::cmp::Eq for Client {}
+        impl ::core::fmt::Debug for Client {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                ::core::fmt::Debug::fmt(&self.client, f)
+            }
+        }
+        impl ::capnp::capability::FromClientHook for Client {
             fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
-                Self { client: ::capnp::capability::Client::new(hook),  }
+                Self {
+                    client: ::capnp::capability::FromClientHook::new(hook),
+                }
             }
             fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
-                self.client.hook
+                ::capnp::capability::FromClientHook::into_client_hook(self.client)
             }
             fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
-                &*self.client.hook
+                &self.client
+            }
+        }
+        impl Client {
+            /// Begins a call of the method `read`.
+            pub fn read_request(
+                &self,
+            ) -> ::capnp_threads::Request<
+                crate::generated::calculator_capnp::calculator::value::read_params::Owned,
+                crate::generated::calculator_capnp::calculator::value::read_results::Owned,
+            > {
+                self.client.request(_private::TYPE_ID, 0u16).cast()
+            }
+            /// Calls the method `read`.
+            pub fn read(
+                &self,
+            ) -> ::capnp_threads::RemotePromise<
+                crate::generated::calculator_capnp::calculator::value::read_results::Owned,
+            > {
+                self.read_request().send()
+            }
+        }
+        /// The params of the method `read`.
+        pub type ReadParams = ::capnp_threads::Params<
+            crate::generated::calculator_capnp::calculator::value::read_params::Owned,
+        >;
+        /// The results of the method `read`, to be filled in.
+        pub type ReadResults<'a> = ::capnp_threads::Results<
+            'a,
+            crate::generated::calculator_capnp::calculator::value::read_results::Owned,
+        >;
+        /// What an object with the interface `Calculator.Value` implements. Methods that are not written answer `unimplemented`.
+        pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
+            /// The method `read`.
+            fn read(
+                &self,
+                params: ReadParams,
+                results: ReadResults<'_>,
+            ) -> ::capnp_threads::Result<()> {
+                ::core::result::Result::Err(
+                    ::capnp_threads::Error::unimplemented(
+                        "the method `read` of `Calculator.Value` is not implemented",
+                    ),
+                )
+            }
+        }
+        impl<_S> ::capnp_threads::FromServer<_S> for Client
+        where
+            _S: Server,
+        {
+            fn dispatch(
+                server: &_S,
+                call: &mut ::capnp_threads::Call,
+            ) -> ::capnp_threads::Result<()> {
+                match (call.interface_id(), call.method_id()) {
+                    (_private::TYPE_ID, 0u16) => {
+                        let (params, results) = call.typed();
+                        <_S as Server>::read(server, params, results)
+                    }
+                    _ => call.unimplemented(),
+                }
             }
         }
         #[derive(Copy, Clone)]
         pub struct Owned(());
-        impl ::capnp::introspect::Introspect for Owned { fn introspect() -> ::capnp::introspect::Type { ::capnp::introspect::TypeVariant::Capability.into() } }
-        impl ::capnp::traits::Owned for Owned { type Reader<'a> = Client; type Builder<'a> = Client; }
-        impl ::capnp::traits::Pipelined for Owned { type Pipeline = Client; }
-        impl <'a,> ::capnp::traits::FromPointerReader<'a> for Client<>  {
-            fn get_from_pointer(reader: &::capnp::private::layout::PointerReader<'a>, _default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
-                ::core::result::Result::Ok(::capnp::capability::FromClientHook::new(reader.get_capability()?))
+        impl ::capnp::introspect::Introspect for Owned {
+            fn introspect() -> ::capnp::introspect::Type {
+                ::capnp::introspect::TypeVariant::Capability.into()
             }
         }
-        impl <'a,> ::capnp::traits::FromPointerBuilder<'a> for Client<>  {
-            fn init_pointer(_builder: ::capnp::private::layout::PointerBuilder<'a>, _size: u32) -> Self {
+        impl ::capnp::traits::Owned for Owned {
+            type Reader<'a> = Client;
+            type Builder<'a> = Client;
+        }
+        impl ::capnp::traits::Pipelined for Owned {
+            type Pipeline = Client;
+        }
+        impl<'a> ::capnp::traits::FromPointerReader<'a> for Client {
+            fn get_from_pointer(
+                reader: &::capnp::private::layout::PointerReader<'a>,
+                _default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
+                ::core::result::Result::Ok(
+                    ::capnp::capability::FromClientHook::new(reader.get_capability()?),
+                )
+            }
+        }
+        impl<'a> ::capnp::traits::FromPointerBuilder<'a> for Client {
+            fn init_pointer(
+                _builder: ::capnp::private::layout::PointerBuilder<'a>,
+                _size: u32,
+            ) -> Self {
                 unimplemented!()
             }
-            fn get_from_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, _default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
-                ::core::result::Result::Ok(::capnp::capability::FromClientHook::new(builder.get_capability()?))
+            fn get_from_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                _default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
+                ::core::result::Result::Ok(
+                    ::capnp::capability::FromClientHook::new(builder.get_capability()?),
+                )
             }
         }
-
-        impl <> ::capnp::traits::SetterInput<Owned<>> for Client<>  {
-            fn set_pointer_builder(mut pointer: ::capnp::private::layout::PointerBuilder<'_>, from: Self, _canonicalize: bool) -> ::capnp::Result<()> {
-                pointer.set_capability(from.client.hook);
+        impl ::capnp::traits::SetterInput<Owned> for Client {
+            fn set_pointer_builder(
+                mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                from: Self,
+                _canonicalize: bool,
+            ) -> ::capnp::Result<()> {
+                pointer
+                    .set_capability(
+                        ::capnp::capability::FromClientHook::into_client_hook(from),
+                    );
                 ::core::result::Result::Ok(())
             }
         }
-        impl  ::capnp::traits::HasTypeId for Client {
+        impl ::capnp::traits::HasTypeId for Client {
             const TYPE_ID: u64 = _private::TYPE_ID;
-        }
-        impl  Clone for Client {
-            fn clone(&self) -> Self {
-                Self { client: self.client.clone(),  }
-            }
-        }
-        impl  Client {
-            pub fn read_request(&self) -> ::capnp::capability::Request<crate::generated::calculator_capnp::calculator::value::read_params::Owned,crate::generated::calculator_capnp::calculator::value::read_results::Owned> {
-                self.client.new_call(_private::TYPE_ID, 0, ::core::option::Option::None)
-            }
-        }
-        pub trait Server<> : 'static  {
-            fn read(self: ::capnp::capability::Rc<Self>, _: ReadParams<>, _: ReadResults<>) -> impl ::core::future::Future<Output = Result<(), ::capnp::Error>> + 'static { ::core::future::ready(Err(::capnp::Error::unimplemented("method value::Server::read not implemented".to_string()))) }
-        }
-        pub struct ServerDispatch<_T,> {
-            pub server: ::capnp::capability::Rc<_T>,
-        }
-        impl <_S: Server + 'static, > ::capnp::capability::FromServer<_S> for Client   {
-            type Dispatch = ServerDispatch<_S, >;
-            fn from_server(s: ::capnp::capability::Rc<_S>) -> ServerDispatch<_S, > {
-                ServerDispatch { server: s,  }
-            }
-        }
-        impl <_T: Server> ::core::ops::Deref for ServerDispatch<_T> {
-            type Target = _T;
-            fn deref(&self) -> &_T { &self.server}
-        }
-        impl <_T: Server> ::core::clone::Clone for ServerDispatch<_T> {
-            fn clone(&self) -> Self { Self { server: self.server.clone(),  } }
-        }
-        impl <_T: Server> ::capnp::capability::Server for ServerDispatch<_T> {
-            fn dispatch_call(self, interface_id: u64, method_id: u16, params: ::capnp::capability::Params<::capnp::any_pointer::Owned>, results: ::capnp::capability::Results<::capnp::any_pointer::Owned>) -> ::capnp::capability::DispatchCallResult {
-                match interface_id {
-                    _private::TYPE_ID => Self::dispatch_call_internal(self.server, method_id, params, results),
-                    _ => { ::capnp::capability::DispatchCallResult::new(::capnp::capability::Promise::err(::capnp::Error::unimplemented("Method not implemented.".to_string())), false) }
-                }
-            }
-            fn as_ptr(&self) -> usize { ::capnp::capability::Rc::as_ptr(&self.server) as usize }
-        }
-        impl <_T :Server> ServerDispatch<_T> {
-            pub fn dispatch_call_internal(this: ::capnp::capability::Rc<_T>, method_id: u16, params: ::capnp::capability::Params<::capnp::any_pointer::Owned>, results: ::capnp::capability::Results<::capnp::any_pointer::Owned>) -> ::capnp::capability::DispatchCallResult {
-                match method_id {
-                    0 => ::capnp::capability::DispatchCallResult::new(::capnp::capability::Promise::from_future(<_T as Server>::read(this, ::capnp::private::capability::internal_get_typed_params(params), ::capnp::private::capability::internal_get_typed_results(results))), false),
-                    _ => { ::capnp::capability::DispatchCallResult::new(::capnp::capability::Promise::err(::capnp::Error::unimplemented("Method not implemented.".to_string())), false) }
-                }
-            }
         }
         pub(crate) mod _private {
             pub(crate) const TYPE_ID: u64 = 0xc3e6_9d34_d3ee_48d2;
         }
-
         pub mod read_params {
             #[derive(Copy, Clone)]
             pub struct Owned(());
-            impl ::capnp::introspect::Introspect for Owned { fn introspect() -> ::capnp::introspect::Type { ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types, annotation_types: _private::get_annotation_types, type_id: ::core::any::TypeId::of::<Owned>() }).into() } }
-            impl ::capnp::traits::Owned for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-            impl ::capnp::traits::OwnedStruct for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-            impl ::capnp::traits::Pipelined for Owned { type Pipeline = Pipeline; }
-
-            pub struct Reader<'a> { reader: ::capnp::private::layout::StructReader<'a> }
-            impl <> ::core::marker::Copy for Reader<'_,>  {}
-            impl <> ::core::clone::Clone for Reader<'_,>  {
-                fn clone(&self) -> Self { *self }
+            impl ::capnp::introspect::Introspect for Owned {
+                fn introspect() -> ::capnp::introspect::Type {
+                    ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types,
+                            annotation_types: _private::get_annotation_types,
+                            type_id: ::core::any::TypeId::of::<Owned>(),
+                        })
+                        .into()
+                }
             }
-
-            impl <> ::capnp::traits::HasTypeId for Reader<'_,>  {
+            impl ::capnp::traits::Owned for Owned {
+                type Reader<'a> = Reader<'a>;
+                type Builder<'a> = Builder<'a>;
+            }
+            impl ::capnp::traits::OwnedStruct for Owned {
+                type Reader<'a> = Reader<'a>;
+                type Builder<'a> = Builder<'a>;
+            }
+            impl ::capnp::traits::Pipelined for Owned {
+                type Pipeline = Pipeline;
+            }
+            pub struct Reader<'a> {
+                reader: ::capnp::private::layout::StructReader<'a>,
+            }
+            impl ::core::marker::Copy for Reader<'_> {}
+            impl ::core::clone::Clone for Reader<'_> {
+                fn clone(&self) -> Self {
+                    *self
+                }
+            }
+            impl ::capnp::traits::HasTypeId for Reader<'_> {
                 const TYPE_ID: u64 = _private::TYPE_ID;
             }
-            impl <'a,> ::core::convert::From<::capnp::private::layout::StructReader<'a>> for Reader<'a,>  {
+            impl<'a> ::core::convert::From<::capnp::private::layout::StructReader<'a>>
+            for Reader<'a> {
                 fn from(reader: ::capnp::private::layout::StructReader<'a>) -> Self {
-                    Self { reader,  }
+                    Self { reader }
                 }
             }
-
-            impl <'a,> ::core::convert::From<Reader<'a,>> for ::capnp::dynamic_value::Reader<'a>  {
-                fn from(reader: Reader<'a,>) -> Self {
-                    Self::Struct(::capnp::dynamic_struct::Reader::new(reader.reader, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+            impl<'a> ::core::convert::From<Reader<'a>>
+            for ::capnp::dynamic_value::Reader<'a> {
+                fn from(reader: Reader<'a>) -> Self {
+                    Self::Struct(
+                        ::capnp::dynamic_struct::Reader::new(
+                            reader.reader,
+                            ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                                generic: &_private::RAW_SCHEMA,
+                                field_types: _private::get_field_types,
+                                annotation_types: _private::get_annotation_types,
+                                type_id: ::core::any::TypeId::of::<Owned>(),
+                            }),
+                        ),
+                    )
                 }
             }
-
-            impl <> ::core::fmt::Debug for Reader<'_,>  {
-                fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::result::Result<(), ::core::fmt::Error> {
-                    core::fmt::Debug::fmt(&::core::convert::Into::<::capnp::dynamic_value::Reader<'_>>::into(*self), f)
+            impl ::core::fmt::Debug for Reader<'_> {
+                fn fmt(
+                    &self,
+                    f: &mut ::core::fmt::Formatter<'_>,
+                ) -> ::core::result::Result<(), ::core::fmt::Error> {
+                    core::fmt::Debug::fmt(
+                        &::core::convert::Into::<
+                            ::capnp::dynamic_value::Reader<'_>,
+                        >::into(*self),
+                        f,
+                    )
                 }
             }
-
-            impl <'a,> ::capnp::traits::FromPointerReader<'a> for Reader<'a,>  {
-                fn get_from_pointer(reader: &::capnp::private::layout::PointerReader<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
+            impl<'a> ::capnp::traits::FromPointerReader<'a> for Reader<'a> {
+                fn get_from_pointer(
+                    reader: &::capnp::private::layout::PointerReader<'a>,
+                    default: ::core::option::Option<&'a [::capnp::Word]>,
+                ) -> ::capnp::Result<Self> {
                     ::core::result::Result::Ok(reader.get_struct(default)?.into())
                 }
             }
-
-            impl <'a,> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a,>  {
-                fn into_internal_struct_reader(self) -> ::capnp::private::layout::StructReader<'a> {
+            impl<'a> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a> {
+                fn into_internal_struct_reader(
+                    self,
+                ) -> ::capnp::private::layout::StructReader<'a> {
                     self.reader
                 }
             }
-
-            impl <'a,> ::capnp::traits::Imbue<'a> for Reader<'a,>  {
+            impl<'a> ::capnp::traits::Imbue<'a> for Reader<'a> {
                 fn imbue(&mut self, cap_table: &'a ::capnp::private::layout::CapTable) {
-                    self.reader.imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
+                    self.reader
+                        .imbue(
+                            ::capnp::private::layout::CapTableReader::from_ref(cap_table),
+                        )
                 }
             }
-
-            impl <> Reader<'_,>  {
-                pub fn reborrow(&self) -> Reader<'_,> {
-                    Self { .. *self }
+            impl Reader<'_> {
+                pub fn reborrow(&self) -> Reader<'_> {
+                    Self { ..*self }
                 }
-
                 pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                     self.reader.total_size()
                 }
             }
-
-            pub struct Builder<'a> { builder: ::capnp::private::layout::StructBuilder<'a> }
-            impl <> ::capnp::traits::HasStructSize for Builder<'_,>  {
-                const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize { data: 0, pointers: 0 };
+            pub struct Builder<'a> {
+                builder: ::capnp::private::layout::StructBuilder<'a>,
             }
-            impl <> ::capnp::traits::HasTypeId for Builder<'_,>  {
+            impl ::capnp::traits::HasStructSize for Builder<'_> {
+                const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
+                    data: 0,
+                    pointers: 0,
+                };
+            }
+            impl ::capnp::traits::HasTypeId for Builder<'_> {
                 const TYPE_ID: u64 = _private::TYPE_ID;
             }
-            impl <'a,> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>> for Builder<'a,>  {
+            impl<'a> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
+            for Builder<'a> {
                 fn from(builder: ::capnp::private::layout::StructBuilder<'a>) -> Self {
-                    Self { builder,  }
+                    Self { builder }
                 }
             }
-
-            impl <'a,> ::core::convert::From<Builder<'a,>> for ::capnp::dynamic_value::Builder<'a>  {
-                fn from(builder: Builder<'a,>) -> Self {
-                    Self::Struct(::capnp::dynamic_struct::Builder::new(builder.builder, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+            impl<'a> ::core::convert::From<Builder<'a>>
+            for ::capnp::dynamic_value::Builder<'a> {
+                fn from(builder: Builder<'a>) -> Self {
+                    Self::Struct(
+                        ::capnp::dynamic_struct::Builder::new(
+                            builder.builder,
+                            ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                                generic: &_private::RAW_SCHEMA,
+                                field_types: _private::get_field_types,
+                                annotation_types: _private::get_annotation_types,
+                                type_id: ::core::any::TypeId::of::<Owned>(),
+                            }),
+                        ),
+                    )
                 }
             }
-
-            impl <'a,> ::capnp::traits::ImbueMut<'a> for Builder<'a,>  {
-                fn imbue_mut(&mut self, cap_table: &'a mut ::capnp::private::layout::CapTable) {
-                    self.builder.imbue(::capnp::private::layout::CapTableBuilder::from_ref(cap_table))
+            impl<'a> ::capnp::traits::ImbueMut<'a> for Builder<'a> {
+                fn imbue_mut(
+                    &mut self,
+                    cap_table: &'a mut ::capnp::private::layout::CapTable,
+                ) {
+                    self.builder
+                        .imbue(
+                            ::capnp::private::layout::CapTableBuilder::from_ref(
+                                cap_table,
+                            ),
+                        )
                 }
             }
-
-            impl <'a,> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a,>  {
-                fn init_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, _size: u32) -> Self {
-                    builder.init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE).into()
+            impl<'a> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a> {
+                fn init_pointer(
+                    builder: ::capnp::private::layout::PointerBuilder<'a>,
+                    _size: u32,
+                ) -> Self {
+                    builder
+                        .init_struct(
+                            <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                        )
+                        .into()
                 }
-                fn get_from_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
-                    ::core::result::Result::Ok(builder.get_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE, default)?.into())
+                fn get_from_pointer(
+                    builder: ::capnp::private::layout::PointerBuilder<'a>,
+                    default: ::core::option::Option<&'a [::capnp::Word]>,
+                ) -> ::capnp::Result<Self> {
+                    ::core::result::Result::Ok(
+                        builder
+                            .get_struct(
+                                <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                                default,
+                            )?
+                            .into(),
+                    )
                 }
             }
-
-            impl <> ::capnp::traits::SetterInput<Owned<>> for Reader<'_,>  {
-                fn set_pointer_builder(mut pointer: ::capnp::private::layout::PointerBuilder<'_>, value: Self, canonicalize: bool) -> ::capnp::Result<()> { pointer.set_struct(&value.reader, canonicalize) }
+            impl ::capnp::traits::SetterInput<Owned> for Reader<'_> {
+                fn set_pointer_builder(
+                    mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                    value: Self,
+                    canonicalize: bool,
+                ) -> ::capnp::Result<()> {
+                    pointer.set_struct(&value.reader, canonicalize)
+                }
             }
-
-            impl <'a,> Builder<'a,>  {
-                pub fn into_reader(self) -> Reader<'a,> {
+            impl<'a> Builder<'a> {
+                pub fn into_reader(self) -> Reader<'a> {
                     self.builder.into_reader().into()
                 }
-                pub fn reborrow(&mut self) -> Builder<'_,> {
-                    Builder { builder: self.builder.reborrow() }
+                pub fn reborrow(&mut self) -> Builder<'_> {
+                    Builder {
+                        builder: self.builder.reborrow(),
+                    }
                 }
-                pub fn reborrow_as_reader(&self) -> Reader<'_,> {
+                pub fn reborrow_as_reader(&self) -> Reader<'_> {
                     self.builder.as_reader().into()
                 }
-
                 pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                     self.builder.as_reader().total_size()
                 }
             }
-
-            pub struct Pipeline { _typeless: ::capnp::any_pointer::Pipeline }
+            pub struct Pipeline {
+                _typeless: ::capnp::any_pointer::Pipeline,
+            }
             impl ::capnp::capability::FromTypelessPipeline for Pipeline {
                 fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
-                    Self { _typeless: typeless,  }
+                    Self { _typeless: typeless }
                 }
             }
-            impl Pipeline  {
-            }
+            impl Pipeline {}
             mod _private {
                 pub(crate) static ENCODED_NODE: [::capnp::Word; 18] = [
                     ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
@@ -937,81 +1553,129 @@ pub mod calculator {
                 pub(crate) fn get_field_types(index: u16) -> ::capnp::introspect::Type {
                     ::capnp::introspect::panic_invalid_field_index(index)
                 }
-                pub(crate) fn get_annotation_types(child_index: Option<u16>, index: u32) -> ::capnp::introspect::Type {
-                    ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)
+                pub(crate) fn get_annotation_types(
+                    child_index: Option<u16>,
+                    index: u32,
+                ) -> ::capnp::introspect::Type {
+                    ::capnp::introspect::panic_invalid_annotation_indices(
+                        child_index,
+                        index,
+                    )
                 }
-                pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(&ENCODED_NODE);
+                pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+                    &ENCODED_NODE,
+                );
                 pub(crate) static RAW_SCHEMA: ::capnp::introspect::RawStructSchema = ::capnp::introspect::RawStructSchema::new(
                     &ARENA,
                     NONUNION_MEMBERS,
                     MEMBERS_BY_DISCRIMINANT,
-                    MEMBERS_BY_NAME
+                    MEMBERS_BY_NAME,
                 );
-                pub(crate) static NONUNION_MEMBERS : &[u16] = &[];
-                pub(crate) static MEMBERS_BY_DISCRIMINANT : &[u16] = &[];
-                pub(crate) static MEMBERS_BY_NAME : &[u16] = &[];
+                pub(crate) static NONUNION_MEMBERS: &[u16] = &[];
+                pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
+                pub(crate) static MEMBERS_BY_NAME: &[u16] = &[];
                 pub(crate) const TYPE_ID: u64 = 0xd353_2574_d58d_b558;
             }
         }
-
         pub mod read_results {
             #[derive(Copy, Clone)]
             pub struct Owned(());
-            impl ::capnp::introspect::Introspect for Owned { fn introspect() -> ::capnp::introspect::Type { ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types, annotation_types: _private::get_annotation_types, type_id: ::core::any::TypeId::of::<Owned>() }).into() } }
-            impl ::capnp::traits::Owned for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-            impl ::capnp::traits::OwnedStruct for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-            impl ::capnp::traits::Pipelined for Owned { type Pipeline = Pipeline; }
-
-            pub struct Reader<'a> { reader: ::capnp::private::layout::StructReader<'a> }
-            impl <> ::core::marker::Copy for Reader<'_,>  {}
-            impl <> ::core::clone::Clone for Reader<'_,>  {
-                fn clone(&self) -> Self { *self }
+            impl ::capnp::introspect::Introspect for Owned {
+                fn introspect() -> ::capnp::introspect::Type {
+                    ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types,
+                            annotation_types: _private::get_annotation_types,
+                            type_id: ::core::any::TypeId::of::<Owned>(),
+                        })
+                        .into()
+                }
             }
-
-            impl <> ::capnp::traits::HasTypeId for Reader<'_,>  {
+            impl ::capnp::traits::Owned for Owned {
+                type Reader<'a> = Reader<'a>;
+                type Builder<'a> = Builder<'a>;
+            }
+            impl ::capnp::traits::OwnedStruct for Owned {
+                type Reader<'a> = Reader<'a>;
+                type Builder<'a> = Builder<'a>;
+            }
+            impl ::capnp::traits::Pipelined for Owned {
+                type Pipeline = Pipeline;
+            }
+            pub struct Reader<'a> {
+                reader: ::capnp::private::layout::StructReader<'a>,
+            }
+            impl ::core::marker::Copy for Reader<'_> {}
+            impl ::core::clone::Clone for Reader<'_> {
+                fn clone(&self) -> Self {
+                    *self
+                }
+            }
+            impl ::capnp::traits::HasTypeId for Reader<'_> {
                 const TYPE_ID: u64 = _private::TYPE_ID;
             }
-            impl <'a,> ::core::convert::From<::capnp::private::layout::StructReader<'a>> for Reader<'a,>  {
+            impl<'a> ::core::convert::From<::capnp::private::layout::StructReader<'a>>
+            for Reader<'a> {
                 fn from(reader: ::capnp::private::layout::StructReader<'a>) -> Self {
-                    Self { reader,  }
+                    Self { reader }
                 }
             }
-
-            impl <'a,> ::core::convert::From<Reader<'a,>> for ::capnp::dynamic_value::Reader<'a>  {
-                fn from(reader: Reader<'a,>) -> Self {
-                    Self::Struct(::capnp::dynamic_struct::Reader::new(reader.reader, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+            impl<'a> ::core::convert::From<Reader<'a>>
+            for ::capnp::dynamic_value::Reader<'a> {
+                fn from(reader: Reader<'a>) -> Self {
+                    Self::Struct(
+                        ::capnp::dynamic_struct::Reader::new(
+                            reader.reader,
+                            ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                                generic: &_private::RAW_SCHEMA,
+                                field_types: _private::get_field_types,
+                                annotation_types: _private::get_annotation_types,
+                                type_id: ::core::any::TypeId::of::<Owned>(),
+                            }),
+                        ),
+                    )
                 }
             }
-
-            impl <> ::core::fmt::Debug for Reader<'_,>  {
-                fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::result::Result<(), ::core::fmt::Error> {
-                    core::fmt::Debug::fmt(&::core::convert::Into::<::capnp::dynamic_value::Reader<'_>>::into(*self), f)
+            impl ::core::fmt::Debug for Reader<'_> {
+                fn fmt(
+                    &self,
+                    f: &mut ::core::fmt::Formatter<'_>,
+                ) -> ::core::result::Result<(), ::core::fmt::Error> {
+                    core::fmt::Debug::fmt(
+                        &::core::convert::Into::<
+                            ::capnp::dynamic_value::Reader<'_>,
+                        >::into(*self),
+                        f,
+                    )
                 }
             }
-
-            impl <'a,> ::capnp::traits::FromPointerReader<'a> for Reader<'a,>  {
-                fn get_from_pointer(reader: &::capnp::private::layout::PointerReader<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
+            impl<'a> ::capnp::traits::FromPointerReader<'a> for Reader<'a> {
+                fn get_from_pointer(
+                    reader: &::capnp::private::layout::PointerReader<'a>,
+                    default: ::core::option::Option<&'a [::capnp::Word]>,
+                ) -> ::capnp::Result<Self> {
                     ::core::result::Result::Ok(reader.get_struct(default)?.into())
                 }
             }
-
-            impl <'a,> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a,>  {
-                fn into_internal_struct_reader(self) -> ::capnp::private::layout::StructReader<'a> {
+            impl<'a> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a> {
+                fn into_internal_struct_reader(
+                    self,
+                ) -> ::capnp::private::layout::StructReader<'a> {
                     self.reader
                 }
             }
-
-            impl <'a,> ::capnp::traits::Imbue<'a> for Reader<'a,>  {
+            impl<'a> ::capnp::traits::Imbue<'a> for Reader<'a> {
                 fn imbue(&mut self, cap_table: &'a ::capnp::private::layout::CapTable) {
-                    self.reader.imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
+                    self.reader
+                        .imbue(
+                            ::capnp::private::layout::CapTableReader::from_ref(cap_table),
+                        )
                 }
             }
-
-            impl <> Reader<'_,>  {
-                pub fn reborrow(&self) -> Reader<'_,> {
-                    Self { .. *self }
+            impl Reader<'_> {
+                pub fn reborrow(&self) -> Reader<'_> {
+                    Self { ..*self }
                 }
-
                 pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                     self.reader.total_size()
                 }
@@ -1020,56 +1684,99 @@ pub mod calculator {
                     self.reader.get_data_field::<f64>(0)
                 }
             }
-
-            pub struct Builder<'a> { builder: ::capnp::private::layout::StructBuilder<'a> }
-            impl <> ::capnp::traits::HasStructSize for Builder<'_,>  {
-                const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize { data: 1, pointers: 0 };
+            pub struct Builder<'a> {
+                builder: ::capnp::private::layout::StructBuilder<'a>,
             }
-            impl <> ::capnp::traits::HasTypeId for Builder<'_,>  {
+            impl ::capnp::traits::HasStructSize for Builder<'_> {
+                const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
+                    data: 1,
+                    pointers: 0,
+                };
+            }
+            impl ::capnp::traits::HasTypeId for Builder<'_> {
                 const TYPE_ID: u64 = _private::TYPE_ID;
             }
-            impl <'a,> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>> for Builder<'a,>  {
+            impl<'a> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
+            for Builder<'a> {
                 fn from(builder: ::capnp::private::layout::StructBuilder<'a>) -> Self {
-                    Self { builder,  }
+                    Self { builder }
                 }
             }
-
-            impl <'a,> ::core::convert::From<Builder<'a,>> for ::capnp::dynamic_value::Builder<'a>  {
-                fn from(builder: Builder<'a,>) -> Self {
-                    Self::Struct(::capnp::dynamic_struct::Builder::new(builder.builder, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+            impl<'a> ::core::convert::From<Builder<'a>>
+            for ::capnp::dynamic_value::Builder<'a> {
+                fn from(builder: Builder<'a>) -> Self {
+                    Self::Struct(
+                        ::capnp::dynamic_struct::Builder::new(
+                            builder.builder,
+                            ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                                generic: &_private::RAW_SCHEMA,
+                                field_types: _private::get_field_types,
+                                annotation_types: _private::get_annotation_types,
+                                type_id: ::core::any::TypeId::of::<Owned>(),
+                            }),
+                        ),
+                    )
                 }
             }
-
-            impl <'a,> ::capnp::traits::ImbueMut<'a> for Builder<'a,>  {
-                fn imbue_mut(&mut self, cap_table: &'a mut ::capnp::private::layout::CapTable) {
-                    self.builder.imbue(::capnp::private::layout::CapTableBuilder::from_ref(cap_table))
+            impl<'a> ::capnp::traits::ImbueMut<'a> for Builder<'a> {
+                fn imbue_mut(
+                    &mut self,
+                    cap_table: &'a mut ::capnp::private::layout::CapTable,
+                ) {
+                    self.builder
+                        .imbue(
+                            ::capnp::private::layout::CapTableBuilder::from_ref(
+                                cap_table,
+                            ),
+                        )
                 }
             }
-
-            impl <'a,> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a,>  {
-                fn init_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, _size: u32) -> Self {
-                    builder.init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE).into()
+            impl<'a> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a> {
+                fn init_pointer(
+                    builder: ::capnp::private::layout::PointerBuilder<'a>,
+                    _size: u32,
+                ) -> Self {
+                    builder
+                        .init_struct(
+                            <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                        )
+                        .into()
                 }
-                fn get_from_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
-                    ::core::result::Result::Ok(builder.get_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE, default)?.into())
+                fn get_from_pointer(
+                    builder: ::capnp::private::layout::PointerBuilder<'a>,
+                    default: ::core::option::Option<&'a [::capnp::Word]>,
+                ) -> ::capnp::Result<Self> {
+                    ::core::result::Result::Ok(
+                        builder
+                            .get_struct(
+                                <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                                default,
+                            )?
+                            .into(),
+                    )
                 }
             }
-
-            impl <> ::capnp::traits::SetterInput<Owned<>> for Reader<'_,>  {
-                fn set_pointer_builder(mut pointer: ::capnp::private::layout::PointerBuilder<'_>, value: Self, canonicalize: bool) -> ::capnp::Result<()> { pointer.set_struct(&value.reader, canonicalize) }
+            impl ::capnp::traits::SetterInput<Owned> for Reader<'_> {
+                fn set_pointer_builder(
+                    mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                    value: Self,
+                    canonicalize: bool,
+                ) -> ::capnp::Result<()> {
+                    pointer.set_struct(&value.reader, canonicalize)
+                }
             }
-
-            impl <'a,> Builder<'a,>  {
-                pub fn into_reader(self) -> Reader<'a,> {
+            impl<'a> Builder<'a> {
+                pub fn into_reader(self) -> Reader<'a> {
                     self.builder.into_reader().into()
                 }
-                pub fn reborrow(&mut self) -> Builder<'_,> {
-                    Builder { builder: self.builder.reborrow() }
+                pub fn reborrow(&mut self) -> Builder<'_> {
+                    Builder {
+                        builder: self.builder.reborrow(),
+                    }
                 }
-                pub fn reborrow_as_reader(&self) -> Reader<'_,> {
+                pub fn reborrow_as_reader(&self) -> Reader<'_> {
                     self.builder.as_reader().into()
                 }
-
                 pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                     self.builder.as_reader().total_size()
                 }
@@ -1078,19 +1785,19 @@ pub mod calculator {
                     self.builder.get_data_field::<f64>(0)
                 }
                 #[inline]
-                pub fn set_value(&mut self, value: f64)  {
+                pub fn set_value(&mut self, value: f64) {
                     self.builder.set_data_field::<f64>(0, value);
                 }
             }
-
-            pub struct Pipeline { _typeless: ::capnp::any_pointer::Pipeline }
+            pub struct Pipeline {
+                _typeless: ::capnp::any_pointer::Pipeline,
+            }
             impl ::capnp::capability::FromTypelessPipeline for Pipeline {
                 fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
-                    Self { _typeless: typeless,  }
+                    Self { _typeless: typeless }
                 }
             }
-            impl Pipeline  {
-            }
+            impl Pipeline {}
             mod _private {
                 pub(crate) static ENCODED_NODE: [::capnp::Word; 34] = [
                     ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
@@ -1134,271 +1841,466 @@ pub mod calculator {
                         _ => ::capnp::introspect::panic_invalid_field_index(index),
                     }
                 }
-                pub(crate) fn get_annotation_types(child_index: Option<u16>, index: u32) -> ::capnp::introspect::Type {
-                    ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)
+                pub(crate) fn get_annotation_types(
+                    child_index: Option<u16>,
+                    index: u32,
+                ) -> ::capnp::introspect::Type {
+                    ::capnp::introspect::panic_invalid_annotation_indices(
+                        child_index,
+                        index,
+                    )
                 }
-                pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(&ENCODED_NODE);
+                pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+                    &ENCODED_NODE,
+                );
                 pub(crate) static RAW_SCHEMA: ::capnp::introspect::RawStructSchema = ::capnp::introspect::RawStructSchema::new(
                     &ARENA,
                     NONUNION_MEMBERS,
                     MEMBERS_BY_DISCRIMINANT,
-                    MEMBERS_BY_NAME
+                    MEMBERS_BY_NAME,
                 );
-                pub(crate) static NONUNION_MEMBERS : &[u16] = &[0];
-                pub(crate) static MEMBERS_BY_DISCRIMINANT : &[u16] = &[];
-                pub(crate) static MEMBERS_BY_NAME : &[u16] = &[0];
+                pub(crate) static NONUNION_MEMBERS: &[u16] = &[0];
+                pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
+                pub(crate) static MEMBERS_BY_NAME: &[u16] = &[0];
                 pub(crate) const TYPE_ID: u64 = 0xe6be_6723_122a_e822;
             }
         }
     }
-
-
     pub mod function {
         #![allow(unused_variables)]
-        pub type CallParams<> = ::capnp::capability::Params<crate::generated::calculator_capnp::calculator::function::call_params::Owned>;
-        pub type CallResults<> = ::capnp::capability::Results<crate::generated::calculator_capnp::calculator::function::call_results::Owned>;
-
+        /// A client of the interface `Calculator.Function`.
         pub struct Client {
-            pub client: ::capnp::capability::Client,
+            client: ::capnp_threads::Client,
         }
-        impl  ::capnp::capability::FromClientHook for Client {
+        impl ::capnp_threads::Capability for Client {}
+        impl ::core::convert::From<::capnp_threads::Client> for Client {
+            fn from(client: ::capnp_threads::Client) -> Self {
+                Self { client }
+            }
+        }
+        impl ::core::convert::From<Client> for ::capnp_threads::Client {
+            fn from(client: Client) -> Self {
+                client.client
+            }
+        }
+        impl ::core::convert::AsRef<::capnp_threads::Client> for Client {
+            fn as_ref(&self) -> &::capnp_threads::Client {
+                &self.client
+            }
+        }
+        impl ::core::clone::Clone for Client {
+            fn clone(&self) -> Self {
+                Self {
+                    client: ::core::clone::Clone::clone(&self.client),
+                }
+            }
+        }
+        impl ::core::cmp::PartialEq for Client {
+            fn eq(&self, other: &Self) -> bool {
+                self.client == other.client
+            }
+        }
+        impl ::core::cmp::Eq for Client {}
+        impl ::core::fmt::Debug for Client {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                ::core::fmt::Debug::fmt(&self.client, f)
+            }
+        }
+        impl ::capnp::capability::FromClientHook for Client {
             fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
-                Self { client: ::capnp::capability::Client::new(hook),  }
+                Self {
+                    client: ::capnp::capability::FromClientHook::new(hook),
+                }
             }
             fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
-                self.client.hook
+                ::capnp::capability::FromClientHook::into_client_hook(self.client)
             }
             fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
-                &*self.client.hook
+                &self.client
+            }
+        }
+        impl Client {
+            /// Begins a call of the method `call`.
+            pub fn call_request(
+                &self,
+            ) -> ::capnp_threads::Request<
+                crate::generated::calculator_capnp::calculator::function::call_params::Owned,
+                crate::generated::calculator_capnp::calculator::function::call_results::Owned,
+            > {
+                self.client.request(_private::TYPE_ID, 0u16).cast()
+            }
+            /// Calls the method `call`, with params that `fill` fills in.
+            pub fn call<_F: ::capnp_threads::Filled>(
+                &self,
+                fill: impl ::core::ops::FnOnce(
+                    <crate::generated::calculator_capnp::calculator::function::call_params::Owned as ::capnp::traits::Owned>::Builder<
+                        '_,
+                    >,
+                ) -> _F,
+            ) -> ::capnp_threads::RemotePromise<
+                crate::generated::calculator_capnp::calculator::function::call_results::Owned,
+            > {
+                self.call_request().send_with(fill)
+            }
+        }
+        /// The params of the method `call`.
+        pub type CallParams = ::capnp_threads::Params<
+            crate::generated::calculator_capnp::calculator::function::call_params::Owned,
+        >;
+        /// The results of the method `call`, to be filled in.
+        pub type CallResults<'a> = ::capnp_threads::Results<
+            'a,
+            crate::generated::calculator_capnp::calculator::function::call_results::Owned,
+        >;
+        /// What an object with the interface `Calculator.Function` implements. Methods that are not written answer `unimplemented`.
+        pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
+            /// The method `call`.
+            fn call(
+                &self,
+                params: CallParams,
+                results: CallResults<'_>,
+            ) -> ::capnp_threads::Result<()> {
+                ::core::result::Result::Err(
+                    ::capnp_threads::Error::unimplemented(
+                        "the method `call` of `Calculator.Function` is not implemented",
+                    ),
+                )
+            }
+        }
+        impl<_S> ::capnp_threads::FromServer<_S> for Client
+        where
+            _S: Server,
+        {
+            fn dispatch(
+                server: &_S,
+                call: &mut ::capnp_threads::Call,
+            ) -> ::capnp_threads::Result<()> {
+                match (call.interface_id(), call.method_id()) {
+                    (_private::TYPE_ID, 0u16) => {
+                        let (params, results) = call.typed();
+                        <_S as Server>::call(server, params, results)
+                    }
+                    _ => call.unimplemented(),
+                }
             }
         }
         #[derive(Copy, Clone)]
         pub struct Owned(());
-        impl ::capnp::introspect::Introspect for Owned { fn introspect() -> ::capnp::introspect::Type { ::capnp::introspect::TypeVariant::Capability.into() } }
-        impl ::capnp::traits::Owned for Owned { type Reader<'a> = Client; type Builder<'a> = Client; }
-        impl ::capnp::traits::Pipelined for Owned { type Pipeline = Client; }
-        impl <'a,> ::capnp::traits::FromPointerReader<'a> for Client<>  {
-            fn get_from_pointer(reader: &::capnp::private::layout::PointerReader<'a>, _default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
-                ::core::result::Result::Ok(::capnp::capability::FromClientHook::new(reader.get_capability()?))
+        impl ::capnp::introspect::Introspect for Owned {
+            fn introspect() -> ::capnp::introspect::Type {
+                ::capnp::introspect::TypeVariant::Capability.into()
             }
         }
-        impl <'a,> ::capnp::traits::FromPointerBuilder<'a> for Client<>  {
-            fn init_pointer(_builder: ::capnp::private::layout::PointerBuilder<'a>, _size: u32) -> Self {
+        impl ::capnp::traits::Owned for Owned {
+            type Reader<'a> = Client;
+            type Builder<'a> = Client;
+        }
+        impl ::capnp::traits::Pipelined for Owned {
+            type Pipeline = Client;
+        }
+        impl<'a> ::capnp::traits::FromPointerReader<'a> for Client {
+            fn get_from_pointer(
+                reader: &::capnp::private::layout::PointerReader<'a>,
+                _default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
+                ::core::result::Result::Ok(
+                    ::capnp::capability::FromClientHook::new(reader.get_capability()?),
+                )
+            }
+        }
+        impl<'a> ::capnp::traits::FromPointerBuilder<'a> for Client {
+            fn init_pointer(
+                _builder: ::capnp::private::layout::PointerBuilder<'a>,
+                _size: u32,
+            ) -> Self {
                 unimplemented!()
             }
-            fn get_from_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, _default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
-                ::core::result::Result::Ok(::capnp::capability::FromClientHook::new(builder.get_capability()?))
+            fn get_from_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                _default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
+                ::core::result::Result::Ok(
+                    ::capnp::capability::FromClientHook::new(builder.get_capability()?),
+                )
             }
         }
-
-        impl <> ::capnp::traits::SetterInput<Owned<>> for Client<>  {
-            fn set_pointer_builder(mut pointer: ::capnp::private::layout::PointerBuilder<'_>, from: Self, _canonicalize: bool) -> ::capnp::Result<()> {
-                pointer.set_capability(from.client.hook);
+        impl ::capnp::traits::SetterInput<Owned> for Client {
+            fn set_pointer_builder(
+                mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                from: Self,
+                _canonicalize: bool,
+            ) -> ::capnp::Result<()> {
+                pointer
+                    .set_capability(
+                        ::capnp::capability::FromClientHook::into_client_hook(from),
+                    );
                 ::core::result::Result::Ok(())
             }
         }
-        impl  ::capnp::traits::HasTypeId for Client {
+        impl ::capnp::traits::HasTypeId for Client {
             const TYPE_ID: u64 = _private::TYPE_ID;
-        }
-        impl  Clone for Client {
-            fn clone(&self) -> Self {
-                Self { client: self.client.clone(),  }
-            }
-        }
-        impl  Client {
-            pub fn call_request(&self) -> ::capnp::capability::Request<crate::generated::calculator_capnp::calculator::function::call_params::Owned,crate::generated::calculator_capnp::calculator::function::call_results::Owned> {
-                self.client.new_call(_private::TYPE_ID, 0, ::core::option::Option::None)
-            }
-        }
-        pub trait Server<> : 'static  {
-            fn call(self: ::capnp::capability::Rc<Self>, _: CallParams<>, _: CallResults<>) -> impl ::core::future::Future<Output = Result<(), ::capnp::Error>> + 'static { ::core::future::ready(Err(::capnp::Error::unimplemented("method function::Server::call not implemented".to_string()))) }
-        }
-        pub struct ServerDispatch<_T,> {
-            pub server: ::capnp::capability::Rc<_T>,
-        }
-        impl <_S: Server + 'static, > ::capnp::capability::FromServer<_S> for Client   {
-            type Dispatch = ServerDispatch<_S, >;
-            fn from_server(s: ::capnp::capability::Rc<_S>) -> ServerDispatch<_S, > {
-                ServerDispatch { server: s,  }
-            }
-        }
-        impl <_T: Server> ::core::ops::Deref for ServerDispatch<_T> {
-            type Target = _T;
-            fn deref(&self) -> &_T { &self.server}
-        }
-        impl <_T: Server> ::core::clone::Clone for ServerDispatch<_T> {
-            fn clone(&self) -> Self { Self { server: self.server.clone(),  } }
-        }
-        impl <_T: Server> ::capnp::capability::Server for ServerDispatch<_T> {
-            fn dispatch_call(self, interface_id: u64, method_id: u16, params: ::capnp::capability::Params<::capnp::any_pointer::Owned>, results: ::capnp::capability::Results<::capnp::any_pointer::Owned>) -> ::capnp::capability::DispatchCallResult {
-                match interface_id {
-                    _private::TYPE_ID => Self::dispatch_call_internal(self.server, method_id, params, results),
-                    _ => { ::capnp::capability::DispatchCallResult::new(::capnp::capability::Promise::err(::capnp::Error::unimplemented("Method not implemented.".to_string())), false) }
-                }
-            }
-            fn as_ptr(&self) -> usize { ::capnp::capability::Rc::as_ptr(&self.server) as usize }
-        }
-        impl <_T :Server> ServerDispatch<_T> {
-            pub fn dispatch_call_internal(this: ::capnp::capability::Rc<_T>, method_id: u16, params: ::capnp::capability::Params<::capnp::any_pointer::Owned>, results: ::capnp::capability::Results<::capnp::any_pointer::Owned>) -> ::capnp::capability::DispatchCallResult {
-                match method_id {
-                    0 => ::capnp::capability::DispatchCallResult::new(::capnp::capability::Promise::from_future(<_T as Server>::call(this, ::capnp::private::capability::internal_get_typed_params(params), ::capnp::private::capability::internal_get_typed_results(results))), false),
-                    _ => { ::capnp::capability::DispatchCallResult::new(::capnp::capability::Promise::err(::capnp::Error::unimplemented("Method not implemented.".to_string())), false) }
-                }
-            }
         }
         pub(crate) mod _private {
             pub(crate) const TYPE_ID: u64 = 0xede8_3a3d_9684_0394;
         }
-
         pub mod call_params {
             #[derive(Copy, Clone)]
             pub struct Owned(());
-            impl ::capnp::introspect::Introspect for Owned { fn introspect() -> ::capnp::introspect::Type { ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types, annotation_types: _private::get_annotation_types, type_id: ::core::any::TypeId::of::<Owned>() }).into() } }
-            impl ::capnp::traits::Owned for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-            impl ::capnp::traits::OwnedStruct for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-            impl ::capnp::traits::Pipelined for Owned { type Pipeline = Pipeline; }
-
-            pub struct Reader<'a> { reader: ::capnp::private::layout::StructReader<'a> }
-            impl <> ::core::marker::Copy for Reader<'_,>  {}
-            impl <> ::core::clone::Clone for Reader<'_,>  {
-                fn clone(&self) -> Self { *self }
+            impl ::capnp::introspect::Introspect for Owned {
+                fn introspect() -> ::capnp::introspect::Type {
+                    ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types,
+                            annotation_types: _private::get_annotation_types,
+                            type_id: ::core::any::TypeId::of::<Owned>(),
+                        })
+                        .into()
+                }
             }
-
-            impl <> ::capnp::traits::HasTypeId for Reader<'_,>  {
+            impl ::capnp::traits::Owned for Owned {
+                type Reader<'a> = Reader<'a>;
+                type Builder<'a> = Builder<'a>;
+            }
+            impl ::capnp::traits::OwnedStruct for Owned {
+                type Reader<'a> = Reader<'a>;
+                type Builder<'a> = Builder<'a>;
+            }
+            impl ::capnp::traits::Pipelined for Owned {
+                type Pipeline = Pipeline;
+            }
+            pub struct Reader<'a> {
+                reader: ::capnp::private::layout::StructReader<'a>,
+            }
+            impl ::core::marker::Copy for Reader<'_> {}
+            impl ::core::clone::Clone for Reader<'_> {
+                fn clone(&self) -> Self {
+                    *self
+                }
+            }
+            impl ::capnp::traits::HasTypeId for Reader<'_> {
                 const TYPE_ID: u64 = _private::TYPE_ID;
             }
-            impl <'a,> ::core::convert::From<::capnp::private::layout::StructReader<'a>> for Reader<'a,>  {
+            impl<'a> ::core::convert::From<::capnp::private::layout::StructReader<'a>>
+            for Reader<'a> {
                 fn from(reader: ::capnp::private::layout::StructReader<'a>) -> Self {
-                    Self { reader,  }
+                    Self { reader }
                 }
             }
-
-            impl <'a,> ::core::convert::From<Reader<'a,>> for ::capnp::dynamic_value::Reader<'a>  {
-                fn from(reader: Reader<'a,>) -> Self {
-                    Self::Struct(::capnp::dynamic_struct::Reader::new(reader.reader, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+            impl<'a> ::core::convert::From<Reader<'a>>
+            for ::capnp::dynamic_value::Reader<'a> {
+                fn from(reader: Reader<'a>) -> Self {
+                    Self::Struct(
+                        ::capnp::dynamic_struct::Reader::new(
+                            reader.reader,
+                            ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                                generic: &_private::RAW_SCHEMA,
+                                field_types: _private::get_field_types,
+                                annotation_types: _private::get_annotation_types,
+                                type_id: ::core::any::TypeId::of::<Owned>(),
+                            }),
+                        ),
+                    )
                 }
             }
-
-            impl <> ::core::fmt::Debug for Reader<'_,>  {
-                fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::result::Result<(), ::core::fmt::Error> {
-                    core::fmt::Debug::fmt(&::core::convert::Into::<::capnp::dynamic_value::Reader<'_>>::into(*self), f)
+            impl ::core::fmt::Debug for Reader<'_> {
+                fn fmt(
+                    &self,
+                    f: &mut ::core::fmt::Formatter<'_>,
+                ) -> ::core::result::Result<(), ::core::fmt::Error> {
+                    core::fmt::Debug::fmt(
+                        &::core::convert::Into::<
+                            ::capnp::dynamic_value::Reader<'_>,
+                        >::into(*self),
+                        f,
+                    )
                 }
             }
-
-            impl <'a,> ::capnp::traits::FromPointerReader<'a> for Reader<'a,>  {
-                fn get_from_pointer(reader: &::capnp::private::layout::PointerReader<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
+            impl<'a> ::capnp::traits::FromPointerReader<'a> for Reader<'a> {
+                fn get_from_pointer(
+                    reader: &::capnp::private::layout::PointerReader<'a>,
+                    default: ::core::option::Option<&'a [::capnp::Word]>,
+                ) -> ::capnp::Result<Self> {
                     ::core::result::Result::Ok(reader.get_struct(default)?.into())
                 }
             }
-
-            impl <'a,> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a,>  {
-                fn into_internal_struct_reader(self) -> ::capnp::private::layout::StructReader<'a> {
+            impl<'a> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a> {
+                fn into_internal_struct_reader(
+                    self,
+                ) -> ::capnp::private::layout::StructReader<'a> {
                     self.reader
                 }
             }
-
-            impl <'a,> ::capnp::traits::Imbue<'a> for Reader<'a,>  {
+            impl<'a> ::capnp::traits::Imbue<'a> for Reader<'a> {
                 fn imbue(&mut self, cap_table: &'a ::capnp::private::layout::CapTable) {
-                    self.reader.imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
+                    self.reader
+                        .imbue(
+                            ::capnp::private::layout::CapTableReader::from_ref(cap_table),
+                        )
                 }
             }
-
-            impl <'a,> Reader<'a,>  {
-                pub fn reborrow(&self) -> Reader<'_,> {
-                    Self { .. *self }
+            impl<'a> Reader<'a> {
+                pub fn reborrow(&self) -> Reader<'_> {
+                    Self { ..*self }
                 }
-
                 pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                     self.reader.total_size()
                 }
                 #[inline]
-                pub fn get_params(self) -> ::capnp::Result<::capnp::primitive_list::Reader<'a,f64>> {
-                    ::capnp::traits::FromPointerReader::get_from_pointer(&self.reader.get_pointer_field(0), ::core::option::Option::None)
+                pub fn get_params(
+                    self,
+                ) -> ::capnp::Result<::capnp::primitive_list::Reader<'a, f64>> {
+                    ::capnp::traits::FromPointerReader::get_from_pointer(
+                        &self.reader.get_pointer_field(0),
+                        ::core::option::Option::None,
+                    )
                 }
                 #[inline]
                 pub fn has_params(&self) -> bool {
                     !self.reader.get_pointer_field(0).is_null()
                 }
             }
-
-            pub struct Builder<'a> { builder: ::capnp::private::layout::StructBuilder<'a> }
-            impl <> ::capnp::traits::HasStructSize for Builder<'_,>  {
-                const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize { data: 0, pointers: 1 };
+            pub struct Builder<'a> {
+                builder: ::capnp::private::layout::StructBuilder<'a>,
             }
-            impl <> ::capnp::traits::HasTypeId for Builder<'_,>  {
+            impl ::capnp::traits::HasStructSize for Builder<'_> {
+                const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
+                    data: 0,
+                    pointers: 1,
+                };
+            }
+            impl ::capnp::traits::HasTypeId for Builder<'_> {
                 const TYPE_ID: u64 = _private::TYPE_ID;
             }
-            impl <'a,> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>> for Builder<'a,>  {
+            impl<'a> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
+            for Builder<'a> {
                 fn from(builder: ::capnp::private::layout::StructBuilder<'a>) -> Self {
-                    Self { builder,  }
+                    Self { builder }
                 }
             }
-
-            impl <'a,> ::core::convert::From<Builder<'a,>> for ::capnp::dynamic_value::Builder<'a>  {
-                fn from(builder: Builder<'a,>) -> Self {
-                    Self::Struct(::capnp::dynamic_struct::Builder::new(builder.builder, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+            impl<'a> ::core::convert::From<Builder<'a>>
+            for ::capnp::dynamic_value::Builder<'a> {
+                fn from(builder: Builder<'a>) -> Self {
+                    Self::Struct(
+                        ::capnp::dynamic_struct::Builder::new(
+                            builder.builder,
+                            ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                                generic: &_private::RAW_SCHEMA,
+                                field_types: _private::get_field_types,
+                                annotation_types: _private::get_annotation_types,
+                                type_id: ::core::any::TypeId::of::<Owned>(),
+                            }),
+                        ),
+                    )
                 }
             }
-
-            impl <'a,> ::capnp::traits::ImbueMut<'a> for Builder<'a,>  {
-                fn imbue_mut(&mut self, cap_table: &'a mut ::capnp::private::layout::CapTable) {
-                    self.builder.imbue(::capnp::private::layout::CapTableBuilder::from_ref(cap_table))
+            impl<'a> ::capnp::traits::ImbueMut<'a> for Builder<'a> {
+                fn imbue_mut(
+                    &mut self,
+                    cap_table: &'a mut ::capnp::private::layout::CapTable,
+                ) {
+                    self.builder
+                        .imbue(
+                            ::capnp::private::layout::CapTableBuilder::from_ref(
+                                cap_table,
+                            ),
+                        )
                 }
             }
-
-            impl <'a,> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a,>  {
-                fn init_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, _size: u32) -> Self {
-                    builder.init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE).into()
+            impl<'a> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a> {
+                fn init_pointer(
+                    builder: ::capnp::private::layout::PointerBuilder<'a>,
+                    _size: u32,
+                ) -> Self {
+                    builder
+                        .init_struct(
+                            <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                        )
+                        .into()
                 }
-                fn get_from_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
-                    ::core::result::Result::Ok(builder.get_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE, default)?.into())
+                fn get_from_pointer(
+                    builder: ::capnp::private::layout::PointerBuilder<'a>,
+                    default: ::core::option::Option<&'a [::capnp::Word]>,
+                ) -> ::capnp::Result<Self> {
+                    ::core::result::Result::Ok(
+                        builder
+                            .get_struct(
+                                <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                                default,
+                            )?
+                            .into(),
+                    )
                 }
             }
-
-            impl <> ::capnp::traits::SetterInput<Owned<>> for Reader<'_,>  {
-                fn set_pointer_builder(mut pointer: ::capnp::private::layout::PointerBuilder<'_>, value: Self, canonicalize: bool) -> ::capnp::Result<()> { pointer.set_struct(&value.reader, canonicalize) }
+            impl ::capnp::traits::SetterInput<Owned> for Reader<'_> {
+                fn set_pointer_builder(
+                    mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                    value: Self,
+                    canonicalize: bool,
+                ) -> ::capnp::Result<()> {
+                    pointer.set_struct(&value.reader, canonicalize)
+                }
             }
-
-            impl <'a,> Builder<'a,>  {
-                pub fn into_reader(self) -> Reader<'a,> {
+            impl<'a> Builder<'a> {
+                pub fn into_reader(self) -> Reader<'a> {
                     self.builder.into_reader().into()
                 }
-                pub fn reborrow(&mut self) -> Builder<'_,> {
-                    Builder { builder: self.builder.reborrow() }
+                pub fn reborrow(&mut self) -> Builder<'_> {
+                    Builder {
+                        builder: self.builder.reborrow(),
+                    }
                 }
-                pub fn reborrow_as_reader(&self) -> Reader<'_,> {
+                pub fn reborrow_as_reader(&self) -> Reader<'_> {
                     self.builder.as_reader().into()
                 }
-
                 pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                     self.builder.as_reader().total_size()
                 }
                 #[inline]
-                pub fn get_params(self) -> ::capnp::Result<::capnp::primitive_list::Builder<'a,f64>> {
-                    ::capnp::traits::FromPointerBuilder::get_from_pointer(self.builder.get_pointer_field(0), ::core::option::Option::None)
+                pub fn get_params(
+                    self,
+                ) -> ::capnp::Result<::capnp::primitive_list::Builder<'a, f64>> {
+                    ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                        self.builder.get_pointer_field(0),
+                        ::core::option::Option::None,
+                    )
                 }
                 #[inline]
-                pub fn set_params(&mut self, value: impl ::capnp::traits::SetterInput<::capnp::primitive_list::Owned<f64>>) -> ::capnp::Result<()> {
-                    ::capnp::traits::SetterInput::set_pointer_builder(self.builder.reborrow().get_pointer_field(0), value, false)
+                pub fn set_params(
+                    &mut self,
+                    value: impl ::capnp::traits::SetterInput<
+                        ::capnp::primitive_list::Owned<f64>,
+                    >,
+                ) -> ::capnp::Result<()> {
+                    ::capnp::traits::SetterInput::set_pointer_builder(
+                        self.builder.reborrow().get_pointer_field(0),
+                        value,
+                        false,
+                    )
                 }
                 #[inline]
-                pub fn init_params(self, size: u32) -> ::capnp::primitive_list::Builder<'a,f64> {
-                    ::capnp::traits::FromPointerBuilder::init_pointer(self.builder.get_pointer_field(0), size)
+                pub fn init_params(
+                    self,
+                    size: u32,
+                ) -> ::capnp::primitive_list::Builder<'a, f64> {
+                    ::capnp::traits::FromPointerBuilder::init_pointer(
+                        self.builder.get_pointer_field(0),
+                        size,
+                    )
                 }
                 #[inline]
                 pub fn has_params(&self) -> bool {
                     !self.builder.is_pointer_field_null(0)
                 }
             }
-
-            pub struct Pipeline { _typeless: ::capnp::any_pointer::Pipeline }
+            pub struct Pipeline {
+                _typeless: ::capnp::any_pointer::Pipeline,
+            }
             impl ::capnp::capability::FromTypelessPipeline for Pipeline {
                 fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
-                    Self { _typeless: typeless,  }
+                    Self { _typeless: typeless }
                 }
             }
-            impl Pipeline  {
-            }
+            impl Pipeline {}
             mod _private {
                 pub(crate) static ENCODED_NODE: [::capnp::Word; 39] = [
                     ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
@@ -1443,85 +2345,137 @@ pub mod calculator {
                 ];
                 pub(crate) fn get_field_types(index: u16) -> ::capnp::introspect::Type {
                     match index {
-                        0 => <::capnp::primitive_list::Owned<f64> as ::capnp::introspect::Introspect>::introspect(),
+                        0 => {
+                            <::capnp::primitive_list::Owned<
+                                f64,
+                            > as ::capnp::introspect::Introspect>::introspect()
+                        }
                         _ => ::capnp::introspect::panic_invalid_field_index(index),
                     }
                 }
-                pub(crate) fn get_annotation_types(child_index: Option<u16>, index: u32) -> ::capnp::introspect::Type {
-                    ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)
+                pub(crate) fn get_annotation_types(
+                    child_index: Option<u16>,
+                    index: u32,
+                ) -> ::capnp::introspect::Type {
+                    ::capnp::introspect::panic_invalid_annotation_indices(
+                        child_index,
+                        index,
+                    )
                 }
-                pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(&ENCODED_NODE);
+                pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+                    &ENCODED_NODE,
+                );
                 pub(crate) static RAW_SCHEMA: ::capnp::introspect::RawStructSchema = ::capnp::introspect::RawStructSchema::new(
                     &ARENA,
                     NONUNION_MEMBERS,
                     MEMBERS_BY_DISCRIMINANT,
-                    MEMBERS_BY_NAME
+                    MEMBERS_BY_NAME,
                 );
-                pub(crate) static NONUNION_MEMBERS : &[u16] = &[0];
-                pub(crate) static MEMBERS_BY_DISCRIMINANT : &[u16] = &[];
-                pub(crate) static MEMBERS_BY_NAME : &[u16] = &[0];
+                pub(crate) static NONUNION_MEMBERS: &[u16] = &[0];
+                pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
+                pub(crate) static MEMBERS_BY_NAME: &[u16] = &[0];
                 pub(crate) const TYPE_ID: u64 = 0xb191_60df_70b8_7717;
             }
         }
-
         pub mod call_results {
             #[derive(Copy, Clone)]
             pub struct Owned(());
-            impl ::capnp::introspect::Introspect for Owned { fn introspect() -> ::capnp::introspect::Type { ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types, annotation_types: _private::get_annotation_types, type_id: ::core::any::TypeId::of::<Owned>() }).into() } }
-            impl ::capnp::traits::Owned for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-            impl ::capnp::traits::OwnedStruct for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-            impl ::capnp::traits::Pipelined for Owned { type Pipeline = Pipeline; }
-
-            pub struct Reader<'a> { reader: ::capnp::private::layout::StructReader<'a> }
-            impl <> ::core::marker::Copy for Reader<'_,>  {}
-            impl <> ::core::clone::Clone for Reader<'_,>  {
-                fn clone(&self) -> Self { *self }
+            impl ::capnp::introspect::Introspect for Owned {
+                fn introspect() -> ::capnp::introspect::Type {
+                    ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types,
+                            annotation_types: _private::get_annotation_types,
+                            type_id: ::core::any::TypeId::of::<Owned>(),
+                        })
+                        .into()
+                }
             }
-
-            impl <> ::capnp::traits::HasTypeId for Reader<'_,>  {
+            impl ::capnp::traits::Owned for Owned {
+                type Reader<'a> = Reader<'a>;
+                type Builder<'a> = Builder<'a>;
+            }
+            impl ::capnp::traits::OwnedStruct for Owned {
+                type Reader<'a> = Reader<'a>;
+                type Builder<'a> = Builder<'a>;
+            }
+            impl ::capnp::traits::Pipelined for Owned {
+                type Pipeline = Pipeline;
+            }
+            pub struct Reader<'a> {
+                reader: ::capnp::private::layout::StructReader<'a>,
+            }
+            impl ::core::marker::Copy for Reader<'_> {}
+            impl ::core::clone::Clone for Reader<'_> {
+                fn clone(&self) -> Self {
+                    *self
+                }
+            }
+            impl ::capnp::traits::HasTypeId for Reader<'_> {
                 const TYPE_ID: u64 = _private::TYPE_ID;
             }
-            impl <'a,> ::core::convert::From<::capnp::private::layout::StructReader<'a>> for Reader<'a,>  {
+            impl<'a> ::core::convert::From<::capnp::private::layout::StructReader<'a>>
+            for Reader<'a> {
                 fn from(reader: ::capnp::private::layout::StructReader<'a>) -> Self {
-                    Self { reader,  }
+                    Self { reader }
                 }
             }
-
-            impl <'a,> ::core::convert::From<Reader<'a,>> for ::capnp::dynamic_value::Reader<'a>  {
-                fn from(reader: Reader<'a,>) -> Self {
-                    Self::Struct(::capnp::dynamic_struct::Reader::new(reader.reader, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+            impl<'a> ::core::convert::From<Reader<'a>>
+            for ::capnp::dynamic_value::Reader<'a> {
+                fn from(reader: Reader<'a>) -> Self {
+                    Self::Struct(
+                        ::capnp::dynamic_struct::Reader::new(
+                            reader.reader,
+                            ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                                generic: &_private::RAW_SCHEMA,
+                                field_types: _private::get_field_types,
+                                annotation_types: _private::get_annotation_types,
+                                type_id: ::core::any::TypeId::of::<Owned>(),
+                            }),
+                        ),
+                    )
                 }
             }
-
-            impl <> ::core::fmt::Debug for Reader<'_,>  {
-                fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::result::Result<(), ::core::fmt::Error> {
-                    core::fmt::Debug::fmt(&::core::convert::Into::<::capnp::dynamic_value::Reader<'_>>::into(*self), f)
+            impl ::core::fmt::Debug for Reader<'_> {
+                fn fmt(
+                    &self,
+                    f: &mut ::core::fmt::Formatter<'_>,
+                ) -> ::core::result::Result<(), ::core::fmt::Error> {
+                    core::fmt::Debug::fmt(
+                        &::core::convert::Into::<
+                            ::capnp::dynamic_value::Reader<'_>,
+                        >::into(*self),
+                        f,
+                    )
                 }
             }
-
-            impl <'a,> ::capnp::traits::FromPointerReader<'a> for Reader<'a,>  {
-                fn get_from_pointer(reader: &::capnp::private::layout::PointerReader<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
+            impl<'a> ::capnp::traits::FromPointerReader<'a> for Reader<'a> {
+                fn get_from_pointer(
+                    reader: &::capnp::private::layout::PointerReader<'a>,
+                    default: ::core::option::Option<&'a [::capnp::Word]>,
+                ) -> ::capnp::Result<Self> {
                     ::core::result::Result::Ok(reader.get_struct(default)?.into())
                 }
             }
-
-            impl <'a,> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a,>  {
-                fn into_internal_struct_reader(self) -> ::capnp::private::layout::StructReader<'a> {
+            impl<'a> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a> {
+                fn into_internal_struct_reader(
+                    self,
+                ) -> ::capnp::private::layout::StructReader<'a> {
                     self.reader
                 }
             }
-
-            impl <'a,> ::capnp::traits::Imbue<'a> for Reader<'a,>  {
+            impl<'a> ::capnp::traits::Imbue<'a> for Reader<'a> {
                 fn imbue(&mut self, cap_table: &'a ::capnp::private::layout::CapTable) {
-                    self.reader.imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
+                    self.reader
+                        .imbue(
+                            ::capnp::private::layout::CapTableReader::from_ref(cap_table),
+                        )
                 }
             }
-
-            impl <> Reader<'_,>  {
-                pub fn reborrow(&self) -> Reader<'_,> {
-                    Self { .. *self }
+            impl Reader<'_> {
+                pub fn reborrow(&self) -> Reader<'_> {
+                    Self { ..*self }
                 }
-
                 pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                     self.reader.total_size()
                 }
@@ -1530,56 +2484,99 @@ pub mod calculator {
                     self.reader.get_data_field::<f64>(0)
                 }
             }
-
-            pub struct Builder<'a> { builder: ::capnp::private::layout::StructBuilder<'a> }
-            impl <> ::capnp::traits::HasStructSize for Builder<'_,>  {
-                const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize { data: 1, pointers: 0 };
+            pub struct Builder<'a> {
+                builder: ::capnp::private::layout::StructBuilder<'a>,
             }
-            impl <> ::capnp::traits::HasTypeId for Builder<'_,>  {
+            impl ::capnp::traits::HasStructSize for Builder<'_> {
+                const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
+                    data: 1,
+                    pointers: 0,
+                };
+            }
+            impl ::capnp::traits::HasTypeId for Builder<'_> {
                 const TYPE_ID: u64 = _private::TYPE_ID;
             }
-            impl <'a,> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>> for Builder<'a,>  {
+            impl<'a> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
+            for Builder<'a> {
                 fn from(builder: ::capnp::private::layout::StructBuilder<'a>) -> Self {
-                    Self { builder,  }
+                    Self { builder }
                 }
             }
-
-            impl <'a,> ::core::convert::From<Builder<'a,>> for ::capnp::dynamic_value::Builder<'a>  {
-                fn from(builder: Builder<'a,>) -> Self {
-                    Self::Struct(::capnp::dynamic_struct::Builder::new(builder.builder, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+            impl<'a> ::core::convert::From<Builder<'a>>
+            for ::capnp::dynamic_value::Builder<'a> {
+                fn from(builder: Builder<'a>) -> Self {
+                    Self::Struct(
+                        ::capnp::dynamic_struct::Builder::new(
+                            builder.builder,
+                            ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                                generic: &_private::RAW_SCHEMA,
+                                field_types: _private::get_field_types,
+                                annotation_types: _private::get_annotation_types,
+                                type_id: ::core::any::TypeId::of::<Owned>(),
+                            }),
+                        ),
+                    )
                 }
             }
-
-            impl <'a,> ::capnp::traits::ImbueMut<'a> for Builder<'a,>  {
-                fn imbue_mut(&mut self, cap_table: &'a mut ::capnp::private::layout::CapTable) {
-                    self.builder.imbue(::capnp::private::layout::CapTableBuilder::from_ref(cap_table))
+            impl<'a> ::capnp::traits::ImbueMut<'a> for Builder<'a> {
+                fn imbue_mut(
+                    &mut self,
+                    cap_table: &'a mut ::capnp::private::layout::CapTable,
+                ) {
+                    self.builder
+                        .imbue(
+                            ::capnp::private::layout::CapTableBuilder::from_ref(
+                                cap_table,
+                            ),
+                        )
                 }
             }
-
-            impl <'a,> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a,>  {
-                fn init_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, _size: u32) -> Self {
-                    builder.init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE).into()
+            impl<'a> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a> {
+                fn init_pointer(
+                    builder: ::capnp::private::layout::PointerBuilder<'a>,
+                    _size: u32,
+                ) -> Self {
+                    builder
+                        .init_struct(
+                            <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                        )
+                        .into()
                 }
-                fn get_from_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
-                    ::core::result::Result::Ok(builder.get_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE, default)?.into())
+                fn get_from_pointer(
+                    builder: ::capnp::private::layout::PointerBuilder<'a>,
+                    default: ::core::option::Option<&'a [::capnp::Word]>,
+                ) -> ::capnp::Result<Self> {
+                    ::core::result::Result::Ok(
+                        builder
+                            .get_struct(
+                                <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                                default,
+                            )?
+                            .into(),
+                    )
                 }
             }
-
-            impl <> ::capnp::traits::SetterInput<Owned<>> for Reader<'_,>  {
-                fn set_pointer_builder(mut pointer: ::capnp::private::layout::PointerBuilder<'_>, value: Self, canonicalize: bool) -> ::capnp::Result<()> { pointer.set_struct(&value.reader, canonicalize) }
+            impl ::capnp::traits::SetterInput<Owned> for Reader<'_> {
+                fn set_pointer_builder(
+                    mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                    value: Self,
+                    canonicalize: bool,
+                ) -> ::capnp::Result<()> {
+                    pointer.set_struct(&value.reader, canonicalize)
+                }
             }
-
-            impl <'a,> Builder<'a,>  {
-                pub fn into_reader(self) -> Reader<'a,> {
+            impl<'a> Builder<'a> {
+                pub fn into_reader(self) -> Reader<'a> {
                     self.builder.into_reader().into()
                 }
-                pub fn reborrow(&mut self) -> Builder<'_,> {
-                    Builder { builder: self.builder.reborrow() }
+                pub fn reborrow(&mut self) -> Builder<'_> {
+                    Builder {
+                        builder: self.builder.reborrow(),
+                    }
                 }
-                pub fn reborrow_as_reader(&self) -> Reader<'_,> {
+                pub fn reborrow_as_reader(&self) -> Reader<'_> {
                     self.builder.as_reader().into()
                 }
-
                 pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                     self.builder.as_reader().total_size()
                 }
@@ -1588,19 +2585,19 @@ pub mod calculator {
                     self.builder.get_data_field::<f64>(0)
                 }
                 #[inline]
-                pub fn set_value(&mut self, value: f64)  {
+                pub fn set_value(&mut self, value: f64) {
                     self.builder.set_data_field::<f64>(0, value);
                 }
             }
-
-            pub struct Pipeline { _typeless: ::capnp::any_pointer::Pipeline }
+            pub struct Pipeline {
+                _typeless: ::capnp::any_pointer::Pipeline,
+            }
             impl ::capnp::capability::FromTypelessPipeline for Pipeline {
                 fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
-                    Self { _typeless: typeless,  }
+                    Self { _typeless: typeless }
                 }
             }
-            impl Pipeline  {
-            }
+            impl Pipeline {}
             mod _private {
                 pub(crate) static ENCODED_NODE: [::capnp::Word; 35] = [
                     ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
@@ -1645,24 +2642,31 @@ pub mod calculator {
                         _ => ::capnp::introspect::panic_invalid_field_index(index),
                     }
                 }
-                pub(crate) fn get_annotation_types(child_index: Option<u16>, index: u32) -> ::capnp::introspect::Type {
-                    ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)
+                pub(crate) fn get_annotation_types(
+                    child_index: Option<u16>,
+                    index: u32,
+                ) -> ::capnp::introspect::Type {
+                    ::capnp::introspect::panic_invalid_annotation_indices(
+                        child_index,
+                        index,
+                    )
                 }
-                pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(&ENCODED_NODE);
+                pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+                    &ENCODED_NODE,
+                );
                 pub(crate) static RAW_SCHEMA: ::capnp::introspect::RawStructSchema = ::capnp::introspect::RawStructSchema::new(
                     &ARENA,
                     NONUNION_MEMBERS,
                     MEMBERS_BY_DISCRIMINANT,
-                    MEMBERS_BY_NAME
+                    MEMBERS_BY_NAME,
                 );
-                pub(crate) static NONUNION_MEMBERS : &[u16] = &[0];
-                pub(crate) static MEMBERS_BY_DISCRIMINANT : &[u16] = &[];
-                pub(crate) static MEMBERS_BY_NAME : &[u16] = &[0];
+                pub(crate) static NONUNION_MEMBERS: &[u16] = &[0];
+                pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
+                pub(crate) static MEMBERS_BY_NAME: &[u16] = &[0];
                 pub(crate) const TYPE_ID: u64 = 0xc0e0_abf7_6914_dead;
             }
         }
     }
-
     #[repr(u16)]
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Operator {
@@ -1671,16 +2675,38 @@ pub mod calculator {
         Multiply = 2,
         Divide = 3,
     }
-
     impl ::capnp::introspect::Introspect for Operator {
-        fn introspect() -> ::capnp::introspect::Type { ::capnp::introspect::TypeVariant::Enum(::capnp::introspect::RawEnumSchema::new(&operator::ARENA, operator::get_annotation_types)).into() }
+        fn introspect() -> ::capnp::introspect::Type {
+            ::capnp::introspect::TypeVariant::Enum(
+                    ::capnp::introspect::RawEnumSchema::new(
+                        &operator::ARENA,
+                        operator::get_annotation_types,
+                    ),
+                )
+                .into()
+        }
     }
     impl ::core::convert::From<Operator> for ::capnp::dynamic_value::Reader<'_> {
-        fn from(e: Operator) -> Self { ::capnp::dynamic_value::Enum::new(e.into(), ::capnp::introspect::RawEnumSchema::new(&operator::ARENA, operator::get_annotation_types).into()).into() }
+        fn from(e: Operator) -> Self {
+            ::capnp::dynamic_value::Enum::new(
+                    e.into(),
+                    ::capnp::introspect::RawEnumSchema::new(
+                            &operator::ARENA,
+                            operator::get_annotation_types,
+                        )
+                        .into(),
+                )
+                .into()
+        }
     }
     impl ::core::convert::TryFrom<u16> for Operator {
         type Error = ::capnp::NotInSchema;
-        fn try_from(value: u16) -> ::core::result::Result<Self, <Operator as ::core::convert::TryFrom<u16>>::Error> {
+        fn try_from(
+            value: u16,
+        ) -> ::core::result::Result<
+            Self,
+            <Operator as ::core::convert::TryFrom<u16>>::Error,
+        > {
             match value {
                 0 => ::core::result::Result::Ok(Self::Add),
                 1 => ::core::result::Result::Ok(Self::Subtract),
@@ -1692,207 +2718,326 @@ pub mod calculator {
     }
     impl From<Operator> for u16 {
         #[inline]
-        fn from(x: Operator) -> u16 { x as u16 }
+        fn from(x: Operator) -> u16 {
+            x as u16
+        }
     }
     impl ::capnp::traits::HasTypeId for Operator {
         const TYPE_ID: u64 = 0x8793_4078_61e6_dfe6u64;
     }
     mod operator {
-    pub(crate) static ENCODED_NODE: [::capnp::Word; 37] = [
-        ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
-        ::capnp::word(230, 223, 230, 97, 120, 64, 147, 135),
-        ::capnp::word(28, 0, 0, 0, 2, 0, 0, 0),
-        ::capnp::word(54, 204, 53, 223, 146, 51, 152, 151),
-        ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(21, 0, 0, 0, 42, 1, 0, 0),
-        ::capnp::word(37, 0, 0, 0, 7, 0, 0, 0),
-        ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(33, 0, 0, 0, 103, 0, 0, 0),
-        ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(99, 97, 108, 99, 117, 108, 97, 116),
-        ::capnp::word(111, 114, 46, 99, 97, 112, 110, 112),
-        ::capnp::word(58, 67, 97, 108, 99, 117, 108, 97),
-        ::capnp::word(116, 111, 114, 46, 79, 112, 101, 114),
-        ::capnp::word(97, 116, 111, 114, 0, 0, 0, 0),
-        ::capnp::word(0, 0, 0, 0, 1, 0, 1, 0),
-        ::capnp::word(16, 0, 0, 0, 1, 0, 2, 0),
-        ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(41, 0, 0, 0, 34, 0, 0, 0),
-        ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(33, 0, 0, 0, 74, 0, 0, 0),
-        ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(2, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(29, 0, 0, 0, 74, 0, 0, 0),
-        ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(3, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(25, 0, 0, 0, 58, 0, 0, 0),
-        ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(97, 100, 100, 0, 0, 0, 0, 0),
-        ::capnp::word(115, 117, 98, 116, 114, 97, 99, 116),
-        ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(109, 117, 108, 116, 105, 112, 108, 121),
-        ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(100, 105, 118, 105, 100, 101, 0, 0),
-    ];
-    pub(crate) fn get_annotation_types(child_index: Option<u16>, index: u32) -> ::capnp::introspect::Type {
-        ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)
+        pub(crate) static ENCODED_NODE: [::capnp::Word; 37] = [
+            ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
+            ::capnp::word(230, 223, 230, 97, 120, 64, 147, 135),
+            ::capnp::word(28, 0, 0, 0, 2, 0, 0, 0),
+            ::capnp::word(54, 204, 53, 223, 146, 51, 152, 151),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(21, 0, 0, 0, 42, 1, 0, 0),
+            ::capnp::word(37, 0, 0, 0, 7, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(33, 0, 0, 0, 103, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(99, 97, 108, 99, 117, 108, 97, 116),
+            ::capnp::word(111, 114, 46, 99, 97, 112, 110, 112),
+            ::capnp::word(58, 67, 97, 108, 99, 117, 108, 97),
+            ::capnp::word(116, 111, 114, 46, 79, 112, 101, 114),
+            ::capnp::word(97, 116, 111, 114, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 1, 0, 1, 0),
+            ::capnp::word(16, 0, 0, 0, 1, 0, 2, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(41, 0, 0, 0, 34, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(33, 0, 0, 0, 74, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(2, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(29, 0, 0, 0, 74, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(3, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(25, 0, 0, 0, 58, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(97, 100, 100, 0, 0, 0, 0, 0),
+            ::capnp::word(115, 117, 98, 116, 114, 97, 99, 116),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(109, 117, 108, 116, 105, 112, 108, 121),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(100, 105, 118, 105, 100, 101, 0, 0),
+        ];
+        pub(crate) fn get_annotation_types(
+            child_index: Option<u16>,
+            index: u32,
+        ) -> ::capnp::introspect::Type {
+            ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)
+        }
+        pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+            &ENCODED_NODE,
+        );
     }
-    pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(&ENCODED_NODE);
-    }
-
     pub mod evaluate_params {
         #[derive(Copy, Clone)]
         pub struct Owned(());
-        impl ::capnp::introspect::Introspect for Owned { fn introspect() -> ::capnp::introspect::Type { ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types, annotation_types: _private::get_annotation_types, type_id: ::core::any::TypeId::of::<Owned>() }).into() } }
-        impl ::capnp::traits::Owned for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-        impl ::capnp::traits::OwnedStruct for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-        impl ::capnp::traits::Pipelined for Owned { type Pipeline = Pipeline; }
-
-        pub struct Reader<'a> { reader: ::capnp::private::layout::StructReader<'a> }
-        impl <> ::core::marker::Copy for Reader<'_,>  {}
-        impl <> ::core::clone::Clone for Reader<'_,>  {
-            fn clone(&self) -> Self { *self }
+        impl ::capnp::introspect::Introspect for Owned {
+            fn introspect() -> ::capnp::introspect::Type {
+                ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
+                        generic: &_private::RAW_SCHEMA,
+                        field_types: _private::get_field_types,
+                        annotation_types: _private::get_annotation_types,
+                        type_id: ::core::any::TypeId::of::<Owned>(),
+                    })
+                    .into()
+            }
         }
-
-        impl <> ::capnp::traits::HasTypeId for Reader<'_,>  {
+        impl ::capnp::traits::Owned for Owned {
+            type Reader<'a> = Reader<'a>;
+            type Builder<'a> = Builder<'a>;
+        }
+        impl ::capnp::traits::OwnedStruct for Owned {
+            type Reader<'a> = Reader<'a>;
+            type Builder<'a> = Builder<'a>;
+        }
+        impl ::capnp::traits::Pipelined for Owned {
+            type Pipeline = Pipeline;
+        }
+        pub struct Reader<'a> {
+            reader: ::capnp::private::layout::StructReader<'a>,
+        }
+        impl ::core::marker::Copy for Reader<'_> {}
+        impl ::core::clone::Clone for Reader<'_> {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+        impl ::capnp::traits::HasTypeId for Reader<'_> {
             const TYPE_ID: u64 = _private::TYPE_ID;
         }
-        impl <'a,> ::core::convert::From<::capnp::private::layout::StructReader<'a>> for Reader<'a,>  {
+        impl<'a> ::core::convert::From<::capnp::private::layout::StructReader<'a>>
+        for Reader<'a> {
             fn from(reader: ::capnp::private::layout::StructReader<'a>) -> Self {
-                Self { reader,  }
+                Self { reader }
             }
         }
-
-        impl <'a,> ::core::convert::From<Reader<'a,>> for ::capnp::dynamic_value::Reader<'a>  {
-            fn from(reader: Reader<'a,>) -> Self {
-                Self::Struct(::capnp::dynamic_struct::Reader::new(reader.reader, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+        impl<'a> ::core::convert::From<Reader<'a>>
+        for ::capnp::dynamic_value::Reader<'a> {
+            fn from(reader: Reader<'a>) -> Self {
+                Self::Struct(
+                    ::capnp::dynamic_struct::Reader::new(
+                        reader.reader,
+                        ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types,
+                            annotation_types: _private::get_annotation_types,
+                            type_id: ::core::any::TypeId::of::<Owned>(),
+                        }),
+                    ),
+                )
             }
         }
-
-        impl <> ::core::fmt::Debug for Reader<'_,>  {
-            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::result::Result<(), ::core::fmt::Error> {
-                core::fmt::Debug::fmt(&::core::convert::Into::<::capnp::dynamic_value::Reader<'_>>::into(*self), f)
+        impl ::core::fmt::Debug for Reader<'_> {
+            fn fmt(
+                &self,
+                f: &mut ::core::fmt::Formatter<'_>,
+            ) -> ::core::result::Result<(), ::core::fmt::Error> {
+                core::fmt::Debug::fmt(
+                    &::core::convert::Into::<
+                        ::capnp::dynamic_value::Reader<'_>,
+                    >::into(*self),
+                    f,
+                )
             }
         }
-
-        impl <'a,> ::capnp::traits::FromPointerReader<'a> for Reader<'a,>  {
-            fn get_from_pointer(reader: &::capnp::private::layout::PointerReader<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
+        impl<'a> ::capnp::traits::FromPointerReader<'a> for Reader<'a> {
+            fn get_from_pointer(
+                reader: &::capnp::private::layout::PointerReader<'a>,
+                default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
                 ::core::result::Result::Ok(reader.get_struct(default)?.into())
             }
         }
-
-        impl <'a,> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a,>  {
-            fn into_internal_struct_reader(self) -> ::capnp::private::layout::StructReader<'a> {
+        impl<'a> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a> {
+            fn into_internal_struct_reader(
+                self,
+            ) -> ::capnp::private::layout::StructReader<'a> {
                 self.reader
             }
         }
-
-        impl <'a,> ::capnp::traits::Imbue<'a> for Reader<'a,>  {
+        impl<'a> ::capnp::traits::Imbue<'a> for Reader<'a> {
             fn imbue(&mut self, cap_table: &'a ::capnp::private::layout::CapTable) {
-                self.reader.imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
+                self.reader
+                    .imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
             }
         }
-
-        impl <'a,> Reader<'a,>  {
-            pub fn reborrow(&self) -> Reader<'_,> {
-                Self { .. *self }
+        impl<'a> Reader<'a> {
+            pub fn reborrow(&self) -> Reader<'_> {
+                Self { ..*self }
             }
-
             pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                 self.reader.total_size()
             }
             #[inline]
-            pub fn get_expression(self) -> ::capnp::Result<crate::generated::calculator_capnp::calculator::expression::Reader<'a>> {
-                ::capnp::traits::FromPointerReader::get_from_pointer(&self.reader.get_pointer_field(0), ::core::option::Option::None)
+            pub fn get_expression(
+                self,
+            ) -> ::capnp::Result<
+                crate::generated::calculator_capnp::calculator::expression::Reader<'a>,
+            > {
+                ::capnp::traits::FromPointerReader::get_from_pointer(
+                    &self.reader.get_pointer_field(0),
+                    ::core::option::Option::None,
+                )
             }
             #[inline]
             pub fn has_expression(&self) -> bool {
                 !self.reader.get_pointer_field(0).is_null()
             }
         }
-
-        pub struct Builder<'a> { builder: ::capnp::private::layout::StructBuilder<'a> }
-        impl <> ::capnp::traits::HasStructSize for Builder<'_,>  {
-            const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize { data: 0, pointers: 1 };
+        pub struct Builder<'a> {
+            builder: ::capnp::private::layout::StructBuilder<'a>,
         }
-        impl <> ::capnp::traits::HasTypeId for Builder<'_,>  {
+        impl ::capnp::traits::HasStructSize for Builder<'_> {
+            const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
+                data: 0,
+                pointers: 1,
+            };
+        }
+        impl ::capnp::traits::HasTypeId for Builder<'_> {
             const TYPE_ID: u64 = _private::TYPE_ID;
         }
-        impl <'a,> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>> for Builder<'a,>  {
+        impl<'a> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
+        for Builder<'a> {
             fn from(builder: ::capnp::private::layout::StructBuilder<'a>) -> Self {
-                Self { builder,  }
+                Self { builder }
             }
         }
-
-        impl <'a,> ::core::convert::From<Builder<'a,>> for ::capnp::dynamic_value::Builder<'a>  {
-            fn from(builder: Builder<'a,>) -> Self {
-                Self::Struct(::capnp::dynamic_struct::Builder::new(builder.builder, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+        impl<'a> ::core::convert::From<Builder<'a>>
+        for ::capnp::dynamic_value::Builder<'a> {
+            fn from(builder: Builder<'a>) -> Self {
+                Self::Struct(
+                    ::capnp::dynamic_struct::Builder::new(
+                        builder.builder,
+                        ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types,
+                            annotation_types: _private::get_annotation_types,
+                            type_id: ::core::any::TypeId::of::<Owned>(),
+                        }),
+                    ),
+                )
             }
         }
-
-        impl <'a,> ::capnp::traits::ImbueMut<'a> for Builder<'a,>  {
-            fn imbue_mut(&mut self, cap_table: &'a mut ::capnp::private::layout::CapTable) {
-                self.builder.imbue(::capnp::private::layout::CapTableBuilder::from_ref(cap_table))
+        impl<'a> ::capnp::traits::ImbueMut<'a> for Builder<'a> {
+            fn imbue_mut(
+                &mut self,
+                cap_table: &'a mut ::capnp::private::layout::CapTable,
+            ) {
+                self.builder
+                    .imbue(
+                        ::capnp::private::layout::CapTableBuilder::from_ref(cap_table),
+                    )
             }
         }
-
-        impl <'a,> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a,>  {
-            fn init_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, _size: u32) -> Self {
-                builder.init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE).into()
+        impl<'a> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a> {
+            fn init_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                _size: u32,
+            ) -> Self {
+                builder
+                    .init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE)
+                    .into()
             }
-            fn get_from_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
-                ::core::result::Result::Ok(builder.get_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE, default)?.into())
+            fn get_from_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
+                ::core::result::Result::Ok(
+                    builder
+                        .get_struct(
+                            <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                            default,
+                        )?
+                        .into(),
+                )
             }
         }
-
-        impl <> ::capnp::traits::SetterInput<Owned<>> for Reader<'_,>  {
-            fn set_pointer_builder(mut pointer: ::capnp::private::layout::PointerBuilder<'_>, value: Self, canonicalize: bool) -> ::capnp::Result<()> { pointer.set_struct(&value.reader, canonicalize) }
+        impl ::capnp::traits::SetterInput<Owned> for Reader<'_> {
+            fn set_pointer_builder(
+                mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                value: Self,
+                canonicalize: bool,
+            ) -> ::capnp::Result<()> {
+                pointer.set_struct(&value.reader, canonicalize)
+            }
         }
-
-        impl <'a,> Builder<'a,>  {
-            pub fn into_reader(self) -> Reader<'a,> {
+        impl<'a> Builder<'a> {
+            pub fn into_reader(self) -> Reader<'a> {
                 self.builder.into_reader().into()
             }
-            pub fn reborrow(&mut self) -> Builder<'_,> {
-                Builder { builder: self.builder.reborrow() }
+            pub fn reborrow(&mut self) -> Builder<'_> {
+                Builder {
+                    builder: self.builder.reborrow(),
+                }
             }
-            pub fn reborrow_as_reader(&self) -> Reader<'_,> {
+            pub fn reborrow_as_reader(&self) -> Reader<'_> {
                 self.builder.as_reader().into()
             }
-
             pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                 self.builder.as_reader().total_size()
             }
             #[inline]
-            pub fn get_expression(self) -> ::capnp::Result<crate::generated::calculator_capnp::calculator::expression::Builder<'a>> {
-                ::capnp::traits::FromPointerBuilder::get_from_pointer(self.builder.get_pointer_field(0), ::core::option::Option::None)
+            pub fn get_expression(
+                self,
+            ) -> ::capnp::Result<
+                crate::generated::calculator_capnp::calculator::expression::Builder<'a>,
+            > {
+                ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                    self.builder.get_pointer_field(0),
+                    ::core::option::Option::None,
+                )
             }
             #[inline]
-            pub fn set_expression(&mut self, value: crate::generated::calculator_capnp::calculator::expression::Reader<'_>) -> ::capnp::Result<()> {
-                ::capnp::traits::SetterInput::set_pointer_builder(self.builder.reborrow().get_pointer_field(0), value, false)
+            pub fn set_expression(
+                &mut self,
+                value: crate::generated::calculator_capnp::calculator::expression::Reader<
+                    '_,
+                >,
+            ) -> ::capnp::Result<()> {
+                ::capnp::traits::SetterInput::set_pointer_builder(
+                    self.builder.reborrow().get_pointer_field(0),
+                    value,
+                    false,
+                )
             }
             #[inline]
-            pub fn init_expression(self, ) -> crate::generated::calculator_capnp::calculator::expression::Builder<'a> {
-                ::capnp::traits::FromPointerBuilder::init_pointer(self.builder.get_pointer_field(0), 0)
+            pub fn init_expression(
+                self,
+            ) -> crate::generated::calculator_capnp::calculator::expression::Builder<
+                'a,
+            > {
+                ::capnp::traits::FromPointerBuilder::init_pointer(
+                    self.builder.get_pointer_field(0),
+                    0,
+                )
             }
             #[inline]
             pub fn has_expression(&self) -> bool {
                 !self.builder.is_pointer_field_null(0)
             }
         }
-
-        pub struct Pipeline { _typeless: ::capnp::any_pointer::Pipeline }
+        pub struct Pipeline {
+            _typeless: ::capnp::any_pointer::Pipeline,
+        }
         impl ::capnp::capability::FromTypelessPipeline for Pipeline {
             fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
-                Self { _typeless: typeless,  }
+                Self { _typeless: typeless }
             }
         }
-        impl Pipeline  {
-            pub fn get_expression(&self) -> crate::generated::calculator_capnp::calculator::expression::Pipeline {
-                ::capnp::capability::FromTypelessPipeline::new(self._typeless.get_pointer_field(0))
+        impl Pipeline {
+            pub fn get_expression(
+                &self,
+            ) -> crate::generated::calculator_capnp::calculator::expression::Pipeline {
+                ::capnp::capability::FromTypelessPipeline::new(
+                    self._typeless.get_pointer_field(0),
+                )
             }
         }
         mod _private {
@@ -1935,173 +3080,292 @@ pub mod calculator {
             ];
             pub(crate) fn get_field_types(index: u16) -> ::capnp::introspect::Type {
                 match index {
-                    0 => <crate::generated::calculator_capnp::calculator::expression::Owned as ::capnp::introspect::Introspect>::introspect(),
+                    0 => {
+                        <crate::generated::calculator_capnp::calculator::expression::Owned as ::capnp::introspect::Introspect>::introspect()
+                    }
                     _ => ::capnp::introspect::panic_invalid_field_index(index),
                 }
             }
-            pub(crate) fn get_annotation_types(child_index: Option<u16>, index: u32) -> ::capnp::introspect::Type {
+            pub(crate) fn get_annotation_types(
+                child_index: Option<u16>,
+                index: u32,
+            ) -> ::capnp::introspect::Type {
                 ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)
             }
-            pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(&ENCODED_NODE);
+            pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+                &ENCODED_NODE,
+            );
             pub(crate) static RAW_SCHEMA: ::capnp::introspect::RawStructSchema = ::capnp::introspect::RawStructSchema::new(
                 &ARENA,
                 NONUNION_MEMBERS,
                 MEMBERS_BY_DISCRIMINANT,
-                MEMBERS_BY_NAME
+                MEMBERS_BY_NAME,
             );
-            pub(crate) static NONUNION_MEMBERS : &[u16] = &[0];
-            pub(crate) static MEMBERS_BY_DISCRIMINANT : &[u16] = &[];
-            pub(crate) static MEMBERS_BY_NAME : &[u16] = &[0];
+            pub(crate) static NONUNION_MEMBERS: &[u16] = &[0];
+            pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
+            pub(crate) static MEMBERS_BY_NAME: &[u16] = &[0];
             pub(crate) const TYPE_ID: u64 = 0xbb0e_aae1_557a_36d4;
         }
     }
-
     pub mod evaluate_results {
         #[derive(Copy, Clone)]
         pub struct Owned(());
-        impl ::capnp::introspect::Introspect for Owned { fn introspect() -> ::capnp::introspect::Type { ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types, annotation_types: _private::get_annotation_types, type_id: ::core::any::TypeId::of::<Owned>() }).into() } }
-        impl ::capnp::traits::Owned for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-        impl ::capnp::traits::OwnedStruct for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-        impl ::capnp::traits::Pipelined for Owned { type Pipeline = Pipeline; }
-
-        pub struct Reader<'a> { reader: ::capnp::private::layout::StructReader<'a> }
-        impl <> ::core::marker::Copy for Reader<'_,>  {}
-        impl <> ::core::clone::Clone for Reader<'_,>  {
-            fn clone(&self) -> Self { *self }
+        impl ::capnp::introspect::Introspect for Owned {
+            fn introspect() -> ::capnp::introspect::Type {
+                ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
+                        generic: &_private::RAW_SCHEMA,
+                        field_types: _private::get_field_types,
+                        annotation_types: _private::get_annotation_types,
+                        type_id: ::core::any::TypeId::of::<Owned>(),
+                    })
+                    .into()
+            }
         }
-
-        impl <> ::capnp::traits::HasTypeId for Reader<'_,>  {
+        impl ::capnp::traits::Owned for Owned {
+            type Reader<'a> = Reader<'a>;
+            type Builder<'a> = Builder<'a>;
+        }
+        impl ::capnp::traits::OwnedStruct for Owned {
+            type Reader<'a> = Reader<'a>;
+            type Builder<'a> = Builder<'a>;
+        }
+        impl ::capnp::traits::Pipelined for Owned {
+            type Pipeline = Pipeline;
+        }
+        pub struct Reader<'a> {
+            reader: ::capnp::private::layout::StructReader<'a>,
+        }
+        impl ::core::marker::Copy for Reader<'_> {}
+        impl ::core::clone::Clone for Reader<'_> {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+        impl ::capnp::traits::HasTypeId for Reader<'_> {
             const TYPE_ID: u64 = _private::TYPE_ID;
         }
-        impl <'a,> ::core::convert::From<::capnp::private::layout::StructReader<'a>> for Reader<'a,>  {
+        impl<'a> ::core::convert::From<::capnp::private::layout::StructReader<'a>>
+        for Reader<'a> {
             fn from(reader: ::capnp::private::layout::StructReader<'a>) -> Self {
-                Self { reader,  }
+                Self { reader }
             }
         }
-
-        impl <'a,> ::core::convert::From<Reader<'a,>> for ::capnp::dynamic_value::Reader<'a>  {
-            fn from(reader: Reader<'a,>) -> Self {
-                Self::Struct(::capnp::dynamic_struct::Reader::new(reader.reader, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+        impl<'a> ::core::convert::From<Reader<'a>>
+        for ::capnp::dynamic_value::Reader<'a> {
+            fn from(reader: Reader<'a>) -> Self {
+                Self::Struct(
+                    ::capnp::dynamic_struct::Reader::new(
+                        reader.reader,
+                        ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types,
+                            annotation_types: _private::get_annotation_types,
+                            type_id: ::core::any::TypeId::of::<Owned>(),
+                        }),
+                    ),
+                )
             }
         }
-
-        impl <> ::core::fmt::Debug for Reader<'_,>  {
-            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::result::Result<(), ::core::fmt::Error> {
-                core::fmt::Debug::fmt(&::core::convert::Into::<::capnp::dynamic_value::Reader<'_>>::into(*self), f)
+        impl ::core::fmt::Debug for Reader<'_> {
+            fn fmt(
+                &self,
+                f: &mut ::core::fmt::Formatter<'_>,
+            ) -> ::core::result::Result<(), ::core::fmt::Error> {
+                core::fmt::Debug::fmt(
+                    &::core::convert::Into::<
+                        ::capnp::dynamic_value::Reader<'_>,
+                    >::into(*self),
+                    f,
+                )
             }
         }
-
-        impl <'a,> ::capnp::traits::FromPointerReader<'a> for Reader<'a,>  {
-            fn get_from_pointer(reader: &::capnp::private::layout::PointerReader<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
+        impl<'a> ::capnp::traits::FromPointerReader<'a> for Reader<'a> {
+            fn get_from_pointer(
+                reader: &::capnp::private::layout::PointerReader<'a>,
+                default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
                 ::core::result::Result::Ok(reader.get_struct(default)?.into())
             }
         }
-
-        impl <'a,> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a,>  {
-            fn into_internal_struct_reader(self) -> ::capnp::private::layout::StructReader<'a> {
+        impl<'a> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a> {
+            fn into_internal_struct_reader(
+                self,
+            ) -> ::capnp::private::layout::StructReader<'a> {
                 self.reader
             }
         }
-
-        impl <'a,> ::capnp::traits::Imbue<'a> for Reader<'a,>  {
+        impl<'a> ::capnp::traits::Imbue<'a> for Reader<'a> {
             fn imbue(&mut self, cap_table: &'a ::capnp::private::layout::CapTable) {
-                self.reader.imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
+                self.reader
+                    .imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
             }
         }
-
-        impl <'a,> Reader<'a,>  {
-            pub fn reborrow(&self) -> Reader<'_,> {
-                Self { .. *self }
+        impl<'a> Reader<'a> {
+            pub fn reborrow(&self) -> Reader<'_> {
+                Self { ..*self }
             }
-
             pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                 self.reader.total_size()
             }
             #[inline]
-            pub fn get_value(self) -> ::capnp::Result<crate::generated::calculator_capnp::calculator::value::Client> {
-                match self.reader.get_pointer_field(0).get_capability() { ::core::result::Result::Ok(c) => ::core::result::Result::Ok(::capnp::capability::FromClientHook::new(c)), ::core::result::Result::Err(e) => ::core::result::Result::Err(e)}
+            pub fn get_value(
+                self,
+            ) -> ::capnp::Result<
+                crate::generated::calculator_capnp::calculator::value::Client,
+            > {
+                match self.reader.get_pointer_field(0).get_capability() {
+                    ::core::result::Result::Ok(c) => {
+                        ::core::result::Result::Ok(
+                            ::capnp::capability::FromClientHook::new(c),
+                        )
+                    }
+                    ::core::result::Result::Err(e) => ::core::result::Result::Err(e),
+                }
             }
             #[inline]
             pub fn has_value(&self) -> bool {
                 !self.reader.get_pointer_field(0).is_null()
             }
         }
-
-        pub struct Builder<'a> { builder: ::capnp::private::layout::StructBuilder<'a> }
-        impl <> ::capnp::traits::HasStructSize for Builder<'_,>  {
-            const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize { data: 0, pointers: 1 };
+        pub struct Builder<'a> {
+            builder: ::capnp::private::layout::StructBuilder<'a>,
         }
-        impl <> ::capnp::traits::HasTypeId for Builder<'_,>  {
+        impl ::capnp::traits::HasStructSize for Builder<'_> {
+            const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
+                data: 0,
+                pointers: 1,
+            };
+        }
+        impl ::capnp::traits::HasTypeId for Builder<'_> {
             const TYPE_ID: u64 = _private::TYPE_ID;
         }
-        impl <'a,> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>> for Builder<'a,>  {
+        impl<'a> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
+        for Builder<'a> {
             fn from(builder: ::capnp::private::layout::StructBuilder<'a>) -> Self {
-                Self { builder,  }
+                Self { builder }
             }
         }
-
-        impl <'a,> ::core::convert::From<Builder<'a,>> for ::capnp::dynamic_value::Builder<'a>  {
-            fn from(builder: Builder<'a,>) -> Self {
-                Self::Struct(::capnp::dynamic_struct::Builder::new(builder.builder, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+        impl<'a> ::core::convert::From<Builder<'a>>
+        for ::capnp::dynamic_value::Builder<'a> {
+            fn from(builder: Builder<'a>) -> Self {
+                Self::Struct(
+                    ::capnp::dynamic_struct::Builder::new(
+                        builder.builder,
+                        ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types,
+                            annotation_types: _private::get_annotation_types,
+                            type_id: ::core::any::TypeId::of::<Owned>(),
+                        }),
+                    ),
+                )
             }
         }
-
-        impl <'a,> ::capnp::traits::ImbueMut<'a> for Builder<'a,>  {
-            fn imbue_mut(&mut self, cap_table: &'a mut ::capnp::private::layout::CapTable) {
-                self.builder.imbue(::capnp::private::layout::CapTableBuilder::from_ref(cap_table))
+        impl<'a> ::capnp::traits::ImbueMut<'a> for Builder<'a> {
+            fn imbue_mut(
+                &mut self,
+                cap_table: &'a mut ::capnp::private::layout::CapTable,
+            ) {
+                self.builder
+                    .imbue(
+                        ::capnp::private::layout::CapTableBuilder::from_ref(cap_table),
+                    )
             }
         }
-
-        impl <'a,> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a,>  {
-            fn init_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, _size: u32) -> Self {
-                builder.init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE).into()
+        impl<'a> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a> {
+            fn init_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                _size: u32,
+            ) -> Self {
+                builder
+                    .init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE)
+                    .into()
             }
-            fn get_from_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
-                ::core::result::Result::Ok(builder.get_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE, default)?.into())
+            fn get_from_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
+                ::core::result::Result::Ok(
+                    builder
+                        .get_struct(
+                            <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                            default,
+                        )?
+                        .into(),
+                )
             }
         }
-
-        impl <> ::capnp::traits::SetterInput<Owned<>> for Reader<'_,>  {
-            fn set_pointer_builder(mut pointer: ::capnp::private::layout::PointerBuilder<'_>, value: Self, canonicalize: bool) -> ::capnp::Result<()> { pointer.set_struct(&value.reader, canonicalize) }
+        impl ::capnp::traits::SetterInput<Owned> for Reader<'_> {
+            fn set_pointer_builder(
+                mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                value: Self,
+                canonicalize: bool,
+            ) -> ::capnp::Result<()> {
+                pointer.set_struct(&value.reader, canonicalize)
+            }
         }
-
-        impl <'a,> Builder<'a,>  {
-            pub fn into_reader(self) -> Reader<'a,> {
+        impl<'a> Builder<'a> {
+            pub fn into_reader(self) -> Reader<'a> {
                 self.builder.into_reader().into()
             }
-            pub fn reborrow(&mut self) -> Builder<'_,> {
-                Builder { builder: self.builder.reborrow() }
+            pub fn reborrow(&mut self) -> Builder<'_> {
+                Builder {
+                    builder: self.builder.reborrow(),
+                }
             }
-            pub fn reborrow_as_reader(&self) -> Reader<'_,> {
+            pub fn reborrow_as_reader(&self) -> Reader<'_> {
                 self.builder.as_reader().into()
             }
-
             pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                 self.builder.as_reader().total_size()
             }
             #[inline]
-            pub fn get_value(self) -> ::capnp::Result<crate::generated::calculator_capnp::calculator::value::Client> {
-                match self.builder.get_pointer_field(0).get_capability() { ::core::result::Result::Ok(c) => ::core::result::Result::Ok(::capnp::capability::FromClientHook::new(c)), ::core::result::Result::Err(e) => ::core::result::Result::Err(e)}
+            pub fn get_value(
+                self,
+            ) -> ::capnp::Result<
+                crate::generated::calculator_capnp::calculator::value::Client,
+            > {
+                match self.builder.get_pointer_field(0).get_capability() {
+                    ::core::result::Result::Ok(c) => {
+                        ::core::result::Result::Ok(
+                            ::capnp::capability::FromClientHook::new(c),
+                        )
+                    }
+                    ::core::result::Result::Err(e) => ::core::result::Result::Err(e),
+                }
             }
             #[inline]
-            pub fn set_value(&mut self, value: crate::generated::calculator_capnp::calculator::value::Client)  {
-                self.builder.reborrow().get_pointer_field(0).set_capability(value.client.hook);
+            pub fn set_value(
+                &mut self,
+                value: crate::generated::calculator_capnp::calculator::value::Client,
+            ) {
+                self.builder
+                    .reborrow()
+                    .get_pointer_field(0)
+                    .set_capability(
+                        ::capnp::capability::FromClientHook::into_client_hook(value),
+                    );
             }
             #[inline]
             pub fn has_value(&self) -> bool {
                 !self.builder.is_pointer_field_null(0)
             }
         }
-
-        pub struct Pipeline { _typeless: ::capnp::any_pointer::Pipeline }
+        pub struct Pipeline {
+            _typeless: ::capnp::any_pointer::Pipeline,
+        }
         impl ::capnp::capability::FromTypelessPipeline for Pipeline {
             fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
-                Self { _typeless: typeless,  }
+                Self { _typeless: typeless }
             }
         }
-        impl Pipeline  {
-            pub fn get_value(&self) -> crate::generated::calculator_capnp::calculator::value::Client {
-                ::capnp::capability::FromClientHook::new(self._typeless.get_pointer_field(0).as_cap())
+        impl Pipeline {
+            pub fn get_value(
+                &self,
+            ) -> crate::generated::calculator_capnp::calculator::value::Client {
+                ::capnp::capability::FromClientHook::new(
+                    self._typeless.get_pointer_field(0).as_cap(),
+                )
             }
         }
         mod _private {
@@ -2143,85 +3407,130 @@ pub mod calculator {
             ];
             pub(crate) fn get_field_types(index: u16) -> ::capnp::introspect::Type {
                 match index {
-                    0 => <crate::generated::calculator_capnp::calculator::value::Owned as ::capnp::introspect::Introspect>::introspect(),
+                    0 => {
+                        <crate::generated::calculator_capnp::calculator::value::Owned as ::capnp::introspect::Introspect>::introspect()
+                    }
                     _ => ::capnp::introspect::panic_invalid_field_index(index),
                 }
             }
-            pub(crate) fn get_annotation_types(child_index: Option<u16>, index: u32) -> ::capnp::introspect::Type {
+            pub(crate) fn get_annotation_types(
+                child_index: Option<u16>,
+                index: u32,
+            ) -> ::capnp::introspect::Type {
                 ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)
             }
-            pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(&ENCODED_NODE);
+            pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+                &ENCODED_NODE,
+            );
             pub(crate) static RAW_SCHEMA: ::capnp::introspect::RawStructSchema = ::capnp::introspect::RawStructSchema::new(
                 &ARENA,
                 NONUNION_MEMBERS,
                 MEMBERS_BY_DISCRIMINANT,
-                MEMBERS_BY_NAME
+                MEMBERS_BY_NAME,
             );
-            pub(crate) static NONUNION_MEMBERS : &[u16] = &[0];
-            pub(crate) static MEMBERS_BY_DISCRIMINANT : &[u16] = &[];
-            pub(crate) static MEMBERS_BY_NAME : &[u16] = &[0];
+            pub(crate) static NONUNION_MEMBERS: &[u16] = &[0];
+            pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
+            pub(crate) static MEMBERS_BY_NAME: &[u16] = &[0];
             pub(crate) const TYPE_ID: u64 = 0x81b1_a3f5_5887_a611;
         }
     }
-
     pub mod def_function_params {
         #[derive(Copy, Clone)]
         pub struct Owned(());
-        impl ::capnp::introspect::Introspect for Owned { fn introspect() -> ::capnp::introspect::Type { ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types, annotation_types: _private::get_annotation_types, type_id: ::core::any::TypeId::of::<Owned>() }).into() } }
-        impl ::capnp::traits::Owned for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-        impl ::capnp::traits::OwnedStruct for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-        impl ::capnp::traits::Pipelined for Owned { type Pipeline = Pipeline; }
-
-        pub struct Reader<'a> { reader: ::capnp::private::layout::StructReader<'a> }
-        impl <> ::core::marker::Copy for Reader<'_,>  {}
-        impl <> ::core::clone::Clone for Reader<'_,>  {
-            fn clone(&self) -> Self { *self }
+        impl ::capnp::introspect::Introspect for Owned {
+            fn introspect() -> ::capnp::introspect::Type {
+                ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
+                        generic: &_private::RAW_SCHEMA,
+                        field_types: _private::get_field_types,
+                        annotation_types: _private::get_annotation_types,
+                        type_id: ::core::any::TypeId::of::<Owned>(),
+                    })
+                    .into()
+            }
         }
-
-        impl <> ::capnp::traits::HasTypeId for Reader<'_,>  {
+        impl ::capnp::traits::Owned for Owned {
+            type Reader<'a> = Reader<'a>;
+            type Builder<'a> = Builder<'a>;
+        }
+        impl ::capnp::traits::OwnedStruct for Owned {
+            type Reader<'a> = Reader<'a>;
+            type Builder<'a> = Builder<'a>;
+        }
+        impl ::capnp::traits::Pipelined for Owned {
+            type Pipeline = Pipeline;
+        }
+        pub struct Reader<'a> {
+            reader: ::capnp::private::layout::StructReader<'a>,
+        }
+        impl ::core::marker::Copy for Reader<'_> {}
+        impl ::core::clone::Clone for Reader<'_> {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+        impl ::capnp::traits::HasTypeId for Reader<'_> {
             const TYPE_ID: u64 = _private::TYPE_ID;
         }
-        impl <'a,> ::core::convert::From<::capnp::private::layout::StructReader<'a>> for Reader<'a,>  {
+        impl<'a> ::core::convert::From<::capnp::private::layout::StructReader<'a>>
+        for Reader<'a> {
             fn from(reader: ::capnp::private::layout::StructReader<'a>) -> Self {
-                Self { reader,  }
+                Self { reader }
             }
         }
-
-        impl <'a,> ::core::convert::From<Reader<'a,>> for ::capnp::dynamic_value::Reader<'a>  {
-            fn from(reader: Reader<'a,>) -> Self {
-                Self::Struct(::capnp::dynamic_struct::Reader::new(reader.reader, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+        impl<'a> ::core::convert::From<Reader<'a>>
+        for ::capnp::dynamic_value::Reader<'a> {
+            fn from(reader: Reader<'a>) -> Self {
+                Self::Struct(
+                    ::capnp::dynamic_struct::Reader::new(
+                        reader.reader,
+                        ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types,
+                            annotation_types: _private::get_annotation_types,
+                            type_id: ::core::any::TypeId::of::<Owned>(),
+                        }),
+                    ),
+                )
             }
         }
-
-        impl <> ::core::fmt::Debug for Reader<'_,>  {
-            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::result::Result<(), ::core::fmt::Error> {
-                core::fmt::Debug::fmt(&::core::convert::Into::<::capnp::dynamic_value::Reader<'_>>::into(*self), f)
+        impl ::core::fmt::Debug for Reader<'_> {
+            fn fmt(
+                &self,
+                f: &mut ::core::fmt::Formatter<'_>,
+            ) -> ::core::result::Result<(), ::core::fmt::Error> {
+                core::fmt::Debug::fmt(
+                    &::core::convert::Into::<
+                        ::capnp::dynamic_value::Reader<'_>,
+                    >::into(*self),
+                    f,
+                )
             }
         }
-
-        impl <'a,> ::capnp::traits::FromPointerReader<'a> for Reader<'a,>  {
-            fn get_from_pointer(reader: &::capnp::private::layout::PointerReader<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
+        impl<'a> ::capnp::traits::FromPointerReader<'a> for Reader<'a> {
+            fn get_from_pointer(
+                reader: &::capnp::private::layout::PointerReader<'a>,
+                default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
                 ::core::result::Result::Ok(reader.get_struct(default)?.into())
             }
         }
-
-        impl <'a,> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a,>  {
-            fn into_internal_struct_reader(self) -> ::capnp::private::layout::StructReader<'a> {
+        impl<'a> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a> {
+            fn into_internal_struct_reader(
+                self,
+            ) -> ::capnp::private::layout::StructReader<'a> {
                 self.reader
             }
         }
-
-        impl <'a,> ::capnp::traits::Imbue<'a> for Reader<'a,>  {
+        impl<'a> ::capnp::traits::Imbue<'a> for Reader<'a> {
             fn imbue(&mut self, cap_table: &'a ::capnp::private::layout::CapTable) {
-                self.reader.imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
+                self.reader
+                    .imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
             }
         }
-
-        impl <'a,> Reader<'a,>  {
-            pub fn reborrow(&self) -> Reader<'_,> {
-                Self { .. *self }
+        impl<'a> Reader<'a> {
+            pub fn reborrow(&self) -> Reader<'_> {
+                Self { ..*self }
             }
-
             pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                 self.reader.total_size()
             }
@@ -2230,64 +3539,110 @@ pub mod calculator {
                 self.reader.get_data_field::<i32>(0)
             }
             #[inline]
-            pub fn get_body(self) -> ::capnp::Result<crate::generated::calculator_capnp::calculator::expression::Reader<'a>> {
-                ::capnp::traits::FromPointerReader::get_from_pointer(&self.reader.get_pointer_field(0), ::core::option::Option::None)
+            pub fn get_body(
+                self,
+            ) -> ::capnp::Result<
+                crate::generated::calculator_capnp::calculator::expression::Reader<'a>,
+            > {
+                ::capnp::traits::FromPointerReader::get_from_pointer(
+                    &self.reader.get_pointer_field(0),
+                    ::core::option::Option::None,
+                )
             }
             #[inline]
             pub fn has_body(&self) -> bool {
                 !self.reader.get_pointer_field(0).is_null()
             }
         }
-
-        pub struct Builder<'a> { builder: ::capnp::private::layout::StructBuilder<'a> }
-        impl <> ::capnp::traits::HasStructSize for Builder<'_,>  {
-            const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize { data: 1, pointers: 1 };
+        pub struct Builder<'a> {
+            builder: ::capnp::private::layout::StructBuilder<'a>,
         }
-        impl <> ::capnp::traits::HasTypeId for Builder<'_,>  {
+        impl ::capnp::traits::HasStructSize for Builder<'_> {
+            const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
+                data: 1,
+                pointers: 1,
+            };
+        }
+        impl ::capnp::traits::HasTypeId for Builder<'_> {
             const TYPE_ID: u64 = _private::TYPE_ID;
         }
-        impl <'a,> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>> for Builder<'a,>  {
+        impl<'a> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
+        for Builder<'a> {
             fn from(builder: ::capnp::private::layout::StructBuilder<'a>) -> Self {
-                Self { builder,  }
+                Self { builder }
             }
         }
-
-        impl <'a,> ::core::convert::From<Builder<'a,>> for ::capnp::dynamic_value::Builder<'a>  {
-            fn from(builder: Builder<'a,>) -> Self {
-                Self::Struct(::capnp::dynamic_struct::Builder::new(builder.builder, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+        impl<'a> ::core::convert::From<Builder<'a>>
+        for ::capnp::dynamic_value::Builder<'a> {
+            fn from(builder: Builder<'a>) -> Self {
+                Self::Struct(
+                    ::capnp::dynamic_struct::Builder::new(
+                        builder.builder,
+                        ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types,
+                            annotation_types: _private::get_annotation_types,
+                            type_id: ::core::any::TypeId::of::<Owned>(),
+                        }),
+                    ),
+                )
             }
         }
-
-        impl <'a,> ::capnp::traits::ImbueMut<'a> for Builder<'a,>  {
-            fn imbue_mut(&mut self, cap_table: &'a mut ::capnp::private::layout::CapTable) {
-                self.builder.imbue(::capnp::private::layout::CapTableBuilder::from_ref(cap_table))
+        impl<'a> ::capnp::traits::ImbueMut<'a> for Builder<'a> {
+            fn imbue_mut(
+                &mut self,
+                cap_table: &'a mut ::capnp::private::layout::CapTable,
+            ) {
+                self.builder
+                    .imbue(
+                        ::capnp::private::layout::CapTableBuilder::from_ref(cap_table),
+                    )
             }
         }
-
-        impl <'a,> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a,>  {
-            fn init_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, _size: u32) -> Self {
-                builder.init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE).into()
+        impl<'a> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a> {
+            fn init_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                _size: u32,
+            ) -> Self {
+                builder
+                    .init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE)
+                    .into()
             }
-            fn get_from_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
-                ::core::result::Result::Ok(builder.get_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE, default)?.into())
+            fn get_from_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
+                ::core::result::Result::Ok(
+                    builder
+                        .get_struct(
+                            <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                            default,
+                        )?
+                        .into(),
+                )
             }
         }
-
-        impl <> ::capnp::traits::SetterInput<Owned<>> for Reader<'_,>  {
-            fn set_pointer_builder(mut pointer: ::capnp::private::layout::PointerBuilder<'_>, value: Self, canonicalize: bool) -> ::capnp::Result<()> { pointer.set_struct(&value.reader, canonicalize) }
+        impl ::capnp::traits::SetterInput<Owned> for Reader<'_> {
+            fn set_pointer_builder(
+                mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                value: Self,
+                canonicalize: bool,
+            ) -> ::capnp::Result<()> {
+                pointer.set_struct(&value.reader, canonicalize)
+            }
         }
-
-        impl <'a,> Builder<'a,>  {
-            pub fn into_reader(self) -> Reader<'a,> {
+        impl<'a> Builder<'a> {
+            pub fn into_reader(self) -> Reader<'a> {
                 self.builder.into_reader().into()
             }
-            pub fn reborrow(&mut self) -> Builder<'_,> {
-                Builder { builder: self.builder.reborrow() }
+            pub fn reborrow(&mut self) -> Builder<'_> {
+                Builder {
+                    builder: self.builder.reborrow(),
+                }
             }
-            pub fn reborrow_as_reader(&self) -> Reader<'_,> {
+            pub fn reborrow_as_reader(&self) -> Reader<'_> {
                 self.builder.as_reader().into()
             }
-
             pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                 self.builder.as_reader().total_size()
             }
@@ -2296,36 +3651,64 @@ pub mod calculator {
                 self.builder.get_data_field::<i32>(0)
             }
             #[inline]
-            pub fn set_param_count(&mut self, value: i32)  {
+            pub fn set_param_count(&mut self, value: i32) {
                 self.builder.set_data_field::<i32>(0, value);
             }
             #[inline]
-            pub fn get_body(self) -> ::capnp::Result<crate::generated::calculator_capnp::calculator::expression::Builder<'a>> {
-                ::capnp::traits::FromPointerBuilder::get_from_pointer(self.builder.get_pointer_field(0), ::core::option::Option::None)
+            pub fn get_body(
+                self,
+            ) -> ::capnp::Result<
+                crate::generated::calculator_capnp::calculator::expression::Builder<'a>,
+            > {
+                ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                    self.builder.get_pointer_field(0),
+                    ::core::option::Option::None,
+                )
             }
             #[inline]
-            pub fn set_body(&mut self, value: crate::generated::calculator_capnp::calculator::expression::Reader<'_>) -> ::capnp::Result<()> {
-                ::capnp::traits::SetterInput::set_pointer_builder(self.builder.reborrow().get_pointer_field(0), value, false)
+            pub fn set_body(
+                &mut self,
+                value: crate::generated::calculator_capnp::calculator::expression::Reader<
+                    '_,
+                >,
+            ) -> ::capnp::Result<()> {
+                ::capnp::traits::SetterInput::set_pointer_builder(
+                    self.builder.reborrow().get_pointer_field(0),
+                    value,
+                    false,
+                )
             }
             #[inline]
-            pub fn init_body(self, ) -> crate::generated::calculator_capnp::calculator::expression::Builder<'a> {
-                ::capnp::traits::FromPointerBuilder::init_pointer(self.builder.get_pointer_field(0), 0)
+            pub fn init_body(
+                self,
+            ) -> crate::generated::calculator_capnp::calculator::expression::Builder<
+                'a,
+            > {
+                ::capnp::traits::FromPointerBuilder::init_pointer(
+                    self.builder.get_pointer_field(0),
+                    0,
+                )
             }
             #[inline]
             pub fn has_body(&self) -> bool {
                 !self.builder.is_pointer_field_null(0)
             }
         }
-
-        pub struct Pipeline { _typeless: ::capnp::any_pointer::Pipeline }
+        pub struct Pipeline {
+            _typeless: ::capnp::any_pointer::Pipeline,
+        }
         impl ::capnp::capability::FromTypelessPipeline for Pipeline {
             fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
-                Self { _typeless: typeless,  }
+                Self { _typeless: typeless }
             }
         }
-        impl Pipeline  {
-            pub fn get_body(&self) -> crate::generated::calculator_capnp::calculator::expression::Pipeline {
-                ::capnp::capability::FromTypelessPipeline::new(self._typeless.get_pointer_field(0))
+        impl Pipeline {
+            pub fn get_body(
+                &self,
+            ) -> crate::generated::calculator_capnp::calculator::expression::Pipeline {
+                ::capnp::capability::FromTypelessPipeline::new(
+                    self._typeless.get_pointer_field(0),
+                )
             }
         }
         mod _private {
@@ -2384,173 +3767,292 @@ pub mod calculator {
             pub(crate) fn get_field_types(index: u16) -> ::capnp::introspect::Type {
                 match index {
                     0 => <i32 as ::capnp::introspect::Introspect>::introspect(),
-                    1 => <crate::generated::calculator_capnp::calculator::expression::Owned as ::capnp::introspect::Introspect>::introspect(),
+                    1 => {
+                        <crate::generated::calculator_capnp::calculator::expression::Owned as ::capnp::introspect::Introspect>::introspect()
+                    }
                     _ => ::capnp::introspect::panic_invalid_field_index(index),
                 }
             }
-            pub(crate) fn get_annotation_types(child_index: Option<u16>, index: u32) -> ::capnp::introspect::Type {
+            pub(crate) fn get_annotation_types(
+                child_index: Option<u16>,
+                index: u32,
+            ) -> ::capnp::introspect::Type {
                 ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)
             }
-            pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(&ENCODED_NODE);
+            pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+                &ENCODED_NODE,
+            );
             pub(crate) static RAW_SCHEMA: ::capnp::introspect::RawStructSchema = ::capnp::introspect::RawStructSchema::new(
                 &ARENA,
                 NONUNION_MEMBERS,
                 MEMBERS_BY_DISCRIMINANT,
-                MEMBERS_BY_NAME
+                MEMBERS_BY_NAME,
             );
-            pub(crate) static NONUNION_MEMBERS : &[u16] = &[0,1];
-            pub(crate) static MEMBERS_BY_DISCRIMINANT : &[u16] = &[];
-            pub(crate) static MEMBERS_BY_NAME : &[u16] = &[1,0];
+            pub(crate) static NONUNION_MEMBERS: &[u16] = &[0, 1];
+            pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
+            pub(crate) static MEMBERS_BY_NAME: &[u16] = &[1, 0];
             pub(crate) const TYPE_ID: u64 = 0xf287_bcba_4556_dc89;
         }
     }
-
     pub mod def_function_results {
         #[derive(Copy, Clone)]
         pub struct Owned(());
-        impl ::capnp::introspect::Introspect for Owned { fn introspect() -> ::capnp::introspect::Type { ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types, annotation_types: _private::get_annotation_types, type_id: ::core::any::TypeId::of::<Owned>() }).into() } }
-        impl ::capnp::traits::Owned for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-        impl ::capnp::traits::OwnedStruct for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-        impl ::capnp::traits::Pipelined for Owned { type Pipeline = Pipeline; }
-
-        pub struct Reader<'a> { reader: ::capnp::private::layout::StructReader<'a> }
-        impl <> ::core::marker::Copy for Reader<'_,>  {}
-        impl <> ::core::clone::Clone for Reader<'_,>  {
-            fn clone(&self) -> Self { *self }
+        impl ::capnp::introspect::Introspect for Owned {
+            fn introspect() -> ::capnp::introspect::Type {
+                ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
+                        generic: &_private::RAW_SCHEMA,
+                        field_types: _private::get_field_types,
+                        annotation_types: _private::get_annotation_types,
+                        type_id: ::core::any::TypeId::of::<Owned>(),
+                    })
+                    .into()
+            }
         }
-
-        impl <> ::capnp::traits::HasTypeId for Reader<'_,>  {
+        impl ::capnp::traits::Owned for Owned {
+            type Reader<'a> = Reader<'a>;
+            type Builder<'a> = Builder<'a>;
+        }
+        impl ::capnp::traits::OwnedStruct for Owned {
+            type Reader<'a> = Reader<'a>;
+            type Builder<'a> = Builder<'a>;
+        }
+        impl ::capnp::traits::Pipelined for Owned {
+            type Pipeline = Pipeline;
+        }
+        pub struct Reader<'a> {
+            reader: ::capnp::private::layout::StructReader<'a>,
+        }
+        impl ::core::marker::Copy for Reader<'_> {}
+        impl ::core::clone::Clone for Reader<'_> {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+        impl ::capnp::traits::HasTypeId for Reader<'_> {
             const TYPE_ID: u64 = _private::TYPE_ID;
         }
-        impl <'a,> ::core::convert::From<::capnp::private::layout::StructReader<'a>> for Reader<'a,>  {
+        impl<'a> ::core::convert::From<::capnp::private::layout::StructReader<'a>>
+        for Reader<'a> {
             fn from(reader: ::capnp::private::layout::StructReader<'a>) -> Self {
-                Self { reader,  }
+                Self { reader }
             }
         }
-
-        impl <'a,> ::core::convert::From<Reader<'a,>> for ::capnp::dynamic_value::Reader<'a>  {
-            fn from(reader: Reader<'a,>) -> Self {
-                Self::Struct(::capnp::dynamic_struct::Reader::new(reader.reader, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+        impl<'a> ::core::convert::From<Reader<'a>>
+        for ::capnp::dynamic_value::Reader<'a> {
+            fn from(reader: Reader<'a>) -> Self {
+                Self::Struct(
+                    ::capnp::dynamic_struct::Reader::new(
+                        reader.reader,
+                        ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types,
+                            annotation_types: _private::get_annotation_types,
+                            type_id: ::core::any::TypeId::of::<Owned>(),
+                        }),
+                    ),
+                )
             }
         }
-
-        impl <> ::core::fmt::Debug for Reader<'_,>  {
-            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::result::Result<(), ::core::fmt::Error> {
-                core::fmt::Debug::fmt(&::core::convert::Into::<::capnp::dynamic_value::Reader<'_>>::into(*self), f)
+        impl ::core::fmt::Debug for Reader<'_> {
+            fn fmt(
+                &self,
+                f: &mut ::core::fmt::Formatter<'_>,
+            ) -> ::core::result::Result<(), ::core::fmt::Error> {
+                core::fmt::Debug::fmt(
+                    &::core::convert::Into::<
+                        ::capnp::dynamic_value::Reader<'_>,
+                    >::into(*self),
+                    f,
+                )
             }
         }
-
-        impl <'a,> ::capnp::traits::FromPointerReader<'a> for Reader<'a,>  {
-            fn get_from_pointer(reader: &::capnp::private::layout::PointerReader<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
+        impl<'a> ::capnp::traits::FromPointerReader<'a> for Reader<'a> {
+            fn get_from_pointer(
+                reader: &::capnp::private::layout::PointerReader<'a>,
+                default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
                 ::core::result::Result::Ok(reader.get_struct(default)?.into())
             }
         }
-
-        impl <'a,> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a,>  {
-            fn into_internal_struct_reader(self) -> ::capnp::private::layout::StructReader<'a> {
+        impl<'a> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a> {
+            fn into_internal_struct_reader(
+                self,
+            ) -> ::capnp::private::layout::StructReader<'a> {
                 self.reader
             }
         }
-
-        impl <'a,> ::capnp::traits::Imbue<'a> for Reader<'a,>  {
+        impl<'a> ::capnp::traits::Imbue<'a> for Reader<'a> {
             fn imbue(&mut self, cap_table: &'a ::capnp::private::layout::CapTable) {
-                self.reader.imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
+                self.reader
+                    .imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
             }
         }
-
-        impl <'a,> Reader<'a,>  {
-            pub fn reborrow(&self) -> Reader<'_,> {
-                Self { .. *self }
+        impl<'a> Reader<'a> {
+            pub fn reborrow(&self) -> Reader<'_> {
+                Self { ..*self }
             }
-
             pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                 self.reader.total_size()
             }
             #[inline]
-            pub fn get_func(self) -> ::capnp::Result<crate::generated::calculator_capnp::calculator::function::Client> {
-                match self.reader.get_pointer_field(0).get_capability() { ::core::result::Result::Ok(c) => ::core::result::Result::Ok(::capnp::capability::FromClientHook::new(c)), ::core::result::Result::Err(e) => ::core::result::Result::Err(e)}
+            pub fn get_func(
+                self,
+            ) -> ::capnp::Result<
+                crate::generated::calculator_capnp::calculator::function::Client,
+            > {
+                match self.reader.get_pointer_field(0).get_capability() {
+                    ::core::result::Result::Ok(c) => {
+                        ::core::result::Result::Ok(
+                            ::capnp::capability::FromClientHook::new(c),
+                        )
+                    }
+                    ::core::result::Result::Err(e) => ::core::result::Result::Err(e),
+                }
             }
             #[inline]
             pub fn has_func(&self) -> bool {
                 !self.reader.get_pointer_field(0).is_null()
             }
         }
-
-        pub struct Builder<'a> { builder: ::capnp::private::layout::StructBuilder<'a> }
-        impl <> ::capnp::traits::HasStructSize for Builder<'_,>  {
-            const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize { data: 0, pointers: 1 };
+        pub struct Builder<'a> {
+            builder: ::capnp::private::layout::StructBuilder<'a>,
         }
-        impl <> ::capnp::traits::HasTypeId for Builder<'_,>  {
+        impl ::capnp::traits::HasStructSize for Builder<'_> {
+            const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
+                data: 0,
+                pointers: 1,
+            };
+        }
+        impl ::capnp::traits::HasTypeId for Builder<'_> {
             const TYPE_ID: u64 = _private::TYPE_ID;
         }
-        impl <'a,> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>> for Builder<'a,>  {
+        impl<'a> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
+        for Builder<'a> {
             fn from(builder: ::capnp::private::layout::StructBuilder<'a>) -> Self {
-                Self { builder,  }
+                Self { builder }
             }
         }
-
-        impl <'a,> ::core::convert::From<Builder<'a,>> for ::capnp::dynamic_value::Builder<'a>  {
-            fn from(builder: Builder<'a,>) -> Self {
-                Self::Struct(::capnp::dynamic_struct::Builder::new(builder.builder, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+        impl<'a> ::core::convert::From<Builder<'a>>
+        for ::capnp::dynamic_value::Builder<'a> {
+            fn from(builder: Builder<'a>) -> Self {
+                Self::Struct(
+                    ::capnp::dynamic_struct::Builder::new(
+                        builder.builder,
+                        ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types,
+                            annotation_types: _private::get_annotation_types,
+                            type_id: ::core::any::TypeId::of::<Owned>(),
+                        }),
+                    ),
+                )
             }
         }
-
-        impl <'a,> ::capnp::traits::ImbueMut<'a> for Builder<'a,>  {
-            fn imbue_mut(&mut self, cap_table: &'a mut ::capnp::private::layout::CapTable) {
-                self.builder.imbue(::capnp::private::layout::CapTableBuilder::from_ref(cap_table))
+        impl<'a> ::capnp::traits::ImbueMut<'a> for Builder<'a> {
+            fn imbue_mut(
+                &mut self,
+                cap_table: &'a mut ::capnp::private::layout::CapTable,
+            ) {
+                self.builder
+                    .imbue(
+                        ::capnp::private::layout::CapTableBuilder::from_ref(cap_table),
+                    )
             }
         }
-
-        impl <'a,> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a,>  {
-            fn init_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, _size: u32) -> Self {
-                builder.init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE).into()
+        impl<'a> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a> {
+            fn init_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                _size: u32,
+            ) -> Self {
+                builder
+                    .init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE)
+                    .into()
             }
-            fn get_from_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
-                ::core::result::Result::Ok(builder.get_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE, default)?.into())
+            fn get_from_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
+                ::core::result::Result::Ok(
+                    builder
+                        .get_struct(
+                            <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                            default,
+                        )?
+                        .into(),
+                )
             }
         }
-
-        impl <> ::capnp::traits::SetterInput<Owned<>> for Reader<'_,>  {
-            fn set_pointer_builder(mut pointer: ::capnp::private::layout::PointerBuilder<'_>, value: Self, canonicalize: bool) -> ::capnp::Result<()> { pointer.set_struct(&value.reader, canonicalize) }
+        impl ::capnp::traits::SetterInput<Owned> for Reader<'_> {
+            fn set_pointer_builder(
+                mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                value: Self,
+                canonicalize: bool,
+            ) -> ::capnp::Result<()> {
+                pointer.set_struct(&value.reader, canonicalize)
+            }
         }
-
-        impl <'a,> Builder<'a,>  {
-            pub fn into_reader(self) -> Reader<'a,> {
+        impl<'a> Builder<'a> {
+            pub fn into_reader(self) -> Reader<'a> {
                 self.builder.into_reader().into()
             }
-            pub fn reborrow(&mut self) -> Builder<'_,> {
-                Builder { builder: self.builder.reborrow() }
+            pub fn reborrow(&mut self) -> Builder<'_> {
+                Builder {
+                    builder: self.builder.reborrow(),
+                }
             }
-            pub fn reborrow_as_reader(&self) -> Reader<'_,> {
+            pub fn reborrow_as_reader(&self) -> Reader<'_> {
                 self.builder.as_reader().into()
             }
-
             pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                 self.builder.as_reader().total_size()
             }
             #[inline]
-            pub fn get_func(self) -> ::capnp::Result<crate::generated::calculator_capnp::calculator::function::Client> {
-                match self.builder.get_pointer_field(0).get_capability() { ::core::result::Result::Ok(c) => ::core::result::Result::Ok(::capnp::capability::FromClientHook::new(c)), ::core::result::Result::Err(e) => ::core::result::Result::Err(e)}
+            pub fn get_func(
+                self,
+            ) -> ::capnp::Result<
+                crate::generated::calculator_capnp::calculator::function::Client,
+            > {
+                match self.builder.get_pointer_field(0).get_capability() {
+                    ::core::result::Result::Ok(c) => {
+                        ::core::result::Result::Ok(
+                            ::capnp::capability::FromClientHook::new(c),
+                        )
+                    }
+                    ::core::result::Result::Err(e) => ::core::result::Result::Err(e),
+                }
             }
             #[inline]
-            pub fn set_func(&mut self, value: crate::generated::calculator_capnp::calculator::function::Client)  {
-                self.builder.reborrow().get_pointer_field(0).set_capability(value.client.hook);
+            pub fn set_func(
+                &mut self,
+                value: crate::generated::calculator_capnp::calculator::function::Client,
+            ) {
+                self.builder
+                    .reborrow()
+                    .get_pointer_field(0)
+                    .set_capability(
+                        ::capnp::capability::FromClientHook::into_client_hook(value),
+                    );
             }
             #[inline]
             pub fn has_func(&self) -> bool {
                 !self.builder.is_pointer_field_null(0)
             }
         }
-
-        pub struct Pipeline { _typeless: ::capnp::any_pointer::Pipeline }
+        pub struct Pipeline {
+            _typeless: ::capnp::any_pointer::Pipeline,
+        }
         impl ::capnp::capability::FromTypelessPipeline for Pipeline {
             fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
-                Self { _typeless: typeless,  }
+                Self { _typeless: typeless }
             }
         }
-        impl Pipeline  {
-            pub fn get_func(&self) -> crate::generated::calculator_capnp::calculator::function::Client {
-                ::capnp::capability::FromClientHook::new(self._typeless.get_pointer_field(0).as_cap())
+        impl Pipeline {
+            pub fn get_func(
+                &self,
+            ) -> crate::generated::calculator_capnp::calculator::function::Client {
+                ::capnp::capability::FromClientHook::new(
+                    self._typeless.get_pointer_field(0).as_cap(),
+                )
             }
         }
         mod _private {
@@ -2592,164 +4094,261 @@ pub mod calculator {
             ];
             pub(crate) fn get_field_types(index: u16) -> ::capnp::introspect::Type {
                 match index {
-                    0 => <crate::generated::calculator_capnp::calculator::function::Owned as ::capnp::introspect::Introspect>::introspect(),
+                    0 => {
+                        <crate::generated::calculator_capnp::calculator::function::Owned as ::capnp::introspect::Introspect>::introspect()
+                    }
                     _ => ::capnp::introspect::panic_invalid_field_index(index),
                 }
             }
-            pub(crate) fn get_annotation_types(child_index: Option<u16>, index: u32) -> ::capnp::introspect::Type {
+            pub(crate) fn get_annotation_types(
+                child_index: Option<u16>,
+                index: u32,
+            ) -> ::capnp::introspect::Type {
                 ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)
             }
-            pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(&ENCODED_NODE);
+            pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+                &ENCODED_NODE,
+            );
             pub(crate) static RAW_SCHEMA: ::capnp::introspect::RawStructSchema = ::capnp::introspect::RawStructSchema::new(
                 &ARENA,
                 NONUNION_MEMBERS,
                 MEMBERS_BY_DISCRIMINANT,
-                MEMBERS_BY_NAME
+                MEMBERS_BY_NAME,
             );
-            pub(crate) static NONUNION_MEMBERS : &[u16] = &[0];
-            pub(crate) static MEMBERS_BY_DISCRIMINANT : &[u16] = &[];
-            pub(crate) static MEMBERS_BY_NAME : &[u16] = &[0];
+            pub(crate) static NONUNION_MEMBERS: &[u16] = &[0];
+            pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
+            pub(crate) static MEMBERS_BY_NAME: &[u16] = &[0];
             pub(crate) const TYPE_ID: u64 = 0x8d24_f465_047c_d6c8;
         }
     }
-
     pub mod get_operator_params {
         #[derive(Copy, Clone)]
         pub struct Owned(());
-        impl ::capnp::introspect::Introspect for Owned { fn introspect() -> ::capnp::introspect::Type { ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types, annotation_types: _private::get_annotation_types, type_id: ::core::any::TypeId::of::<Owned>() }).into() } }
-        impl ::capnp::traits::Owned for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-        impl ::capnp::traits::OwnedStruct for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-        impl ::capnp::traits::Pipelined for Owned { type Pipeline = Pipeline; }
-
-        pub struct Reader<'a> { reader: ::capnp::private::layout::StructReader<'a> }
-        impl <> ::core::marker::Copy for Reader<'_,>  {}
-        impl <> ::core::clone::Clone for Reader<'_,>  {
-            fn clone(&self) -> Self { *self }
+        impl ::capnp::introspect::Introspect for Owned {
+            fn introspect() -> ::capnp::introspect::Type {
+                ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
+                        generic: &_private::RAW_SCHEMA,
+                        field_types: _private::get_field_types,
+                        annotation_types: _private::get_annotation_types,
+                        type_id: ::core::any::TypeId::of::<Owned>(),
+                    })
+                    .into()
+            }
         }
-
-        impl <> ::capnp::traits::HasTypeId for Reader<'_,>  {
+        impl ::capnp::traits::Owned for Owned {
+            type Reader<'a> = Reader<'a>;
+            type Builder<'a> = Builder<'a>;
+        }
+        impl ::capnp::traits::OwnedStruct for Owned {
+            type Reader<'a> = Reader<'a>;
+            type Builder<'a> = Builder<'a>;
+        }
+        impl ::capnp::traits::Pipelined for Owned {
+            type Pipeline = Pipeline;
+        }
+        pub struct Reader<'a> {
+            reader: ::capnp::private::layout::StructReader<'a>,
+        }
+        impl ::core::marker::Copy for Reader<'_> {}
+        impl ::core::clone::Clone for Reader<'_> {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+        impl ::capnp::traits::HasTypeId for Reader<'_> {
             const TYPE_ID: u64 = _private::TYPE_ID;
         }
-        impl <'a,> ::core::convert::From<::capnp::private::layout::StructReader<'a>> for Reader<'a,>  {
+        impl<'a> ::core::convert::From<::capnp::private::layout::StructReader<'a>>
+        for Reader<'a> {
             fn from(reader: ::capnp::private::layout::StructReader<'a>) -> Self {
-                Self { reader,  }
+                Self { reader }
             }
         }
-
-        impl <'a,> ::core::convert::From<Reader<'a,>> for ::capnp::dynamic_value::Reader<'a>  {
-            fn from(reader: Reader<'a,>) -> Self {
-                Self::Struct(::capnp::dynamic_struct::Reader::new(reader.reader, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+        impl<'a> ::core::convert::From<Reader<'a>>
+        for ::capnp::dynamic_value::Reader<'a> {
+            fn from(reader: Reader<'a>) -> Self {
+                Self::Struct(
+                    ::capnp::dynamic_struct::Reader::new(
+                        reader.reader,
+                        ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types,
+                            annotation_types: _private::get_annotation_types,
+                            type_id: ::core::any::TypeId::of::<Owned>(),
+                        }),
+                    ),
+                )
             }
         }
-
-        impl <> ::core::fmt::Debug for Reader<'_,>  {
-            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::result::Result<(), ::core::fmt::Error> {
-                core::fmt::Debug::fmt(&::core::convert::Into::<::capnp::dynamic_value::Reader<'_>>::into(*self), f)
+        impl ::core::fmt::Debug for Reader<'_> {
+            fn fmt(
+                &self,
+                f: &mut ::core::fmt::Formatter<'_>,
+            ) -> ::core::result::Result<(), ::core::fmt::Error> {
+                core::fmt::Debug::fmt(
+                    &::core::convert::Into::<
+                        ::capnp::dynamic_value::Reader<'_>,
+                    >::into(*self),
+                    f,
+                )
             }
         }
-
-        impl <'a,> ::capnp::traits::FromPointerReader<'a> for Reader<'a,>  {
-            fn get_from_pointer(reader: &::capnp::private::layout::PointerReader<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
+        impl<'a> ::capnp::traits::FromPointerReader<'a> for Reader<'a> {
+            fn get_from_pointer(
+                reader: &::capnp::private::layout::PointerReader<'a>,
+                default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
                 ::core::result::Result::Ok(reader.get_struct(default)?.into())
             }
         }
-
-        impl <'a,> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a,>  {
-            fn into_internal_struct_reader(self) -> ::capnp::private::layout::StructReader<'a> {
+        impl<'a> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a> {
+            fn into_internal_struct_reader(
+                self,
+            ) -> ::capnp::private::layout::StructReader<'a> {
                 self.reader
             }
         }
-
-        impl <'a,> ::capnp::traits::Imbue<'a> for Reader<'a,>  {
+        impl<'a> ::capnp::traits::Imbue<'a> for Reader<'a> {
             fn imbue(&mut self, cap_table: &'a ::capnp::private::layout::CapTable) {
-                self.reader.imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
+                self.reader
+                    .imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
             }
         }
-
-        impl <> Reader<'_,>  {
-            pub fn reborrow(&self) -> Reader<'_,> {
-                Self { .. *self }
+        impl Reader<'_> {
+            pub fn reborrow(&self) -> Reader<'_> {
+                Self { ..*self }
             }
-
             pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                 self.reader.total_size()
             }
             #[inline]
-            pub fn get_op(self) -> ::core::result::Result<crate::generated::calculator_capnp::calculator::Operator,::capnp::NotInSchema> {
+            pub fn get_op(
+                self,
+            ) -> ::core::result::Result<
+                crate::generated::calculator_capnp::calculator::Operator,
+                ::capnp::NotInSchema,
+            > {
                 ::core::convert::TryFrom::try_from(self.reader.get_data_field::<u16>(0))
             }
         }
-
-        pub struct Builder<'a> { builder: ::capnp::private::layout::StructBuilder<'a> }
-        impl <> ::capnp::traits::HasStructSize for Builder<'_,>  {
-            const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize { data: 1, pointers: 0 };
+        pub struct Builder<'a> {
+            builder: ::capnp::private::layout::StructBuilder<'a>,
         }
-        impl <> ::capnp::traits::HasTypeId for Builder<'_,>  {
+        impl ::capnp::traits::HasStructSize for Builder<'_> {
+            const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
+                data: 1,
+                pointers: 0,
+            };
+        }
+        impl ::capnp::traits::HasTypeId for Builder<'_> {
             const TYPE_ID: u64 = _private::TYPE_ID;
         }
-        impl <'a,> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>> for Builder<'a,>  {
+        impl<'a> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
+        for Builder<'a> {
             fn from(builder: ::capnp::private::layout::StructBuilder<'a>) -> Self {
-                Self { builder,  }
+                Self { builder }
             }
         }
-
-        impl <'a,> ::core::convert::From<Builder<'a,>> for ::capnp::dynamic_value::Builder<'a>  {
-            fn from(builder: Builder<'a,>) -> Self {
-                Self::Struct(::capnp::dynamic_struct::Builder::new(builder.builder, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+        impl<'a> ::core::convert::From<Builder<'a>>
+        for ::capnp::dynamic_value::Builder<'a> {
+            fn from(builder: Builder<'a>) -> Self {
+                Self::Struct(
+                    ::capnp::dynamic_struct::Builder::new(
+                        builder.builder,
+                        ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types,
+                            annotation_types: _private::get_annotation_types,
+                            type_id: ::core::any::TypeId::of::<Owned>(),
+                        }),
+                    ),
+                )
             }
         }
-
-        impl <'a,> ::capnp::traits::ImbueMut<'a> for Builder<'a,>  {
-            fn imbue_mut(&mut self, cap_table: &'a mut ::capnp::private::layout::CapTable) {
-                self.builder.imbue(::capnp::private::layout::CapTableBuilder::from_ref(cap_table))
+        impl<'a> ::capnp::traits::ImbueMut<'a> for Builder<'a> {
+            fn imbue_mut(
+                &mut self,
+                cap_table: &'a mut ::capnp::private::layout::CapTable,
+            ) {
+                self.builder
+                    .imbue(
+                        ::capnp::private::layout::CapTableBuilder::from_ref(cap_table),
+                    )
             }
         }
-
-        impl <'a,> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a,>  {
-            fn init_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, _size: u32) -> Self {
-                builder.init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE).into()
+        impl<'a> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a> {
+            fn init_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                _size: u32,
+            ) -> Self {
+                builder
+                    .init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE)
+                    .into()
             }
-            fn get_from_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
-                ::core::result::Result::Ok(builder.get_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE, default)?.into())
+            fn get_from_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
+                ::core::result::Result::Ok(
+                    builder
+                        .get_struct(
+                            <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                            default,
+                        )?
+                        .into(),
+                )
             }
         }
-
-        impl <> ::capnp::traits::SetterInput<Owned<>> for Reader<'_,>  {
-            fn set_pointer_builder(mut pointer: ::capnp::private::layout::PointerBuilder<'_>, value: Self, canonicalize: bool) -> ::capnp::Result<()> { pointer.set_struct(&value.reader, canonicalize) }
+        impl ::capnp::traits::SetterInput<Owned> for Reader<'_> {
+            fn set_pointer_builder(
+                mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                value: Self,
+                canonicalize: bool,
+            ) -> ::capnp::Result<()> {
+                pointer.set_struct(&value.reader, canonicalize)
+            }
         }
-
-        impl <'a,> Builder<'a,>  {
-            pub fn into_reader(self) -> Reader<'a,> {
+        impl<'a> Builder<'a> {
+            pub fn into_reader(self) -> Reader<'a> {
                 self.builder.into_reader().into()
             }
-            pub fn reborrow(&mut self) -> Builder<'_,> {
-                Builder { builder: self.builder.reborrow() }
+            pub fn reborrow(&mut self) -> Builder<'_> {
+                Builder {
+                    builder: self.builder.reborrow(),
+                }
             }
-            pub fn reborrow_as_reader(&self) -> Reader<'_,> {
+            pub fn reborrow_as_reader(&self) -> Reader<'_> {
                 self.builder.as_reader().into()
             }
-
             pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                 self.builder.as_reader().total_size()
             }
             #[inline]
-            pub fn get_op(self) -> ::core::result::Result<crate::generated::calculator_capnp::calculator::Operator,::capnp::NotInSchema> {
+            pub fn get_op(
+                self,
+            ) -> ::core::result::Result<
+                crate::generated::calculator_capnp::calculator::Operator,
+                ::capnp::NotInSchema,
+            > {
                 ::core::convert::TryFrom::try_from(self.builder.get_data_field::<u16>(0))
             }
             #[inline]
-            pub fn set_op(&mut self, value: crate::generated::calculator_capnp::calculator::Operator)  {
+            pub fn set_op(
+                &mut self,
+                value: crate::generated::calculator_capnp::calculator::Operator,
+            ) {
                 self.builder.set_data_field::<u16>(0, value as u16);
             }
         }
-
-        pub struct Pipeline { _typeless: ::capnp::any_pointer::Pipeline }
+        pub struct Pipeline {
+            _typeless: ::capnp::any_pointer::Pipeline,
+        }
         impl ::capnp::capability::FromTypelessPipeline for Pipeline {
             fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
-                Self { _typeless: typeless,  }
+                Self { _typeless: typeless }
             }
         }
-        impl Pipeline  {
-        }
+        impl Pipeline {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 34] = [
                 ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
@@ -2789,173 +4388,292 @@ pub mod calculator {
             ];
             pub(crate) fn get_field_types(index: u16) -> ::capnp::introspect::Type {
                 match index {
-                    0 => <crate::generated::calculator_capnp::calculator::Operator as ::capnp::introspect::Introspect>::introspect(),
+                    0 => {
+                        <crate::generated::calculator_capnp::calculator::Operator as ::capnp::introspect::Introspect>::introspect()
+                    }
                     _ => ::capnp::introspect::panic_invalid_field_index(index),
                 }
             }
-            pub(crate) fn get_annotation_types(child_index: Option<u16>, index: u32) -> ::capnp::introspect::Type {
+            pub(crate) fn get_annotation_types(
+                child_index: Option<u16>,
+                index: u32,
+            ) -> ::capnp::introspect::Type {
                 ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)
             }
-            pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(&ENCODED_NODE);
+            pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+                &ENCODED_NODE,
+            );
             pub(crate) static RAW_SCHEMA: ::capnp::introspect::RawStructSchema = ::capnp::introspect::RawStructSchema::new(
                 &ARENA,
                 NONUNION_MEMBERS,
                 MEMBERS_BY_DISCRIMINANT,
-                MEMBERS_BY_NAME
+                MEMBERS_BY_NAME,
             );
-            pub(crate) static NONUNION_MEMBERS : &[u16] = &[0];
-            pub(crate) static MEMBERS_BY_DISCRIMINANT : &[u16] = &[];
-            pub(crate) static MEMBERS_BY_NAME : &[u16] = &[0];
+            pub(crate) static NONUNION_MEMBERS: &[u16] = &[0];
+            pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
+            pub(crate) static MEMBERS_BY_NAME: &[u16] = &[0];
             pub(crate) const TYPE_ID: u64 = 0x8a8d_ceb4_f4a3_c530;
         }
     }
-
     pub mod get_operator_results {
         #[derive(Copy, Clone)]
         pub struct Owned(());
-        impl ::capnp::introspect::Introspect for Owned { fn introspect() -> ::capnp::introspect::Type { ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types, annotation_types: _private::get_annotation_types, type_id: ::core::any::TypeId::of::<Owned>() }).into() } }
-        impl ::capnp::traits::Owned for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-        impl ::capnp::traits::OwnedStruct for Owned { type Reader<'a> = Reader<'a>; type Builder<'a> = Builder<'a>; }
-        impl ::capnp::traits::Pipelined for Owned { type Pipeline = Pipeline; }
-
-        pub struct Reader<'a> { reader: ::capnp::private::layout::StructReader<'a> }
-        impl <> ::core::marker::Copy for Reader<'_,>  {}
-        impl <> ::core::clone::Clone for Reader<'_,>  {
-            fn clone(&self) -> Self { *self }
+        impl ::capnp::introspect::Introspect for Owned {
+            fn introspect() -> ::capnp::introspect::Type {
+                ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
+                        generic: &_private::RAW_SCHEMA,
+                        field_types: _private::get_field_types,
+                        annotation_types: _private::get_annotation_types,
+                        type_id: ::core::any::TypeId::of::<Owned>(),
+                    })
+                    .into()
+            }
         }
-
-        impl <> ::capnp::traits::HasTypeId for Reader<'_,>  {
+        impl ::capnp::traits::Owned for Owned {
+            type Reader<'a> = Reader<'a>;
+            type Builder<'a> = Builder<'a>;
+        }
+        impl ::capnp::traits::OwnedStruct for Owned {
+            type Reader<'a> = Reader<'a>;
+            type Builder<'a> = Builder<'a>;
+        }
+        impl ::capnp::traits::Pipelined for Owned {
+            type Pipeline = Pipeline;
+        }
+        pub struct Reader<'a> {
+            reader: ::capnp::private::layout::StructReader<'a>,
+        }
+        impl ::core::marker::Copy for Reader<'_> {}
+        impl ::core::clone::Clone for Reader<'_> {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+        impl ::capnp::traits::HasTypeId for Reader<'_> {
             const TYPE_ID: u64 = _private::TYPE_ID;
         }
-        impl <'a,> ::core::convert::From<::capnp::private::layout::StructReader<'a>> for Reader<'a,>  {
+        impl<'a> ::core::convert::From<::capnp::private::layout::StructReader<'a>>
+        for Reader<'a> {
             fn from(reader: ::capnp::private::layout::StructReader<'a>) -> Self {
-                Self { reader,  }
+                Self { reader }
             }
         }
-
-        impl <'a,> ::core::convert::From<Reader<'a,>> for ::capnp::dynamic_value::Reader<'a>  {
-            fn from(reader: Reader<'a,>) -> Self {
-                Self::Struct(::capnp::dynamic_struct::Reader::new(reader.reader, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+        impl<'a> ::core::convert::From<Reader<'a>>
+        for ::capnp::dynamic_value::Reader<'a> {
+            fn from(reader: Reader<'a>) -> Self {
+                Self::Struct(
+                    ::capnp::dynamic_struct::Reader::new(
+                        reader.reader,
+                        ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types,
+                            annotation_types: _private::get_annotation_types,
+                            type_id: ::core::any::TypeId::of::<Owned>(),
+                        }),
+                    ),
+                )
             }
         }
-
-        impl <> ::core::fmt::Debug for Reader<'_,>  {
-            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::result::Result<(), ::core::fmt::Error> {
-                core::fmt::Debug::fmt(&::core::convert::Into::<::capnp::dynamic_value::Reader<'_>>::into(*self), f)
+        impl ::core::fmt::Debug for Reader<'_> {
+            fn fmt(
+                &self,
+                f: &mut ::core::fmt::Formatter<'_>,
+            ) -> ::core::result::Result<(), ::core::fmt::Error> {
+                core::fmt::Debug::fmt(
+                    &::core::convert::Into::<
+                        ::capnp::dynamic_value::Reader<'_>,
+                    >::into(*self),
+                    f,
+                )
             }
         }
-
-        impl <'a,> ::capnp::traits::FromPointerReader<'a> for Reader<'a,>  {
-            fn get_from_pointer(reader: &::capnp::private::layout::PointerReader<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
+        impl<'a> ::capnp::traits::FromPointerReader<'a> for Reader<'a> {
+            fn get_from_pointer(
+                reader: &::capnp::private::layout::PointerReader<'a>,
+                default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
                 ::core::result::Result::Ok(reader.get_struct(default)?.into())
             }
         }
-
-        impl <'a,> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a,>  {
-            fn into_internal_struct_reader(self) -> ::capnp::private::layout::StructReader<'a> {
+        impl<'a> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a> {
+            fn into_internal_struct_reader(
+                self,
+            ) -> ::capnp::private::layout::StructReader<'a> {
                 self.reader
             }
         }
-
-        impl <'a,> ::capnp::traits::Imbue<'a> for Reader<'a,>  {
+        impl<'a> ::capnp::traits::Imbue<'a> for Reader<'a> {
             fn imbue(&mut self, cap_table: &'a ::capnp::private::layout::CapTable) {
-                self.reader.imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
+                self.reader
+                    .imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
             }
         }
-
-        impl <'a,> Reader<'a,>  {
-            pub fn reborrow(&self) -> Reader<'_,> {
-                Self { .. *self }
+        impl<'a> Reader<'a> {
+            pub fn reborrow(&self) -> Reader<'_> {
+                Self { ..*self }
             }
-
             pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                 self.reader.total_size()
             }
             #[inline]
-            pub fn get_func(self) -> ::capnp::Result<crate::generated::calculator_capnp::calculator::function::Client> {
-                match self.reader.get_pointer_field(0).get_capability() { ::core::result::Result::Ok(c) => ::core::result::Result::Ok(::capnp::capability::FromClientHook::new(c)), ::core::result::Result::Err(e) => ::core::result::Result::Err(e)}
+            pub fn get_func(
+                self,
+            ) -> ::capnp::Result<
+                crate::generated::calculator_capnp::calculator::function::Client,
+            > {
+                match self.reader.get_pointer_field(0).get_capability() {
+                    ::core::result::Result::Ok(c) => {
+                        ::core::result::Result::Ok(
+                            ::capnp::capability::FromClientHook::new(c),
+                        )
+                    }
+                    ::core::result::Result::Err(e) => ::core::result::Result::Err(e),
+                }
             }
             #[inline]
             pub fn has_func(&self) -> bool {
                 !self.reader.get_pointer_field(0).is_null()
             }
         }
-
-        pub struct Builder<'a> { builder: ::capnp::private::layout::StructBuilder<'a> }
-        impl <> ::capnp::traits::HasStructSize for Builder<'_,>  {
-            const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize { data: 0, pointers: 1 };
+        pub struct Builder<'a> {
+            builder: ::capnp::private::layout::StructBuilder<'a>,
         }
-        impl <> ::capnp::traits::HasTypeId for Builder<'_,>  {
+        impl ::capnp::traits::HasStructSize for Builder<'_> {
+            const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
+                data: 0,
+                pointers: 1,
+            };
+        }
+        impl ::capnp::traits::HasTypeId for Builder<'_> {
             const TYPE_ID: u64 = _private::TYPE_ID;
         }
-        impl <'a,> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>> for Builder<'a,>  {
+        impl<'a> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
+        for Builder<'a> {
             fn from(builder: ::capnp::private::layout::StructBuilder<'a>) -> Self {
-                Self { builder,  }
+                Self { builder }
             }
         }
-
-        impl <'a,> ::core::convert::From<Builder<'a,>> for ::capnp::dynamic_value::Builder<'a>  {
-            fn from(builder: Builder<'a,>) -> Self {
-                Self::Struct(::capnp::dynamic_struct::Builder::new(builder.builder, ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types::<>, annotation_types: _private::get_annotation_types::<>, type_id: ::core::any::TypeId::of::<Owned<>>()})))
+        impl<'a> ::core::convert::From<Builder<'a>>
+        for ::capnp::dynamic_value::Builder<'a> {
+            fn from(builder: Builder<'a>) -> Self {
+                Self::Struct(
+                    ::capnp::dynamic_struct::Builder::new(
+                        builder.builder,
+                        ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types,
+                            annotation_types: _private::get_annotation_types,
+                            type_id: ::core::any::TypeId::of::<Owned>(),
+                        }),
+                    ),
+                )
             }
         }
-
-        impl <'a,> ::capnp::traits::ImbueMut<'a> for Builder<'a,>  {
-            fn imbue_mut(&mut self, cap_table: &'a mut ::capnp::private::layout::CapTable) {
-                self.builder.imbue(::capnp::private::layout::CapTableBuilder::from_ref(cap_table))
+        impl<'a> ::capnp::traits::ImbueMut<'a> for Builder<'a> {
+            fn imbue_mut(
+                &mut self,
+                cap_table: &'a mut ::capnp::private::layout::CapTable,
+            ) {
+                self.builder
+                    .imbue(
+                        ::capnp::private::layout::CapTableBuilder::from_ref(cap_table),
+                    )
             }
         }
-
-        impl <'a,> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a,>  {
-            fn init_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, _size: u32) -> Self {
-                builder.init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE).into()
+        impl<'a> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a> {
+            fn init_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                _size: u32,
+            ) -> Self {
+                builder
+                    .init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE)
+                    .into()
             }
-            fn get_from_pointer(builder: ::capnp::private::layout::PointerBuilder<'a>, default: ::core::option::Option<&'a [::capnp::Word]>) -> ::capnp::Result<Self> {
-                ::core::result::Result::Ok(builder.get_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE, default)?.into())
+            fn get_from_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
+                ::core::result::Result::Ok(
+                    builder
+                        .get_struct(
+                            <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                            default,
+                        )?
+                        .into(),
+                )
             }
         }
-
-        impl <> ::capnp::traits::SetterInput<Owned<>> for Reader<'_,>  {
-            fn set_pointer_builder(mut pointer: ::capnp::private::layout::PointerBuilder<'_>, value: Self, canonicalize: bool) -> ::capnp::Result<()> { pointer.set_struct(&value.reader, canonicalize) }
+        impl ::capnp::traits::SetterInput<Owned> for Reader<'_> {
+            fn set_pointer_builder(
+                mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                value: Self,
+                canonicalize: bool,
+            ) -> ::capnp::Result<()> {
+                pointer.set_struct(&value.reader, canonicalize)
+            }
         }
-
-        impl <'a,> Builder<'a,>  {
-            pub fn into_reader(self) -> Reader<'a,> {
+        impl<'a> Builder<'a> {
+            pub fn into_reader(self) -> Reader<'a> {
                 self.builder.into_reader().into()
             }
-            pub fn reborrow(&mut self) -> Builder<'_,> {
-                Builder { builder: self.builder.reborrow() }
+            pub fn reborrow(&mut self) -> Builder<'_> {
+                Builder {
+                    builder: self.builder.reborrow(),
+                }
             }
-            pub fn reborrow_as_reader(&self) -> Reader<'_,> {
+            pub fn reborrow_as_reader(&self) -> Reader<'_> {
                 self.builder.as_reader().into()
             }
-
             pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
                 self.builder.as_reader().total_size()
             }
             #[inline]
-            pub fn get_func(self) -> ::capnp::Result<crate::generated::calculator_capnp::calculator::function::Client> {
-                match self.builder.get_pointer_field(0).get_capability() { ::core::result::Result::Ok(c) => ::core::result::Result::Ok(::capnp::capability::FromClientHook::new(c)), ::core::result::Result::Err(e) => ::core::result::Result::Err(e)}
+            pub fn get_func(
+                self,
+            ) -> ::capnp::Result<
+                crate::generated::calculator_capnp::calculator::function::Client,
+            > {
+                match self.builder.get_pointer_field(0).get_capability() {
+                    ::core::result::Result::Ok(c) => {
+                        ::core::result::Result::Ok(
+                            ::capnp::capability::FromClientHook::new(c),
+                        )
+                    }
+                    ::core::result::Result::Err(e) => ::core::result::Result::Err(e),
+                }
             }
             #[inline]
-            pub fn set_func(&mut self, value: crate::generated::calculator_capnp::calculator::function::Client)  {
-                self.builder.reborrow().get_pointer_field(0).set_capability(value.client.hook);
+            pub fn set_func(
+                &mut self,
+                value: crate::generated::calculator_capnp::calculator::function::Client,
+            ) {
+                self.builder
+                    .reborrow()
+                    .get_pointer_field(0)
+                    .set_capability(
+                        ::capnp::capability::FromClientHook::into_client_hook(value),
+                    );
             }
             #[inline]
             pub fn has_func(&self) -> bool {
                 !self.builder.is_pointer_field_null(0)
             }
         }
-
-        pub struct Pipeline { _typeless: ::capnp::any_pointer::Pipeline }
+        pub struct Pipeline {
+            _typeless: ::capnp::any_pointer::Pipeline,
+        }
         impl ::capnp::capability::FromTypelessPipeline for Pipeline {
             fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
-                Self { _typeless: typeless,  }
+                Self { _typeless: typeless }
             }
         }
-        impl Pipeline  {
-            pub fn get_func(&self) -> crate::generated::calculator_capnp::calculator::function::Client {
-                ::capnp::capability::FromClientHook::new(self._typeless.get_pointer_field(0).as_cap())
+        impl Pipeline {
+            pub fn get_func(
+                &self,
+            ) -> crate::generated::calculator_capnp::calculator::function::Client {
+                ::capnp::capability::FromClientHook::new(
+                    self._typeless.get_pointer_field(0).as_cap(),
+                )
             }
         }
         mod _private {
@@ -2997,23 +4715,30 @@ pub mod calculator {
             ];
             pub(crate) fn get_field_types(index: u16) -> ::capnp::introspect::Type {
                 match index {
-                    0 => <crate::generated::calculator_capnp::calculator::function::Owned as ::capnp::introspect::Introspect>::introspect(),
+                    0 => {
+                        <crate::generated::calculator_capnp::calculator::function::Owned as ::capnp::introspect::Introspect>::introspect()
+                    }
                     _ => ::capnp::introspect::panic_invalid_field_index(index),
                 }
             }
-            pub(crate) fn get_annotation_types(child_index: Option<u16>, index: u32) -> ::capnp::introspect::Type {
+            pub(crate) fn get_annotation_types(
+                child_index: Option<u16>,
+                index: u32,
+            ) -> ::capnp::introspect::Type {
                 ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)
             }
-            pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(&ENCODED_NODE);
+            pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+                &ENCODED_NODE,
+            );
             pub(crate) static RAW_SCHEMA: ::capnp::introspect::RawStructSchema = ::capnp::introspect::RawStructSchema::new(
                 &ARENA,
                 NONUNION_MEMBERS,
                 MEMBERS_BY_DISCRIMINANT,
-                MEMBERS_BY_NAME
+                MEMBERS_BY_NAME,
             );
-            pub(crate) static NONUNION_MEMBERS : &[u16] = &[0];
-            pub(crate) static MEMBERS_BY_DISCRIMINANT : &[u16] = &[];
-            pub(crate) static MEMBERS_BY_NAME : &[u16] = &[0];
+            pub(crate) static NONUNION_MEMBERS: &[u16] = &[0];
+            pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
+            pub(crate) static MEMBERS_BY_NAME: &[u16] = &[0];
             pub(crate) const TYPE_ID: u64 = 0xd18f_bb77_63c0_8c20;
         }
     }
