@@ -7,6 +7,10 @@
 pub mod bench {
     #![allow(unused_variables)]
     /// A client of the interface `Bench`.
+    ///
+    /// ```text
+    /// An object with a method for each thing to measure or to try.
+    /// ```
     pub struct Client {
         client: ::capnp_threads::Client,
     }
@@ -59,6 +63,10 @@ pub mod bench {
     }
     impl Client {
         /// Begins a call of the method `echo`.
+        ///
+        /// ```text
+        /// Returns what it was given.
+        /// ```
         pub fn echo_request(
             &self,
         ) -> ::capnp_threads::Request<
@@ -68,6 +76,10 @@ pub mod bench {
             self.client.request(_private::TYPE_ID, 0u16).cast()
         }
         /// Calls the method `echo`, with params that `fill` fills in.
+        ///
+        /// ```text
+        /// Returns what it was given.
+        /// ```
         pub fn echo<_F: ::capnp_threads::Filled>(
             &self,
             fill: impl ::core::ops::FnOnce(
@@ -81,6 +93,10 @@ pub mod bench {
             self.echo_request().send_with(fill)
         }
         /// Begins a call of the method `next`.
+        ///
+        /// ```text
+        /// Returns a new object of the same kind, for chains of pipelined calls.
+        /// ```
         pub fn next_request(
             &self,
         ) -> ::capnp_threads::Request<
@@ -90,6 +106,10 @@ pub mod bench {
             self.client.request(_private::TYPE_ID, 1u16).cast()
         }
         /// Calls the method `next`.
+        ///
+        /// ```text
+        /// Returns a new object of the same kind, for chains of pipelined calls.
+        /// ```
         pub fn next(
             &self,
         ) -> ::capnp_threads::RemotePromise<
@@ -98,6 +118,10 @@ pub mod bench {
             self.next_request().send()
         }
         /// Begins a call of the method `callback`.
+        ///
+        /// ```text
+        /// Calls `target.echo(data)` and returns what that returned.
+        /// ```
         pub fn callback_request(
             &self,
         ) -> ::capnp_threads::Request<
@@ -107,6 +131,10 @@ pub mod bench {
             self.client.request(_private::TYPE_ID, 2u16).cast()
         }
         /// Calls the method `callback`, with params that `fill` fills in.
+        ///
+        /// ```text
+        /// Calls `target.echo(data)` and returns what that returned.
+        /// ```
         pub fn callback<_F: ::capnp_threads::Filled>(
             &self,
             fill: impl ::core::ops::FnOnce(
@@ -120,6 +148,10 @@ pub mod bench {
             self.callback_request().send_with(fill)
         }
         /// Begins a call of the method `push`.
+        ///
+        /// ```text
+        /// Counts the bytes of a stream.
+        /// ```
         pub fn push_request(
             &self,
         ) -> ::capnp_threads::StreamingRequest<
@@ -128,6 +160,10 @@ pub mod bench {
             self.client.request(_private::TYPE_ID, 3u16).cast().into()
         }
         /// Sends a call of the method `push` within the stream's window, with params that `fill` fills in.
+        ///
+        /// ```text
+        /// Counts the bytes of a stream.
+        /// ```
         pub fn push<_F: ::capnp_threads::Filled>(
             &self,
             stream: &::capnp_threads::Stream,
@@ -140,6 +176,10 @@ pub mod bench {
             self.push_request().send_with(stream, fill)
         }
         /// Begins a call of the method `pushed`.
+        ///
+        /// ```text
+        /// Returns the count of this object's `push`.
+        /// ```
         pub fn pushed_request(
             &self,
         ) -> ::capnp_threads::Request<
@@ -149,6 +189,10 @@ pub mod bench {
             self.client.request(_private::TYPE_ID, 4u16).cast()
         }
         /// Calls the method `pushed`.
+        ///
+        /// ```text
+        /// Returns the count of this object's `push`.
+        /// ```
         pub fn pushed(
             &self,
         ) -> ::capnp_threads::RemotePromise<
@@ -157,6 +201,10 @@ pub mod bench {
             self.pushed_request().send()
         }
         /// Begins a call of the method `hang`.
+        ///
+        /// ```text
+        /// Returns only when it is canceled.
+        /// ```
         pub fn hang_request(
             &self,
         ) -> ::capnp_threads::Request<
@@ -166,6 +214,10 @@ pub mod bench {
             self.client.request(_private::TYPE_ID, 5u16).cast()
         }
         /// Calls the method `hang`.
+        ///
+        /// ```text
+        /// Returns only when it is canceled.
+        /// ```
         pub fn hang(
             &self,
         ) -> ::capnp_threads::RemotePromise<
@@ -174,6 +226,10 @@ pub mod bench {
             self.hang_request().send()
         }
         /// Begins a call of the method `fail`.
+        ///
+        /// ```text
+        /// Fails, with `reason` in the reason.
+        /// ```
         pub fn fail_request(
             &self,
         ) -> ::capnp_threads::Request<
@@ -183,6 +239,10 @@ pub mod bench {
             self.client.request(_private::TYPE_ID, 6u16).cast()
         }
         /// Calls the method `fail`, with params that `fill` fills in.
+        ///
+        /// ```text
+        /// Fails, with `reason` in the reason.
+        /// ```
         pub fn fail<_F: ::capnp_threads::Filled>(
             &self,
             fill: impl ::core::ops::FnOnce(
@@ -196,6 +256,11 @@ pub mod bench {
             self.fail_request().send_with(fill)
         }
         /// Begins a call of the method `identity`.
+        ///
+        /// ```text
+        /// Returns the capability that it was given. If that is the caller's own, the results lead back to the
+        /// caller, and calls on them need an embargo.
+        /// ```
         pub fn identity_request(
             &self,
         ) -> ::capnp_threads::Request<
@@ -205,6 +270,11 @@ pub mod bench {
             self.client.request(_private::TYPE_ID, 7u16).cast()
         }
         /// Calls the method `identity`, with params that `fill` fills in.
+        ///
+        /// ```text
+        /// Returns the capability that it was given. If that is the caller's own, the results lead back to the
+        /// caller, and calls on them need an embargo.
+        /// ```
         pub fn identity<_F: ::capnp_threads::Filled>(
             &self,
             fill: impl ::core::ops::FnOnce(
@@ -218,6 +288,10 @@ pub mod bench {
             self.identity_request().send_with(fill)
         }
         /// Begins a call of the method `sequence`.
+        ///
+        /// ```text
+        /// Counts this object's calls of the method, from 0, and fails where the count is not `expected`.
+        /// ```
         pub fn sequence_request(
             &self,
         ) -> ::capnp_threads::Request<
@@ -227,6 +301,10 @@ pub mod bench {
             self.client.request(_private::TYPE_ID, 8u16).cast()
         }
         /// Calls the method `sequence`, with params that `fill` fills in.
+        ///
+        /// ```text
+        /// Counts this object's calls of the method, from 0, and fails where the count is not `expected`.
+        /// ```
         pub fn sequence<_F: ::capnp_threads::Filled>(
             &self,
             fill: impl ::core::ops::FnOnce(
@@ -319,8 +397,16 @@ pub mod bench {
         crate::generated::bench_capnp::bench::sequence_results::Owned,
     >;
     /// What an object with the interface `Bench` implements. Methods that are not written answer `unimplemented`.
+    ///
+    /// ```text
+    /// An object with a method for each thing to measure or to try.
+    /// ```
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `echo`.
+        ///
+        /// ```text
+        /// Returns what it was given.
+        /// ```
         fn echo(
             &self,
             params: EchoParams,
@@ -333,6 +419,10 @@ pub mod bench {
             )
         }
         /// The method `next`.
+        ///
+        /// ```text
+        /// Returns a new object of the same kind, for chains of pipelined calls.
+        /// ```
         fn next(
             &self,
             params: NextParams,
@@ -345,6 +435,10 @@ pub mod bench {
             )
         }
         /// The method `callback`.
+        ///
+        /// ```text
+        /// Calls `target.echo(data)` and returns what that returned.
+        /// ```
         fn callback(
             &self,
             params: CallbackParams,
@@ -357,6 +451,10 @@ pub mod bench {
             )
         }
         /// The method `push`.
+        ///
+        /// ```text
+        /// Counts the bytes of a stream.
+        /// ```
         fn push(
             &self,
             params: PushParams,
@@ -369,6 +467,10 @@ pub mod bench {
             )
         }
         /// The method `pushed`.
+        ///
+        /// ```text
+        /// Returns the count of this object's `push`.
+        /// ```
         fn pushed(
             &self,
             params: PushedParams,
@@ -381,6 +483,10 @@ pub mod bench {
             )
         }
         /// The method `hang`.
+        ///
+        /// ```text
+        /// Returns only when it is canceled.
+        /// ```
         fn hang(
             &self,
             params: HangParams,
@@ -393,6 +499,10 @@ pub mod bench {
             )
         }
         /// The method `fail`.
+        ///
+        /// ```text
+        /// Fails, with `reason` in the reason.
+        /// ```
         fn fail(
             &self,
             params: FailParams,
@@ -405,6 +515,11 @@ pub mod bench {
             )
         }
         /// The method `identity`.
+        ///
+        /// ```text
+        /// Returns the capability that it was given. If that is the caller's own, the results lead back to the
+        /// caller, and calls on them need an embargo.
+        /// ```
         fn identity(
             &self,
             params: IdentityParams,
@@ -417,6 +532,10 @@ pub mod bench {
             )
         }
         /// The method `sequence`.
+        ///
+        /// ```text
+        /// Counts this object's calls of the method, from 0, and fails where the count is not `expected`.
+        /// ```
         fn sequence(
             &self,
             params: SequenceParams,
@@ -451,7 +570,7 @@ pub mod bench {
                     <_S as Server>::callback(server, params, results)
                 }
                 (_private::TYPE_ID, 3u16) => {
-                    let (params, results) = call.typed();
+                    let (params, results) = call.streaming();
                     <_S as Server>::push(server, params, results)
                 }
                 (_private::TYPE_ID, 4u16) => {
@@ -5396,6 +5515,10 @@ pub mod bench {
 pub mod unserved {
     #![allow(unused_variables)]
     /// A client of the interface `Unserved`.
+    ///
+    /// ```text
+    /// Nobody serves this. Calls fail as `unimplemented`.
+    /// ```
     pub struct Client {
         client: ::capnp_threads::Client,
     }
@@ -5448,6 +5571,10 @@ pub mod unserved {
     }
     impl Client {
         /// Begins a call of the method `nothing`.
+        ///
+        /// ```text
+        /// Never gets called.
+        /// ```
         pub fn nothing_request(
             &self,
         ) -> ::capnp_threads::Request<
@@ -5457,6 +5584,10 @@ pub mod unserved {
             self.client.request(_private::TYPE_ID, 0u16).cast()
         }
         /// Calls the method `nothing`.
+        ///
+        /// ```text
+        /// Never gets called.
+        /// ```
         pub fn nothing(
             &self,
         ) -> ::capnp_threads::RemotePromise<
@@ -5475,8 +5606,16 @@ pub mod unserved {
         crate::generated::bench_capnp::unserved::nothing_results::Owned,
     >;
     /// What an object with the interface `Unserved` implements. Methods that are not written answer `unimplemented`.
+    ///
+    /// ```text
+    /// Nobody serves this. Calls fail as `unimplemented`.
+    /// ```
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `nothing`.
+        ///
+        /// ```text
+        /// Never gets called.
+        /// ```
         fn nothing(
             &self,
             params: NothingParams,

@@ -7,6 +7,10 @@
 pub mod calculator {
     #![allow(unused_variables)]
     /// A client of the interface `Calculator`.
+    ///
+    /// ```text
+    /// Evaluates expressions.
+    /// ```
     pub struct Client {
         client: ::capnp_threads::Client,
     }
@@ -59,6 +63,11 @@ pub mod calculator {
     }
     impl Client {
         /// Begins a call of the method `evaluate`.
+        ///
+        /// ```text
+        /// Evaluates an expression. The result is an object, not a number: it can be put into the next expression
+        /// before this one was evaluated.
+        /// ```
         pub fn evaluate_request(
             &self,
         ) -> ::capnp_threads::Request<
@@ -68,6 +77,11 @@ pub mod calculator {
             self.client.request(_private::TYPE_ID, 0u16).cast()
         }
         /// Calls the method `evaluate`, with params that `fill` fills in.
+        ///
+        /// ```text
+        /// Evaluates an expression. The result is an object, not a number: it can be put into the next expression
+        /// before this one was evaluated.
+        /// ```
         pub fn evaluate<_F: ::capnp_threads::Filled>(
             &self,
             fill: impl ::core::ops::FnOnce(
@@ -81,6 +95,10 @@ pub mod calculator {
             self.evaluate_request().send_with(fill)
         }
         /// Begins a call of the method `defFunction`.
+        ///
+        /// ```text
+        /// Makes a function of `paramCount` arguments that evaluates `body`.
+        /// ```
         pub fn def_function_request(
             &self,
         ) -> ::capnp_threads::Request<
@@ -90,6 +108,10 @@ pub mod calculator {
             self.client.request(_private::TYPE_ID, 1u16).cast()
         }
         /// Calls the method `defFunction`, with params that `fill` fills in.
+        ///
+        /// ```text
+        /// Makes a function of `paramCount` arguments that evaluates `body`.
+        /// ```
         pub fn def_function<_F: ::capnp_threads::Filled>(
             &self,
             fill: impl ::core::ops::FnOnce(
@@ -103,6 +125,10 @@ pub mod calculator {
             self.def_function_request().send_with(fill)
         }
         /// Begins a call of the method `getOperator`.
+        ///
+        /// ```text
+        /// Returns one of the basic functions.
+        /// ```
         pub fn get_operator_request(
             &self,
         ) -> ::capnp_threads::Request<
@@ -112,6 +138,10 @@ pub mod calculator {
             self.client.request(_private::TYPE_ID, 2u16).cast()
         }
         /// Calls the method `getOperator`, with params that `fill` fills in.
+        ///
+        /// ```text
+        /// Returns one of the basic functions.
+        /// ```
         pub fn get_operator<_F: ::capnp_threads::Filled>(
             &self,
             fill: impl ::core::ops::FnOnce(
@@ -153,8 +183,17 @@ pub mod calculator {
         crate::generated::calculator_capnp::calculator::get_operator_results::Owned,
     >;
     /// What an object with the interface `Calculator` implements. Methods that are not written answer `unimplemented`.
+    ///
+    /// ```text
+    /// Evaluates expressions.
+    /// ```
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `evaluate`.
+        ///
+        /// ```text
+        /// Evaluates an expression. The result is an object, not a number: it can be put into the next expression
+        /// before this one was evaluated.
+        /// ```
         fn evaluate(
             &self,
             params: EvaluateParams,
@@ -167,6 +206,10 @@ pub mod calculator {
             )
         }
         /// The method `defFunction`.
+        ///
+        /// ```text
+        /// Makes a function of `paramCount` arguments that evaluates `body`.
+        /// ```
         fn def_function(
             &self,
             params: DefFunctionParams,
@@ -179,6 +222,10 @@ pub mod calculator {
             )
         }
         /// The method `getOperator`.
+        ///
+        /// ```text
+        /// Returns one of the basic functions.
+        /// ```
         fn get_operator(
             &self,
             params: GetOperatorParams,
@@ -1151,6 +1198,10 @@ pub mod calculator {
     pub mod value {
         #![allow(unused_variables)]
         /// A client of the interface `Calculator.Value`.
+        ///
+        /// ```text
+        /// A number, or what will become one.
+        /// ```
         pub struct Client {
             client: ::capnp_threads::Client,
         }
@@ -1203,6 +1254,10 @@ pub mod calculator {
         }
         impl Client {
             /// Begins a call of the method `read`.
+            ///
+            /// ```text
+            /// Returns the number, when it is known.
+            /// ```
             pub fn read_request(
                 &self,
             ) -> ::capnp_threads::Request<
@@ -1212,6 +1267,10 @@ pub mod calculator {
                 self.client.request(_private::TYPE_ID, 0u16).cast()
             }
             /// Calls the method `read`.
+            ///
+            /// ```text
+            /// Returns the number, when it is known.
+            /// ```
             pub fn read(
                 &self,
             ) -> ::capnp_threads::RemotePromise<
@@ -1230,8 +1289,16 @@ pub mod calculator {
             crate::generated::calculator_capnp::calculator::value::read_results::Owned,
         >;
         /// What an object with the interface `Calculator.Value` implements. Methods that are not written answer `unimplemented`.
+        ///
+        /// ```text
+        /// A number, or what will become one.
+        /// ```
         pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
             /// The method `read`.
+            ///
+            /// ```text
+            /// Returns the number, when it is known.
+            /// ```
             fn read(
                 &self,
                 params: ReadParams,
@@ -1869,6 +1936,10 @@ pub mod calculator {
     pub mod function {
         #![allow(unused_variables)]
         /// A client of the interface `Calculator.Function`.
+        ///
+        /// ```text
+        /// A function of numbers. Clients may pass their own to the server, which then calls back.
+        /// ```
         pub struct Client {
             client: ::capnp_threads::Client,
         }
@@ -1921,6 +1992,10 @@ pub mod calculator {
         }
         impl Client {
             /// Begins a call of the method `call`.
+            ///
+            /// ```text
+            /// Applies the function.
+            /// ```
             pub fn call_request(
                 &self,
             ) -> ::capnp_threads::Request<
@@ -1930,6 +2005,10 @@ pub mod calculator {
                 self.client.request(_private::TYPE_ID, 0u16).cast()
             }
             /// Calls the method `call`, with params that `fill` fills in.
+            ///
+            /// ```text
+            /// Applies the function.
+            /// ```
             pub fn call<_F: ::capnp_threads::Filled>(
                 &self,
                 fill: impl ::core::ops::FnOnce(
@@ -1953,8 +2032,16 @@ pub mod calculator {
             crate::generated::calculator_capnp::calculator::function::call_results::Owned,
         >;
         /// What an object with the interface `Calculator.Function` implements. Methods that are not written answer `unimplemented`.
+        ///
+        /// ```text
+        /// A function of numbers. Clients may pass their own to the server, which then calls back.
+        /// ```
         pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
             /// The method `call`.
+            ///
+            /// ```text
+            /// Applies the function.
+            /// ```
             fn call(
                 &self,
                 params: CallParams,

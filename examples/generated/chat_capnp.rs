@@ -7,6 +7,10 @@
 pub mod chat_room {
     #![allow(unused_variables)]
     /// A client of the interface `ChatRoom`.
+    ///
+    /// ```text
+    /// A room that people talk in.
+    /// ```
     pub struct Client {
         client: ::capnp_threads::Client,
     }
@@ -59,6 +63,11 @@ pub mod chat_room {
     }
     impl Client {
         /// Begins a call of the method `join`.
+        ///
+        /// ```text
+        /// Enters the room under a name. Fails if the name is taken. What is said in the room from now on is passed
+        /// to `participant`.
+        /// ```
         pub fn join_request(
             &self,
         ) -> ::capnp_threads::Request<
@@ -68,6 +77,11 @@ pub mod chat_room {
             self.client.request(_private::TYPE_ID, 0u16).cast()
         }
         /// Calls the method `join`, with params that `fill` fills in.
+        ///
+        /// ```text
+        /// Enters the room under a name. Fails if the name is taken. What is said in the room from now on is passed
+        /// to `participant`.
+        /// ```
         pub fn join<_F: ::capnp_threads::Filled>(
             &self,
             fill: impl ::core::ops::FnOnce(
@@ -91,8 +105,17 @@ pub mod chat_room {
         crate::generated::chat_capnp::chat_room::join_results::Owned,
     >;
     /// What an object with the interface `ChatRoom` implements. Methods that are not written answer `unimplemented`.
+    ///
+    /// ```text
+    /// A room that people talk in.
+    /// ```
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `join`.
+        ///
+        /// ```text
+        /// Enters the room under a name. Fails if the name is taken. What is said in the room from now on is passed
+        /// to `participant`.
+        /// ```
         fn join(
             &self,
             params: JoinParams,
@@ -883,6 +906,10 @@ pub mod chat_room {
 pub mod participant {
     #![allow(unused_variables)]
     /// A client of the interface `Participant`.
+    ///
+    /// ```text
+    /// Someone in a room: implemented by the client.
+    /// ```
     pub struct Client {
         client: ::capnp_threads::Client,
     }
@@ -935,6 +962,10 @@ pub mod participant {
     }
     impl Client {
         /// Begins a call of the method `receive`.
+        ///
+        /// ```text
+        /// Something was said by the participant of that name, which may be this one.
+        /// ```
         pub fn receive_request(
             &self,
         ) -> ::capnp_threads::Request<
@@ -944,6 +975,10 @@ pub mod participant {
             self.client.request(_private::TYPE_ID, 0u16).cast()
         }
         /// Calls the method `receive`, with params that `fill` fills in.
+        ///
+        /// ```text
+        /// Something was said by the participant of that name, which may be this one.
+        /// ```
         pub fn receive<_F: ::capnp_threads::Filled>(
             &self,
             fill: impl ::core::ops::FnOnce(
@@ -967,8 +1002,16 @@ pub mod participant {
         crate::generated::chat_capnp::participant::receive_results::Owned,
     >;
     /// What an object with the interface `Participant` implements. Methods that are not written answer `unimplemented`.
+    ///
+    /// ```text
+    /// Someone in a room: implemented by the client.
+    /// ```
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `receive`.
+        ///
+        /// ```text
+        /// Something was said by the participant of that name, which may be this one.
+        /// ```
         fn receive(
             &self,
             params: ReceiveParams,
@@ -1670,6 +1713,10 @@ pub mod participant {
 pub mod session {
     #![allow(unused_variables)]
     /// A client of the interface `Session`.
+    ///
+    /// ```text
+    /// A participant's seat in a room. Dropping it is as good as `leave`.
+    /// ```
     pub struct Client {
         client: ::capnp_threads::Client,
     }
@@ -1722,6 +1769,10 @@ pub mod session {
     }
     impl Client {
         /// Begins a call of the method `say`.
+        ///
+        /// ```text
+        /// Passes a text to all participants, the speaker included.
+        /// ```
         pub fn say_request(
             &self,
         ) -> ::capnp_threads::Request<
@@ -1731,6 +1782,10 @@ pub mod session {
             self.client.request(_private::TYPE_ID, 0u16).cast()
         }
         /// Calls the method `say`, with params that `fill` fills in.
+        ///
+        /// ```text
+        /// Passes a text to all participants, the speaker included.
+        /// ```
         pub fn say<_F: ::capnp_threads::Filled>(
             &self,
             fill: impl ::core::ops::FnOnce(
@@ -1744,6 +1799,10 @@ pub mod session {
             self.say_request().send_with(fill)
         }
         /// Begins a call of the method `leave`.
+        ///
+        /// ```text
+        /// Leaves the room. The name is free again, and further calls on this session fail.
+        /// ```
         pub fn leave_request(
             &self,
         ) -> ::capnp_threads::Request<
@@ -1753,6 +1812,10 @@ pub mod session {
             self.client.request(_private::TYPE_ID, 1u16).cast()
         }
         /// Calls the method `leave`.
+        ///
+        /// ```text
+        /// Leaves the room. The name is free again, and further calls on this session fail.
+        /// ```
         pub fn leave(
             &self,
         ) -> ::capnp_threads::RemotePromise<
@@ -1761,6 +1824,10 @@ pub mod session {
             self.leave_request().send()
         }
         /// Begins a call of the method `members`.
+        ///
+        /// ```text
+        /// Returns the names of all participants, sorted.
+        /// ```
         pub fn members_request(
             &self,
         ) -> ::capnp_threads::Request<
@@ -1770,6 +1837,10 @@ pub mod session {
             self.client.request(_private::TYPE_ID, 2u16).cast()
         }
         /// Calls the method `members`.
+        ///
+        /// ```text
+        /// Returns the names of all participants, sorted.
+        /// ```
         pub fn members(
             &self,
         ) -> ::capnp_threads::RemotePromise<
@@ -1806,8 +1877,16 @@ pub mod session {
         crate::generated::chat_capnp::session::members_results::Owned,
     >;
     /// What an object with the interface `Session` implements. Methods that are not written answer `unimplemented`.
+    ///
+    /// ```text
+    /// A participant's seat in a room. Dropping it is as good as `leave`.
+    /// ```
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `say`.
+        ///
+        /// ```text
+        /// Passes a text to all participants, the speaker included.
+        /// ```
         fn say(
             &self,
             params: SayParams,
@@ -1820,6 +1899,10 @@ pub mod session {
             )
         }
         /// The method `leave`.
+        ///
+        /// ```text
+        /// Leaves the room. The name is free again, and further calls on this session fail.
+        /// ```
         fn leave(
             &self,
             params: LeaveParams,
@@ -1832,6 +1915,10 @@ pub mod session {
             )
         }
         /// The method `members`.
+        ///
+        /// ```text
+        /// Returns the names of all participants, sorted.
+        /// ```
         fn members(
             &self,
             params: MembersParams,

@@ -7,6 +7,10 @@
 pub mod hello {
     #![allow(unused_variables)]
     /// A client of the interface `Hello`.
+    ///
+    /// ```text
+    /// Greets.
+    /// ```
     pub struct Client {
         client: ::capnp_threads::Client,
     }
@@ -59,6 +63,10 @@ pub mod hello {
     }
     impl Client {
         /// Begins a call of the method `sayHello`.
+        ///
+        /// ```text
+        /// Returns a greeting for `name`.
+        /// ```
         pub fn say_hello_request(
             &self,
         ) -> ::capnp_threads::Request<
@@ -68,6 +76,10 @@ pub mod hello {
             self.client.request(_private::TYPE_ID, 0u16).cast()
         }
         /// Calls the method `sayHello`, with params that `fill` fills in.
+        ///
+        /// ```text
+        /// Returns a greeting for `name`.
+        /// ```
         pub fn say_hello<_F: ::capnp_threads::Filled>(
             &self,
             fill: impl ::core::ops::FnOnce(
@@ -91,8 +103,16 @@ pub mod hello {
         crate::generated::hello_capnp::hello::say_hello_results::Owned,
     >;
     /// What an object with the interface `Hello` implements. Methods that are not written answer `unimplemented`.
+    ///
+    /// ```text
+    /// Greets.
+    /// ```
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `sayHello`.
+        ///
+        /// ```text
+        /// Returns a greeting for `name`.
+        /// ```
         fn say_hello(
             &self,
             params: SayHelloParams,

@@ -9,7 +9,7 @@ use super::pool::{Pool, Scheduled, Task};
 use super::serving::Call;
 use crate::error::{Exception, Result};
 use crate::promise::cancel;
-use crate::sync::{Arc, Mutex, Rank};
+use crate::sync::{Arc, Mutex, OnceLock, Rank};
 
 /// An object: what answers calls.
 ///
@@ -47,6 +47,8 @@ pub(crate) struct LocalObject {
     dispatch: Dispatch,
     pool: Pool,
     mailbox: Mutex<Mailbox>,
+    /// Why no call is answered any more: a streaming call has failed.
+    broken: OnceLock<Exception>,
 }
 
 type Dispatch = Box<dyn Fn(&mut Call) -> Result<()> + Send + Sync>;
@@ -67,7 +69,7 @@ impl LocalObject {
         let called = server.clone();
         let dispatch = Box::new(move |call: &mut Call| dispatch(&called, call));
         let mailbox = Mutex::new(Rank::Mailbox, Mailbox { calls: VecDeque::new(), busy: false });
-        Arc::new(LocalObject { server, dispatch, pool, mailbox })
+        Arc::new(LocalObject { server, dispatch, pool, mailbox, broken: OnceLock::new() })
     }
 
     /// Appends a call to the mailbox. Never waits. See Note [Mailbox].
@@ -92,10 +94,20 @@ impl LocalObject {
         }
     }
 
+    /// A streaming call has failed. The calls that were sent after it relied on it, so they fail too.
+    pub(crate) fn break_stream(&self, why: &Exception) {
+        // The first failure counts.
+        let _ = self.broken.set(why.clone().with_context("an earlier streaming call failed"));
+    }
+
     /// Runs the method. False if it has given the turn away.
     fn answer(self: &Arc<Self>, call: CallInfo) -> bool {
         if call.cancel.is_canceled() {
             call.fail(cancel::canceled());
+            return true;
+        }
+        if let Some(why) = self.broken.get() {
+            call.fail(why.clone());
             return true;
         }
         call.cancel.start();

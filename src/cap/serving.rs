@@ -34,6 +34,7 @@ pub struct Call {
     responder: Option<Responder>,
     cancel: Cancel,
     holds_turn: bool,
+    streams: bool,
 }
 
 impl Call {
@@ -47,6 +48,7 @@ impl Call {
             responder: Some(call.responder),
             cancel: call.cancel,
             holds_turn: true,
+            streams: false,
         }
     }
 
@@ -100,6 +102,13 @@ impl Call {
     /// The call as a method with these params and results sees it.
     pub fn typed<P, R>(&mut self) -> (Params<P>, Results<'_, R>) {
         (self.params.clone().cast(), Results::new(self))
+    }
+
+    /// The call as a streaming method with these params sees it: if it fails (and was not canceled), so do all
+    /// later calls of the object, as in the C++ implementation. Who sends ahead relies on what was sent before.
+    pub fn streaming<P>(&mut self) -> (Params<P>, Results<'_, ()>) {
+        self.streams = true;
+        self.typed()
     }
 
     /// The error of a method that this object does not have.
@@ -158,7 +167,8 @@ impl Call {
     pub fn defer(&mut self) -> Result<Deferred> {
         let responder = self.responder.take().ok_or_else(handed_on)?;
         let (cancel, params) = (self.cancel.clone(), self.params.clone());
-        Ok(Deferred { responder, cancel, params, marker: PhantomData })
+        let stream = self.streams.then(|| self.object.clone());
+        Ok(Deferred { responder, cancel, params, stream, marker: PhantomData })
     }
 
     /// Whether the caller has canceled the call.
@@ -194,11 +204,24 @@ impl Call {
         if let Some(responder) = self.responder.take() {
             let results = self.results.take();
             let outcome = outcome.map_err(Exception::from).and_then(|()| built(results));
-            self.cancel.end();
-            responder.answer(outcome);
+            let stream = self.streams.then_some(&self.object);
+            answer(responder, &self.cancel, stream, outcome);
         }
         turn
     }
+}
+
+fn answer(
+    responder: Responder,
+    cancel: &Cancel,
+    stream: Option<&Arc<LocalObject>>,
+    outcome: Result<Payload, Exception>,
+) {
+    if let (Some(object), Err(why), false) = (stream, &outcome, cancel.is_canceled()) {
+        object.break_stream(why);
+    }
+    cancel.end();
+    responder.answer(outcome);
 }
 
 fn built(results: Option<Builder>) -> Result<Payload, Exception> {
@@ -222,6 +245,8 @@ pub struct Deferred<R = any_pointer::Owned> {
     responder: Responder,
     cancel: Cancel,
     params: Params,
+    /// The object, if the call streams.
+    stream: Option<Arc<LocalObject>>,
     marker: PhantomData<fn() -> R>,
 }
 
@@ -238,8 +263,7 @@ impl<R: 'static> Deferred<R> {
 
     /// Answers with an exception.
     pub fn fail(self, why: impl Into<Exception>) {
-        self.cancel.end();
-        self.responder.answer(Err(why.into()));
+        self.settle(Err(why.into()));
     }
 
     /// Hands the call on: [`Call::tail_call`].
@@ -252,19 +276,29 @@ impl<R: 'static> Deferred<R> {
 
     /// The same duty, taken to be that of a method with these results.
     pub(crate) fn cast<T>(self) -> Deferred<T> {
-        let Deferred { responder, cancel, params, .. } = self;
-        Deferred { responder, cancel, params, marker: PhantomData }
+        let Deferred { responder, cancel, params, stream, .. } = self;
+        Deferred { responder, cancel, params, stream, marker: PhantomData }
+    }
+
+    fn settle(self, outcome: Result<Payload, Exception>) {
+        answer(self.responder, &self.cancel, self.stream.as_ref(), outcome);
     }
 }
 
-impl<R: Owned> Deferred<R> {
+impl Deferred<()> {
+    /// Answers a streaming call: it has been dealt with.
+    pub fn done(self) {
+        self.settle(Ok(super::request::empty()));
+    }
+}
+
+impl<R: Owned + 'static> Deferred<R> {
     /// Answers with the results that `fill` fills in, or with its error.
     pub fn answer(self, fill: impl FnOnce(R::Builder<'_>) -> Result<()>) {
         let mut results = Builder::new(Place::ReturnResults, None);
         let filled = results.get().get_as().map_err(Error::from).and_then(fill);
         let outcome = filled.map_err(Exception::from).and_then(|()| results.finish());
-        self.cancel.end();
-        self.responder.answer(outcome);
+        self.settle(outcome);
     }
 }
 

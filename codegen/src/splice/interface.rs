@@ -24,6 +24,8 @@ use super::facts::Facts;
 pub(super) struct Interface {
     /// Its name in the schema.
     pub(super) name: String,
+    /// The comment beside its declaration; empty if there is none.
+    pub(super) comment: String,
     /// Its type parameters.
     pub(super) params: Vec<Ident>,
     /// What they must be.
@@ -39,6 +41,8 @@ pub(super) struct Interface {
 pub(super) struct Method {
     /// Its name in the schema.
     pub(super) name: String,
+    /// The comment beside its declaration; empty if there is none.
+    pub(super) comment: String,
     pub(super) ordinal: u16,
     /// Its name in Rust.
     pub(super) ident: Ident,
@@ -108,8 +112,10 @@ impl Interface {
         for (request, signature) in requests.into_iter().zip(named) {
             methods.push(method(request, signature, id, facts)?);
         }
+        let (name, comment) = facts.name(id)?;
         Ok(Interface {
-            name: facts.name(id)?.to_owned(),
+            name: name.to_owned(),
+            comment: comment.to_owned(),
             params: client.generics.type_params().map(|param| param.ident.clone()).collect(),
             bounds,
             methods,
@@ -210,6 +216,7 @@ fn method(
     let fact = facts.method(interface, ordinal)?;
     Ok(Method {
         name: fact.name.clone(),
+        comment: fact.comment.clone(),
         ordinal,
         ident: signature.ident.clone(),
         request: name.clone(),

@@ -68,9 +68,12 @@ struct Items<'a> {
 impl Items<'_> {
     fn client(&self) -> TokenStream {
         let Generics { list, phantom, .. } = &self.generics;
-        let doc = format!(" A client of the interface `{}`.", self.interface.name);
+        let doc = documented(
+            &format!("A client of the interface `{}`.", self.interface.name),
+            &self.interface.comment,
+        );
         quote! {
-            #[doc = #doc]
+            #doc
             pub struct Client #list {
                 client: ::capnp_threads::Client,
                 #phantom
@@ -164,18 +167,19 @@ impl Items<'_> {
 
     fn server(&self) -> TokenStream {
         let Generics { list, bounds, .. } = &self.generics;
-        let Interface { name, supertraits, methods, .. } = self.interface;
-        let doc = format!(
-            " What an object with the interface `{name}` implements. Methods that are not written answer \
+        let Interface { name, comment, supertraits, methods, .. } = self.interface;
+        let summary = format!(
+            "What an object with the interface `{name}` implements. Methods that are not written answer \
              `unimplemented`."
         );
+        let doc = documented(&summary, comment);
         let methods = methods.iter().map(|method| {
             let Method { ident, params_alias, results_alias, params, .. } = method;
             let (of_params, of_results) = (self.used_in(params), self.used_in(&results(method)));
-            let doc = format!(" The method `{}`.", method.name);
+            let doc = documented(&format!("The method `{}`.", method.name), &method.comment);
             let missing = format!("the method `{}` of `{name}` is not implemented", method.name);
             quote! {
-                #[doc = #doc]
+                #doc
                 fn #ident(
                     &self,
                     params: #params_alias<#(#of_params),*>,
@@ -186,7 +190,7 @@ impl Items<'_> {
             }
         });
         quote! {
-            #[doc = #doc]
+            #doc
             pub trait Server #list: #(#supertraits +)* ::core::marker::Send + ::core::marker::Sync + 'static
             #bounds
             {
@@ -200,9 +204,10 @@ impl Items<'_> {
         let bounds = &self.interface.bounds;
         let own = self.interface.methods.iter().map(|method| {
             let Method { ordinal, ident, .. } = method;
+            let typed = if method.results.is_some() { quote!(typed()) } else { quote!(streaming()) };
             quote! {
                 (_private::TYPE_ID, #ordinal) => {
-                    let (params, results) = call.typed();
+                    let (params, results) = call.#typed;
                     <_S as Server #list>::#ident(server, params, results)
                 }
             }
@@ -247,6 +252,19 @@ impl Items<'_> {
     }
 }
 
+/// A doc comment: a summary of ours, and the schema's comment as it stands there, which is no Markdown.
+fn documented(summary: &str, comment: &str) -> TokenStream {
+    let mut lines = vec![format!(" {summary}")];
+    if !comment.is_empty() {
+        // A fence that the comment does not contain.
+        let fence = (3..).map(|n| "`".repeat(n)).find(|fence| !comment.contains(fence)).unwrap_or_default();
+        lines.extend([String::new(), format!(" {fence}text")]);
+        lines.extend(comment.lines().map(|line| format!(" {line}")));
+        lines.push(format!(" {fence}"));
+    }
+    quote!(#(#[doc = #lines])*)
+}
+
 fn mentions(tokens: TokenStream, name: &Ident) -> bool {
     tokens.into_iter().any(|token| match token {
         TokenTree::Ident(ident) => ident == *name,
@@ -260,14 +278,14 @@ fn results(method: &Method) -> TokenStream {
 }
 
 /// What begins a call.
-fn request(Method { name, ordinal, request, params, results, .. }: &Method) -> TokenStream {
-    let doc = format!(" Begins a call of the method `{name}`.");
+fn request(Method { name, comment, ordinal, request, params, results, .. }: &Method) -> TokenStream {
+    let doc = documented(&format!("Begins a call of the method `{name}`."), comment);
     let (returned, cast) = match results {
         Some(results) => (quote!(::capnp_threads::Request<#params, #results>), quote!(cast())),
         None => (quote!(::capnp_threads::StreamingRequest<#params>), quote!(cast().into())),
     };
     quote! {
-        #[doc = #doc]
+        #doc
         pub fn #request(&self) -> #returned {
             self.client.request(_private::TYPE_ID, #ordinal).#cast
         }
@@ -275,12 +293,14 @@ fn request(Method { name, ordinal, request, params, results, .. }: &Method) -> T
 }
 
 /// The short form of a call.
-fn call(Method { name, ident, request, params, results, without_params, .. }: &Method) -> TokenStream {
+fn call(method: &Method) -> TokenStream {
+    let Method { name, ident, request, params, results, without_params, .. } = method;
     let with = if *without_params { "" } else { ", with params that `fill` fills in" };
-    let doc = match results {
-        Some(_) => format!(" Calls the method `{name}`{with}."),
-        None => format!(" Sends a call of the method `{name}` within the stream's window{with}."),
+    let summary = match results {
+        Some(_) => format!("Calls the method `{name}`{with}."),
+        None => format!("Sends a call of the method `{name}` within the stream's window{with}."),
     };
+    let doc = documented(&summary, &method.comment);
     let filled = if *without_params { quote!() } else { quote!(<_F: ::capnp_threads::Filled>) };
     let fill = if *without_params {
         quote!()
@@ -298,7 +318,7 @@ fn call(Method { name, ident, request, params, results, without_params, .. }: &M
         (None, false) => quote!(send_with(stream, fill)),
     };
     quote! {
-        #[doc = #doc]
+        #doc
         pub fn #ident #filled(&self, #stream #fill) -> #returned {
             self.#request().#send
         }
