@@ -1,7 +1,7 @@
 //! Writes the Rust code that is committed for our schemas. Run through `schema/generate.sh`.
 //!
-//! Usage: `generate SCHEMAS OUT`: reads `SCHEMAS/*.capnp`, writes `OUT/src/generated/*.rs` and
-//! `OUT/examples/generated/*.rs`.
+//! Usage: `generate SCHEMAS OUT`: reads `SCHEMAS/*.capnp`, writes `OUT/src/generated/*.rs`,
+//! `OUT/examples/generated/*.rs` and `OUT/guide/generated/*.rs`.
 
 use std::error::Error;
 use std::path::Path;
@@ -11,6 +11,8 @@ use std::{env, fs};
 const LIBRARY: &[&str] = &["persistent", "rpc", "rpc-twoparty"];
 /// The schemas of the examples, whose interfaces are served and called with the library.
 const EXAMPLES: &[&str] = &["bench", "calculator", "chat", "hello"];
+/// The schema of the guide's programs, whose code stands at the root of each.
+const GUIDE: &[&str] = &["archive"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -18,14 +20,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: generate SCHEMAS OUT".into());
     };
     library(Path::new(schemas), &Path::new(out).join("src/generated"))?;
-    examples(Path::new(schemas), &Path::new(out).join("examples/generated"))?;
+    typed(Path::new(schemas), &Path::new(out).join("examples/generated"), EXAMPLES, &["generated"])?;
+    typed(Path::new(schemas), &Path::new(out).join("guide/generated"), GUIDE, &[])?;
     Ok(())
 }
 
-fn examples(schemas: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
+fn typed(schemas: &Path, out: &Path, names: &[&str], parent: &[&str]) -> Result<(), Box<dyn Error>> {
+    let parent = parent.iter().map(ToString::to_string).collect();
     let mut command = capnpc_threads::CompilerCommand::new();
-    command.src_prefix(schemas).output_path(out).default_parent_module(vec!["generated".into()]);
-    for name in EXAMPLES {
+    command.src_prefix(schemas).output_path(out).default_parent_module(parent);
+    for name in names {
         command.file(schemas.join(format!("{name}.capnp")));
     }
     Ok(command.run()?)

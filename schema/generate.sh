@@ -1,7 +1,7 @@
 #!/bin/sh
 # Regenerates the Rust code that is committed for our schemas. Needs cargo and the `capnp` tool.
 #
-#   schema/generate.sh           writes src/generated/*_capnp.rs and examples/generated/*_capnp.rs
+#   schema/generate.sh           writes the *_capnp.rs of src/generated, examples/generated, guide/generated
 #   schema/generate.sh --check   changes nothing; fails if the committed code is out of date
 set -eu
 
@@ -32,7 +32,7 @@ fi
 cargo run --quiet --locked --manifest-path "$root/codegen/Cargo.toml" --example generate -- "$root/schema" "$out"
 
 if $check; then
-    for folder in src/generated examples/generated; do
+    for folder in src/generated examples/generated guide/generated; do
         for name in $(cd "$root" && ls "$folder"/*_capnp.rs; cd "$out" && ls "$folder"/*_capnp.rs); do
             if ! cmp -s "$out/$name" "$root/$name"; then
                 echo "$name"

@@ -66,6 +66,7 @@ pub mod error;
 #[doc(hidden)]
 #[rustfmt::skip]
 pub mod generated;
+pub mod guide;
 pub mod id;
 mod limits;
 mod peer;

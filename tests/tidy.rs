@@ -24,6 +24,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("conn", 5),
     ("vat", 6),
     ("lib", 7),
+    ("guide", 7),
     ("testing", 7),
 ];
 
