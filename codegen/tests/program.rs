@@ -47,26 +47,6 @@ fn a_plugin_ignores_out_dir() {
 }
 
 #[test]
-fn the_library_writes_into_out_dir_by_itself() {
-    // This process must not change its own environment: another one reads the variable.
-    let out = directory();
-    let test = std::env::current_exe().expect("this program");
-    let mut command = Command::new(test);
-    command.args(["--exact", "child_that_writes_by_default"]).current_dir(out.path());
-    let output = finish(command.env("OUT_DIR", out.path().join("out")).env("CHILD", "1"), b"");
-    assert!(output.status.success(), "{}", text(&output.stdout));
-    let names: Vec<_> = files(out.path()).into_keys().collect();
-    assert_eq!(names, ["out/sub/animal_capnp.rs", "out/zoo_keeper_capnp.rs"]);
-}
-
-#[test]
-fn child_that_writes_by_default() {
-    if std::env::var_os("CHILD").is_some() {
-        CodeGenerationCommand::new().run(STORED).unwrap();
-    }
-}
-
-#[test]
 fn a_plugin_without_a_request_fails() {
     let out = directory();
     let output = run(out.path(), &[], b"");
