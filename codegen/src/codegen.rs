@@ -170,7 +170,8 @@ fn code_path(name: &str) -> Result<PathBuf, Error> {
     if !path.components().all(|part| matches!(part, Component::Normal(_))) {
         return Err(error("it is outside the output directory; set `src_prefix`"));
     }
-    let stem = path.file_stem().and_then(|stem| stem.to_str()).ok_or_else(|| error("it has none"))?;
+    let stem =
+        path.file_stem().and_then(|stem| stem.to_str()).ok_or_else(|| error("the schema has no name"))?;
     Ok(path.with_file_name(format!("{}_capnp.rs", stem.replace('-', "_"))))
 }
 

@@ -128,3 +128,22 @@ pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(
     let path = path.into();
     move |error| Error::Io { action, path, error }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn boxed(error: Error) -> Box<dyn std::error::Error + Send + Sync> {
+        error.into()
+    }
+
+    #[test]
+    fn debug_output_is_readable() {
+        let error = boxed(Error::OldCompiler { executable: "capnp".into(), found: "0.7.0".into() });
+        let text = format!("{error:?}");
+        assert_eq!(text, error.to_string());
+        let (first, rest) = text.split_once('\n').expect("two lines");
+        assert_eq!(first, "the Cap'n Proto compiler `capnp` is of version 0.7.0, but 0.8 or newer is needed");
+        assert!(rest.contains("\n  macOS:           brew install capnp\n"), "{rest}");
+    }
+}

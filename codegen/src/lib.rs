@@ -46,3 +46,8 @@ mod splice;
 pub use codegen::CodeGenerationCommand;
 pub use compiler::CompilerCommand;
 pub use error::Error;
+
+/// The examples of the README are compiled as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -107,3 +107,21 @@ fn strip_info(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORED: &[u8] = include_bytes!("../tests/schema/stored.request");
+
+    #[test]
+    fn comments_are_kept_and_nothing_else_of_the_source() {
+        let request = Request::read(STORED).expect("the stored request");
+        let infos =
+            request.reader().and_then(|r| r.get_source_info().map_err(Error::Request)).expect("infos");
+        assert!(infos.iter().all(|info| has_comment(info).expect("an info")));
+        let comments: Vec<_> = infos.iter().map(|info| info.get_doc_comment().expect("a comment")).collect();
+        assert!(comments.contains(&"Who works when.\n".into()), "{comments:?}");
+        assert_eq!(request.file_names().expect("names"), ["zoo-keeper.capnp", "sub/animal.capnp"]);
+    }
+}

@@ -1,0 +1,3 @@
+//! The schema that others import.
+
+capnp::generated_code!(pub mod people_capnp);
