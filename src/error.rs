@@ -362,6 +362,16 @@ impl Error {
         Exception::failed(reason).into()
     }
 
+    /// An error of kind [`Overloaded`](ExceptionKind::Overloaded).
+    pub fn overloaded(reason: impl Into<String>) -> Self {
+        Exception::overloaded(reason).into()
+    }
+
+    /// An error of kind [`Disconnected`](ExceptionKind::Disconnected).
+    pub fn disconnected(reason: impl Into<String>) -> Self {
+        Exception::disconnected(reason).into()
+    }
+
     /// An error of kind [`Unimplemented`](ExceptionKind::Unimplemented).
     pub fn unimplemented(reason: impl Into<String>) -> Self {
         Exception::unimplemented(reason).into()
@@ -374,17 +384,20 @@ impl From<capnp::Error> for Error {
     }
 }
 
-impl From<capnp::NotInSchema> for Error {
-    fn from(e: capnp::NotInSchema) -> Self {
-        Error::Exception(Exception::failed(e.to_string()).with_source(e))
-    }
+/// What `?` in a method most often meets besides: the call fails for that reason, and it is the source.
+macro_rules! failed_because {
+    ($($source:ty),*) => {
+        $(
+            impl From<$source> for Error {
+                fn from(e: $source) -> Self {
+                    Error::Exception(Exception::failed(e.to_string()).with_source(e))
+                }
+            }
+        )*
+    };
 }
 
-impl From<std::str::Utf8Error> for Error {
-    fn from(e: std::str::Utf8Error) -> Self {
-        Error::Exception(Exception::failed(e.to_string()).with_source(e))
-    }
-}
+failed_because!(capnp::NotInSchema, std::str::Utf8Error, io::Error);
 
 /// What the functions of this crate return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,52 +1,46 @@
 //! Cap'n Proto RPC for Rust programs that block: object capabilities, promise pipelining and callbacks over a
 //! network, on plain threads, without an async runtime.
 //!
-//! A program that offers an object, and one that calls it (here over a pipe in memory; [`Vat::listen`] and
+//! A file that many programs can read, and one that reads it (here over a pipe in memory; [`Vat::listen`] and
 //! [`Vat::connect`] do it over a network):
 //!
 //! ```
-//! use capnp_threads::transport::Transport;
-//! use capnp_threads::{Call, Client, Result, Server, Vat};
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/guide/archive.rs"));
+//! struct Poem(&'static str);
 //!
-//! const ECHO: u64 = 0xa93fc509624c72d9; // the interface's ID, from its schema
-//!
-//! struct Echo;
-//!
-//! impl Server for Echo {
-//!     fn dispatch(&self, call: &mut Call) -> Result<()> {
-//!         match (call.interface_id(), call.method_id()) {
-//!             (ECHO, 0) => {
-//!                 let text = call.params_as::<capnp::text::Reader>()?.to_string()?;
-//!                 call.results().set_as(&*text)?;
-//!                 Ok(())
-//!             }
-//!             _ => call.unimplemented(),
-//!         }
+//! impl file::Server for Poem {
+//!     fn read(&self, _: file::ReadParams, mut results: file::ReadResults) -> Result<()> {
+//!         results.get().set_text(self.0);
+//!         Ok(())
 //!     }
 //! }
 //!
 //! # fn main() -> Result<()> {
 //! let (here, there) = Transport::in_memory();
-//! let server = Vat::new().bootstrap(Client::new(Echo)).over(there)?;
-//! let connection = Vat::new().over(here)?;
+//! let server = Vat::new().bootstrap(file::Client::new(Poem("Roses are red."))).over(there)?;
 //!
-//! let mut request = connection.bootstrap::<Client>().request(ECHO, 0);
-//! request.get().set_as("hello")?;
-//! let response = request.send().wait()?;
-//! assert_eq!(response.get_as::<capnp::text::Reader>()?, "hello");
+//! let file: file::Client = Vat::new().over(here)?.bootstrap();
+//! let response = file.read().wait()?;
+//! assert_eq!(response.get()?.get_text()?, "Roses are red.");
 //! # drop(server);
 //! # Ok(())
 //! # }
 //! ```
 //!
+//! The module `file`, with the trait `Server` and the type `Client`, is what the schema compiler plugin
+//! `capnpc-threads` makes of an interface. **The [`guide`] begins with [a program of your
+//! own](guide::first_program).**
+//!
 //! # What there is
 //!
 //! - [`Vat`] connects, listens, and offers a bootstrap object; it makes [`Connection`]s.
-//! - [`Client`] is a reference to an object, wherever that is. Any thread can hold and share one.
+//! - Generated `Client`s are references to objects, wherever those are. Any thread can hold and share one.
+//!   [`Capability`] is what they have in common; the untyped [`Client`] is for programs that know interfaces only
+//!   when they run.
 //! - [`Request`] builds a call; sending it gives a [`RemotePromise`]: a [`Promise`] to wait for, and a
 //!   [`Pipeline`] of the capabilities in the results, which can be called before the results are there.
-//! - [`Server`] is what an object implements; [`Call`] is a call as its method sees it. Methods are plain
-//!   functions, run by an elastic [`Pool`] of threads, one call of an object at a time.
+//! - Generated `Server` traits are what objects implement (and [`Server`], untyped). Methods are plain functions of
+//!   [`Params`] and [`Results`], run by an elastic [`Pool`] of threads, one call of an object at a time.
 //! - [`Stream`] sends many calls ahead, within a window.
 //! - [`transport`] moves messages: sockets, any reader and writer, memory; and shows them to a callback.
 //!
