@@ -17,7 +17,8 @@ const HARD: usize = 4;
 ///   may wait (callbacks, forwarded calls, answers) messages are queued above the limit; those are bounded by
 ///   the limits on the calls that cause them.
 /// - Calls in service, by the receive thread: it reads on while they are below the limit, so one is always
-///   admitted.
+///   admitted. A call that was handed on over another connection is in service until its Return comes from
+///   there (or, if none will, until it is sent).
 /// - Answers that the peer does not read, by the receive thread too: the peer gets no more calls in.
 ///
 /// But while we have questions of our own outstanding, the receive thread reads on: calls in service may wait

@@ -43,7 +43,7 @@ use exports::Export;
 use imports::{Import, Pending};
 use questions::Question;
 
-pub(crate) use effects::{Callback, Destination, Effects};
+pub(crate) use effects::{Callback, Departure, Destination, Effects};
 pub(crate) use questions::Asked;
 pub use snapshot::Snapshot;
 
