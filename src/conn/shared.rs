@@ -151,7 +151,7 @@ impl Shared {
             self.flow.sent(queued);
         }
         let unrun = self.callbacks.extend(callbacks);
-        self.flow.asking(state.outstanding());
+        self.flow.awaiting(state.awaited());
         if self.waiting.load(Ordering::Relaxed) > 0 {
             self.changed.notify_all();
         }

@@ -125,6 +125,11 @@ impl State {
         self.questions.len() + self.pipeline_questions.len()
     }
 
+    /// How much the peer is still to send that calls here may wait for: answers, and Disembargoes that come back.
+    pub(crate) fn awaited(&self) -> usize {
+        self.outstanding() + self.embargoes.len()
+    }
+
     /// Whether no call is under way in either direction. What has been answered, and is held for calls on the
     /// results, is not; nor is what was canceled, or asked for pipelining alone. Calls behind an embargo are.
     pub(crate) fn is_idle(&self) -> bool {
