@@ -7,7 +7,7 @@ use super::call::Awaiting;
 use super::client::{Client, Kind};
 use super::contents::{Payload, Response};
 use super::port::QuestionRef;
-use super::promised::PromiseCell;
+use super::promised::{PromiseCell, StandsIn};
 use crate::error::Exception;
 use crate::promise::{Cancel, Fulfiller};
 use crate::sync::{assert_unlocked, in_turn, Arc, Mutex, Rank, Weak};
@@ -22,6 +22,8 @@ struct State {
     question: Option<Arc<QuestionRef>>,
     /// Capabilities in the results that were asked for before it was known what they are.
     cells: Vec<(Box<[u16]>, Weak<PromiseCell>)>,
+    /// Where the call waits, or waited last. See Note [Circles].
+    waits_in: Weak<PromiseCell>,
 }
 
 /// What answers for the results' capabilities.
@@ -38,8 +40,13 @@ enum Source {
 
 impl AnswerCell {
     pub(crate) fn new(fulfiller: Fulfiller<Response>) -> Arc<Self> {
-        let (source, question, cells) = (Source::Unknown, None, Vec::new());
-        let state = State { fulfiller: Some(fulfiller), source, question, cells };
+        let state = State {
+            fulfiller: Some(fulfiller),
+            source: Source::Unknown,
+            question: None,
+            cells: Vec::new(),
+            waits_in: Weak::new(),
+        };
         Arc::new(AnswerCell(Mutex::new(Rank::Promise, state)))
     }
 
@@ -134,6 +141,16 @@ impl Awaiting for AnswerCell {
         drop(state);
         self.set_pipeline(Pipeline::of_question(question));
     }
+
+    fn wait_in(&self, promise: Weak<PromiseCell>) -> bool {
+        let mut state = self.0.lock();
+        state.waits_in = promise;
+        !state.cells.is_empty()
+    }
+
+    fn waits_in(&self) -> Option<Arc<PromiseCell>> {
+        self.0.lock().waits_in.upgrade()
+    }
 }
 
 type Cell = (Box<[u16]>, Arc<PromiseCell>);
@@ -173,6 +190,12 @@ fn substitute(payload: &mut Payload, cells: &[Cell]) -> Vec<(Arc<PromiseCell>, C
 pub(crate) struct CallHandle {
     pub(crate) cell: Arc<AnswerCell>,
     pub(crate) cancel: Cancel,
+}
+
+impl StandsIn for CallHandle {
+    fn call(&self) -> Arc<dyn Awaiting> {
+        self.cell.clone()
+    }
 }
 
 impl Drop for CallHandle {
