@@ -300,10 +300,12 @@ impl State {
         if let Some(cell) = known.and_then(|pending| pending.cell.upgrade()) {
             return Client(Kind::Remote(cell));
         }
+        // That its clients are gone may not have been noticed yet.
+        let used = known.is_some_and(|pending| pending.used);
         let path: Path = path.into();
         let cell = self.promise_at(Place::Answer(question.clone(), path.clone()), question.port.clone());
         let entry = self.question_mut(question.id).expect("found above");
-        let used = entry.used.remove(&path).is_some();
+        let used = entry.used.remove(&path).is_some() || used;
         entry.pipelined.insert(path, cell.id);
         self.promises.get_mut(&cell.id).expect("just made").used = used;
         Client(Kind::Remote(cell))

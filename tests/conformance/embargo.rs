@@ -369,3 +369,38 @@ fn rule1_a_disembargo_is_read_while_calls_are_at_the_limit() {
     drop(promise);
     peer.finish_clean();
 }
+
+/// Rules 1 and 12: a promise that the peer names again is the same, also where nobody has heard yet that its clients are
+/// gone.
+#[test]
+fn rule1_a_promise_that_is_named_again_while_its_clients_go_is_embargoed() {
+    let recorder = Recorder::new();
+    let mut peer = Peer::new(recorder.client());
+    let object = peer.get_bootstrap();
+    let other = peer.introduce(Cap::Hosted(20));
+    let promise = peer.introduce(Cap::Promise(10));
+    let first = send(&promise, NOTE, 1, &[]);
+    let ahead = peer.expect_call_of(1).question;
+    let frozen = freeze_callbacks(&mut peer, &other);
+    drop(promise);
+    let naming = peer.call(Target::Import(object), HOLD, 9).caps(&[Cap::Promise(10)]).send();
+    peer.resolve(10, Cap::Yours(object));
+    let (target, embargo) = peer.expect_disembargo();
+    assert_eq!(target, Target::Import(10));
+    drop(frozen);
+    let held = recorder.held();
+    let second = send(&held.caps[0], NOTE, 2, &[]);
+    peer.expect_quiet();
+    let forwarded = peer.call(Target::Import(object), NOTE, 1).send();
+    peer.expect_done(forwarded, 1);
+    peer.results(ahead, 1, &[]);
+    peer.echo(Target::Import(object), embargo);
+    recorder.expect(&[9, 1, 2]);
+    for answer in [first, second] {
+        wait(answer).unwrap();
+    }
+    held.answer(9, &[]);
+    peer.expect_done(naming, 9);
+    drop(other);
+    peer.finish_clean();
+}
