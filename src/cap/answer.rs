@@ -61,7 +61,8 @@ impl AnswerCell {
     fn client_at(self: &Arc<Self>, path: &[u16], handle: &Arc<CallHandle>) -> Client {
         let mut state = self.0.lock();
         // One promise for each place, so that all who ask share its embargo.
-        let known = state.cells.iter().find(|(p, _)| **p == *path).and_then(|(_, c)| c.upgrade());
+        state.cells.retain(|(_, cell)| cell.strong_count() > 0);
+        let known = state.cells.iter().filter(|(p, _)| **p == *path).find_map(|(_, c)| c.upgrade());
         if let Some(cell) = known {
             return Client(Kind::Promise(cell));
         }
