@@ -35,8 +35,7 @@ impl Drop for Handle {
 pub(crate) enum Task {
     /// Answer an object's calls.
     Object(Arc<dyn Scheduled>),
-    /// Anything else that may wait: a bootstrap factory, say.
-    /// It is told if there is no thread for it.
+    /// Anything else that may wait: a bootstrap factory, say. It is told if there is no thread for it.
     Run(Box<dyn FnOnce(Result<(), Exception>) + Send>),
 }
 

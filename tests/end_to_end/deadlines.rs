@@ -27,8 +27,8 @@ impl Slow {
         let count = begun.clone();
         let client = object(move |call: &mut Call| {
             if call.method_id() == 1 {
-                call.allow_next();
                 count.fetch_add(1, Ordering::SeqCst);
+                call.allow_next();
                 call.cancellation().wait()?;
                 tell.send(()).unwrap();
             }
@@ -72,7 +72,7 @@ fn a_call_has_its_own_deadline() {
     }
 }
 
-/// What was made ahead on the call fails with it, once nobody else keeps the call.
+/// However the answer is waited for.
 #[test]
 fn a_deadline_applies_to_a_callback_and_to_a_channel() {
     let slow = Slow::new();
@@ -93,7 +93,7 @@ fn all_calls_of_a_connection_have_a_deadline() {
     for wire in Wire::ALL {
         let here = Vat::new().call_timeout(SHORT);
         let two = Two::new(wire, here, Vat::new().bootstrap(slow.client.clone()), &Limits::default());
-        // Before the connection has a call under way, its bootstrap is there.
+        // So that the first call does not spend its time waiting for this.
         let remote = two.here.bootstrap().resolve().unwrap();
         let late = send(&remote, 1, "");
         let ahead = send(&late.pipeline.client(), 0, "");
@@ -154,9 +154,9 @@ fn a_deadline_ends_any_wait() {
     first.soon().unwrap();
 }
 
-/// A thousand deadlines that do not pass leave nothing behind.
+/// A deadline that does not pass is no matter.
 #[test]
-fn deadlines_that_are_kept_cost_nothing_later() {
+fn calls_that_are_answered_in_time() {
     let two = Two::new(
         Wire::Memory,
         Vat::new().call_timeout(Duration::from_secs(3600)),

@@ -7,9 +7,10 @@ use capnp::capability::{self, FromClientHook, Promise};
 use capnp::private::capability::{ClientHook, ParamsHook, ResultsHook};
 use capnp::MessageSize;
 use capnp_threads::{Client, Error, Exception, ExceptionKind, Vat};
+use socket2::{Domain, Socket, Type};
 
 use crate::support::wires::{Two, Wire};
-use crate::support::{ask, echo, object, reply, request, send, text, why, Soon, TEST};
+use crate::support::{ask, echo, object, reply, send, text, why, Soon, TEST};
 
 const KINDS: [ExceptionKind; 4] = [
     ExceptionKind::Failed,
@@ -169,7 +170,8 @@ fn foreign_hooks_are_refused() {
             let refused = why(client.request(TEST, method).send().soon());
             assert!(refused.contains("another Cap'n Proto implementation"), "{refused}");
         }
-        request_without(client);
+        // The object is as good as before.
+        send(client, 0, "").soon().unwrap();
     };
     test(&giving);
     for wire in Wire::ALL {
@@ -177,45 +179,26 @@ fn foreign_hooks_are_refused() {
         test(&two.here.bootstrap());
         two.both_empty();
     }
-    let taken = Client::new_from(Box::new(Foreign));
+    let taken: Client = FromClientHook::new(Box::new(Foreign));
     assert!(taken.broken_reason().unwrap().reason().contains("another Cap'n Proto implementation"));
-    let typed: any_client::Any = FromClientHook::new(Box::new(Foreign));
+    let typed: Typed = FromClientHook::new(Box::new(Foreign));
     assert!(why(Client::from_typed(typed)).contains("another Cap'n Proto implementation"));
 }
 
-/// The same object is as good as before for calls without foreign things.
-fn request_without(client: &Client) {
-    request(client, 0, "").send().soon().unwrap();
-}
+/// A typed client as the `capnp` crate's generated code has them.
+struct Typed(Box<dyn ClientHook>);
 
-trait NewFrom {
-    fn new_from(hook: Box<dyn ClientHook>) -> Self;
-}
-
-impl<T: FromClientHook> NewFrom for T {
-    fn new_from(hook: Box<dyn ClientHook>) -> Self {
-        T::new(hook)
+impl FromClientHook for Typed {
+    fn new(hook: Box<dyn ClientHook>) -> Self {
+        Typed(hook)
     }
-}
 
-/// A typed client as generated code has them.
-mod any_client {
-    use super::{ClientHook, FromClientHook};
+    fn into_client_hook(self) -> Box<dyn ClientHook> {
+        self.0
+    }
 
-    pub(super) struct Any(Box<dyn ClientHook>);
-
-    impl FromClientHook for Any {
-        fn new(hook: Box<dyn ClientHook>) -> Self {
-            Any(hook)
-        }
-
-        fn into_client_hook(self) -> Box<dyn ClientHook> {
-            self.0
-        }
-
-        fn as_client_hook(&self) -> &dyn ClientHook {
-            &*self.0
-        }
+    fn as_client_hook(&self) -> &dyn ClientHook {
+        &*self.0
     }
 }
 
@@ -237,7 +220,10 @@ fn what_is_no_capability_can_not_be_called() {
 /// Errors of the system are of the transport, and say what was being done.
 #[test]
 fn errors_of_connecting_say_what_was_tried() {
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Nobody listens there, and nobody else can have it.
+    let bound = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    bound.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = bound.local_addr().unwrap().as_socket().unwrap();
     let refused = Vat::new().connect(address).unwrap_err();
     assert!(matches!(refused, Error::Transport(_)));
     assert_eq!(refused.kind(), ExceptionKind::Disconnected);

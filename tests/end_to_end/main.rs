@@ -13,6 +13,8 @@ mod errors;
 mod killed;
 mod many;
 mod peers;
+mod promises;
+mod proxies;
 mod serving;
 mod support;
 mod waiting;

@@ -162,8 +162,8 @@ fn a_live_connection_is_traced() {
         let call = mine.iter().find(|e| e.kind() == Some(MessageKind::Call)).unwrap();
         assert_eq!((call.interface_id(), call.method_id()), (Some(TEST), Some(0)));
         assert!(call.to_string().contains("traced text"), "{call}");
-        let returned = mine.iter().filter(|e| e.kind() == Some(MessageKind::Return));
-        assert!(returned.last().unwrap().to_string().contains("traced text"));
+        let mut returned = mine.iter().filter(|e| e.kind() == Some(MessageKind::Return));
+        assert!(returned.next_back().unwrap().to_string().contains("traced text"));
     }
 }
 
@@ -171,7 +171,6 @@ fn kinds(events: &[TraceEvent], direction: Direction) -> Vec<MessageKind> {
     events.iter().filter(|e| e.direction == direction).filter_map(TraceEvent::kind).collect()
 }
 
-/// A trace that panics, and one that makes calls on the connection that it traces, change nothing.
 #[test]
 fn a_trace_that_panics_changes_nothing() {
     let (a, b) = Transport::in_memory();
