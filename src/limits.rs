@@ -15,9 +15,9 @@ pub struct Limits {
     /// How many of our capabilities the peer may hold. A call or answer that would export more fails as
     /// `overloaded`.
     pub exports: usize,
-    /// How many words of incoming calls may be in service before the connection stops reading. One call is
-    /// always admitted, however large. While questions of ours are outstanding, their answers must be read: then
-    /// calls above four times the limit fail as `overloaded`.
+    /// How many words of incoming calls may be in service, here or in a vat that they were handed on to, before
+    /// the connection stops reading. One call is always admitted, however large. While questions of ours are
+    /// outstanding, what comes back must be read: then calls above four times the limit fail as `overloaded`.
     pub call_words: usize,
     /// How many bytes may be queued for sending before a call blocks its caller, and before answers that the
     /// peer does not read stop the connection from reading.

@@ -12,7 +12,7 @@ use super::call::Awaiting;
 use super::client::{Client, Kind};
 use super::contents::Payload;
 use super::port::QuestionRef;
-use super::promised::PromiseCell;
+use super::promised::{PromiseCell, StandsIn};
 use crate::error::Exception;
 use crate::promise::{Cancel, Fulfiller};
 use crate::sync::{assert_unlocked, in_turn, Arc, Mutex, Rank, Weak};
@@ -27,6 +27,8 @@ struct State {
     question: Option<Arc<QuestionRef>>,
     /// Capabilities in the results that were asked for before it was known what they are.
     cells: Vec<(Box<[u16]>, Weak<PromiseCell>)>,
+    /// Where the call waits, or waited last. See Note [Circles].
+    waits_in: Weak<PromiseCell>,
 }
 
 /// What answers for the results' capabilities.
@@ -43,8 +45,13 @@ enum Source {
 
 impl AnswerCell {
     pub(crate) fn new(fulfiller: Fulfiller<Payload>) -> Arc<Self> {
-        let (source, question, cells) = (Source::Unknown, None, Vec::new());
-        let state = State { fulfiller: Some(fulfiller), source, question, cells };
+        let state = State {
+            fulfiller: Some(fulfiller),
+            source: Source::Unknown,
+            question: None,
+            cells: Vec::new(),
+            waits_in: Weak::new(),
+        };
         Arc::new(AnswerCell(Mutex::new(Rank::Promise, state)))
     }
 
@@ -59,7 +66,8 @@ impl AnswerCell {
     fn client_at(self: &Arc<Self>, path: &[u16], handle: &Arc<CallHandle>) -> Client {
         let mut state = self.0.lock();
         // One promise for each place, so that all who ask share its embargo.
-        let known = state.cells.iter().find(|(p, _)| **p == *path).and_then(|(_, c)| c.upgrade());
+        state.cells.retain(|(_, cell)| cell.strong_count() > 0);
+        let known = state.cells.iter().filter(|(p, _)| **p == *path).find_map(|(_, c)| c.upgrade());
         if let Some(cell) = known {
             return Client(Kind::Promise(cell));
         }
@@ -139,6 +147,16 @@ impl Awaiting for AnswerCell {
         drop(state);
         self.set_pipeline(Pipeline::of_question(question));
     }
+
+    fn wait_in(&self, promise: Weak<PromiseCell>) -> bool {
+        let mut state = self.0.lock();
+        state.waits_in = promise;
+        !state.cells.is_empty()
+    }
+
+    fn waits_in(&self) -> Option<Arc<PromiseCell>> {
+        self.0.lock().waits_in.upgrade()
+    }
 }
 
 type Cell = (Box<[u16]>, Arc<PromiseCell>);
@@ -178,6 +196,12 @@ fn substitute(payload: &mut Payload, cells: &[Cell]) -> Vec<(Arc<PromiseCell>, C
 pub(crate) struct CallHandle {
     pub(crate) cell: Arc<AnswerCell>,
     pub(crate) cancel: Cancel,
+}
+
+impl StandsIn for CallHandle {
+    fn call(&self) -> Arc<dyn Awaiting> {
+        self.cell.clone()
+    }
 }
 
 impl Drop for CallHandle {

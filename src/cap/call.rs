@@ -5,9 +5,10 @@ use std::fmt;
 use super::answer::Pipeline;
 use super::contents::Payload;
 use super::port::{AnswerKey, ConnectionId, Port, QuestionRef};
+use super::promised::PromiseCell;
 use crate::error::Exception;
 use crate::promise::{Attachment, Cancel};
-use crate::sync::{Arc, Instant, Mutex, Rank};
+use crate::sync::{Arc, Instant, Mutex, Rank, Weak};
 
 /// A call on its way from whoever made it to whatever serves it.
 pub(crate) struct CallInfo {
@@ -89,6 +90,12 @@ pub(crate) trait Awaiting: Send + Sync {
 
     /// The call has become a question, which is held until it is answered, or nobody wants the answer.
     fn forwarded(&self, question: Arc<QuestionRef>);
+
+    /// The call waits in this promise from now on. Tells whether anything may wait for the answer already.
+    fn wait_in(&self, promise: Weak<PromiseCell>) -> bool;
+
+    /// The promise that the call waits in, or waited in last.
+    fn waits_in(&self) -> Option<Arc<PromiseCell>>;
 }
 
 /// Where an answer goes.
@@ -115,6 +122,14 @@ impl Route {
         match self {
             Route::Here(cell) => cell.forwarded(question),
             Route::Remote(port, key) => port.forwarded(*key, question),
+        }
+    }
+
+    /// Where the answer arrives, if it does in this vat.
+    pub(crate) fn here(&self) -> Option<&Arc<dyn Awaiting>> {
+        match self {
+            Route::Here(cell) => Some(cell),
+            Route::Remote(..) => None,
         }
     }
 

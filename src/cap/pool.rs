@@ -35,8 +35,8 @@ impl Drop for Handle {
 pub(crate) enum Task {
     /// Answer an object's calls.
     Object(Arc<dyn Scheduled>),
-    /// Anything else that may wait: a bootstrap factory, say.
-    Run(Box<dyn FnOnce() + Send>),
+    /// Anything else that may wait: a bootstrap factory, say. It is told if there is no thread for it.
+    Run(Box<dyn FnOnce(Result<(), Exception>) + Send>),
 }
 
 /// An object with calls to answer. A trait object, so that the compiler need not look through pools, objects
@@ -163,7 +163,7 @@ impl Task {
     fn run(self, calls: usize) {
         match self {
             Task::Object(object) => object.run(calls),
-            Task::Run(run) => sync::foreign("a task of a pool", run),
+            Task::Run(run) => sync::foreign("a task of a pool", || run(Ok(()))),
         }
     }
 }
@@ -172,7 +172,7 @@ fn refuse(tasks: VecDeque<Task>, why: &Exception) {
     for task in tasks {
         match task {
             Task::Object(object) => object.refuse(why),
-            Task::Run(_) => {}
+            Task::Run(run) => run(Err(why.clone())),
         }
     }
 }

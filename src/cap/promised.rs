@@ -6,12 +6,12 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
 
-use super::call::{CallInfo, Mode};
+use super::call::{Awaiting, CallInfo, Mode};
 use super::client::{Client, Kind};
 use super::port::{Generation, Notice, Port};
 use crate::error::Exception;
 use crate::id::ExportId;
-use crate::promise::{cancel, Attachment, Fulfiller};
+use crate::promise::{cancel, Fulfiller};
 use crate::sync::{per_thread, Arc, Mutex, OnceLock, Rank, Weak};
 
 /// What this thread resolves now, and is to resolve after that.
@@ -63,11 +63,17 @@ struct Waiting {
     watchers: Vec<Watcher>,
     /// What must go on as long as somebody waits for this promise: the call whose results it stands in. Let go
     /// when the promise is resolved: those results hold the promise, and would hold themselves.
-    keeps: Option<Arc<dyn Attachment>>,
+    keeps: Option<Arc<dyn StandsIn>>,
+}
+
+/// What keeps a call made here going, for whoever waits for its results. A trait object, as
+/// [`Awaiting`] is.
+pub(crate) trait StandsIn: Send + Sync {
+    fn call(&self) -> Arc<dyn Awaiting>;
 }
 
 impl PromiseCell {
-    pub(crate) fn new(keeps: Option<Arc<dyn Attachment>>) -> Arc<Self> {
+    pub(crate) fn new(keeps: Option<Arc<dyn StandsIn>>) -> Arc<Self> {
         let state = State::Pending(Waiting { keeps, ..Waiting::default() });
         Arc::new(PromiseCell { state: Mutex::new(Rank::Promise, state), resolved: OnceLock::new() })
     }
@@ -77,6 +83,10 @@ impl PromiseCell {
     pub(crate) fn deliver(self: &Arc<Self>, mut call: CallInfo) -> Option<(Client, CallInfo)> {
         if let Some(client) = self.resolved.get() {
             return Some((client.clone(), call));
+        }
+        if self.waits_for(&call) {
+            call.fail(circle());
+            return None;
         }
         let (this, canceled) = (Arc::downgrade(self), call.cancel.address());
         let watch = call.cancel.watch_while(move || {
@@ -103,6 +113,54 @@ impl PromiseCell {
                 let client = self.resolved.get().expect("set before the state says Resolved").clone();
                 Some((client, call))
             }
+        }
+    }
+
+    /// Whether this promise waits for the answer of a call that is to wait in it.
+    ///
+    /// ```text
+    /// Note [Circles]
+    /// ==============
+    /// A promise can be resolved to a capability in the results of a call that waits in it, directly or by way of
+    /// other calls and promises. The call would wait for its own answer for ever, so it fails. To find that out,
+    /// the answer of each call knows the promise that the call waits in, and each promise for a capability in
+    /// results knows that call: that is a path, since a call waits in one promise, and a promise for one call.
+    ///
+    /// A circle is closed by a call that comes to wait in some promise: a new promise for its results is waited
+    /// in by nobody, and when a promise is resolved, the calls in it are delivered anew. So it is enough to look
+    /// then, after the call's own place has been entered: of two threads that close a circle together, the later
+    /// one finds it. A call whose results nobody can wait for yet closes none; long pipelines are not looked
+    /// through again for each call.
+    ///
+    /// A circle that leads over a connection is not found here: it waits until one of its calls is canceled.
+    /// ```
+    fn waits_for(self: &Arc<Self>, call: &CallInfo) -> bool {
+        /// More than any chain of calls that makes sense has.
+        const MANY: usize = 10_000;
+        let Some(answer) = call.responder.route().here() else { return false };
+        if !answer.wait_in(Arc::downgrade(self)) {
+            return false;
+        }
+        let mut promise = self.clone();
+        for _ in 0..MANY {
+            let Some(awaited) = promise.stands_in() else { return false };
+            if std::ptr::addr_eq(Arc::as_ptr(&awaited), Arc::as_ptr(answer)) {
+                return true;
+            }
+            let place = awaited.waits_in().map(|promise| Client(Kind::Promise(promise)).resolved());
+            match place {
+                Some(Client(Kind::Promise(next))) => promise = next,
+                _ => return false,
+            }
+        }
+        false
+    }
+
+    /// The call in whose results this promise stands, as long as those are not known.
+    fn stands_in(&self) -> Option<Arc<dyn Awaiting>> {
+        match &*self.state.lock() {
+            State::Pending(waiting) | State::Draining(waiting) => waiting.keeps.as_ref().map(|k| k.call()),
+            State::Resolved => None,
         }
     }
 
@@ -207,12 +265,14 @@ impl PromiseCell {
     /// `client`, or a broken one if it leads back to this promise.
     fn without_circle(self: &Arc<Self>, client: Client) -> Client {
         match &client.resolved().0 {
-            Kind::Promise(cell) if Arc::ptr_eq(cell, self) => {
-                Client::broken(Exception::failed("a promise was resolved to itself"))
-            }
+            Kind::Promise(cell) if Arc::ptr_eq(cell, self) => Client::broken(circle()),
             _ => client,
         }
     }
+}
+
+fn circle() -> Exception {
+    Exception::failed("a promise was resolved to itself")
 }
 
 impl Drop for PromiseCell {

@@ -17,11 +17,12 @@ const HARD: usize = 4;
 ///   may wait (callbacks, forwarded calls, answers) messages are queued above the limit; those are bounded by
 ///   the limits on the calls that cause them.
 /// - Calls in service, by the receive thread: it reads on while they are below the limit, so one is always
-///   admitted.
+///   admitted. A call that was handed on over another connection is in service until its Return comes from
+///   there (or, if none will, until it is sent).
 /// - Answers that the peer does not read, by the receive thread too: the peer gets no more calls in.
 ///
-/// But while we have questions of our own outstanding, the receive thread reads on: calls in service may wait
-/// for the answers to those questions, and a peer that waits for us to read would wait for ever. Then calls
+/// But while questions or Disembargoes of ours are outstanding, the receive thread reads on: calls in service may
+/// wait for what comes back, and a peer that waits for us to read would wait for ever. Then calls
 /// above four times the limit are refused as `overloaded` instead, and reading stops at four times the limit
 /// of unread answers. A call counts for no more than the limit, however large it is.
 /// ```
@@ -38,8 +39,8 @@ struct Counts {
     serving: usize,
     /// Bytes of messages that are queued or being written.
     sending: usize,
-    /// Questions of ours that are outstanding.
-    asking: usize,
+    /// What the peer is still to send that calls in service may wait for.
+    awaited: usize,
     closed: bool,
 }
 
@@ -68,7 +69,7 @@ impl Flow {
     }
 
     fn has_room(&self, counts: &Counts) -> bool {
-        match counts.asking {
+        match counts.awaited {
             0 => counts.serving < self.call_words && counts.sending <= self.send_bytes,
             _ => counts.sending <= self.send_bytes.saturating_mul(HARD),
         }
@@ -106,10 +107,10 @@ impl Flow {
         self.state.lock().sending <= self.send_bytes
     }
 
-    pub(super) fn asking(&self, questions: usize) {
+    pub(super) fn awaiting(&self, messages: usize) {
         let mut counts = self.state.lock();
-        if counts.asking != questions {
-            counts.asking = questions;
+        if counts.awaited != messages {
+            counts.awaited = messages;
             drop(counts);
             self.changed.notify_all();
         }

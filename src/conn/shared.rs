@@ -9,7 +9,7 @@ use crate::error::{Error, Exception, ProtocolError};
 use crate::limits::Limits;
 use crate::peer::Peer;
 use crate::promise::{cancel, enter_blocking};
-use crate::state::{Callback, Effects, Snapshot, State};
+use crate::state::{Callback, Departure, Effects, Snapshot, State};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{
     assert_unlocked, foreign, Arc, Condvar, Instant, Mutex, MutexGuard, ProcessCounter, Queue, Rank, Weak,
@@ -49,7 +49,7 @@ pub(crate) struct Shared {
 
 /// A message that waits to be sent, with the bytes that it is counted as.
 pub(super) struct Queued {
-    pub(super) message: Message<Outgoing>,
+    pub(super) departure: Departure,
     pub(super) bytes: usize,
 }
 
@@ -142,7 +142,7 @@ impl Shared {
         }
         self.cut_short(&mut fx);
         let Effects { send, callbacks, garbage } = fx;
-        let bytes = |message| Queued { bytes: estimate(&message), message };
+        let bytes = |departure: Departure| Queued { bytes: estimate(&departure.message), departure };
         let send: Vec<Queued> = send.into_iter().map(bytes).collect();
         let queued = send.iter().map(|q| q.bytes).sum();
         self.flow.queued(queued);
@@ -151,7 +151,7 @@ impl Shared {
             self.flow.sent(queued);
         }
         let unrun = self.callbacks.extend(callbacks);
-        self.flow.asking(state.outstanding());
+        self.flow.awaiting(state.awaited());
         if self.waiting.load(Ordering::Relaxed) > 0 {
             self.changed.notify_all();
         }
@@ -163,7 +163,8 @@ impl Shared {
     /// failed its call before.)
     fn cut_short(&self, fx: &mut Effects) {
         let most = self.limits.message_words.saturating_mul(8) / 2;
-        for why in fx.send.iter_mut().filter_map(exception_in).filter(|why| why.bytes() > most) {
+        let exceptions = fx.send.iter_mut().filter_map(|departure| exception_in(&mut departure.message));
+        for why in exceptions.filter(|why| why.bytes() > most) {
             let short = why.cut_short(most);
             // What it was may hold an error of the user's.
             fx.garbage.push(Box::new(mem::replace(why, short)));
@@ -284,7 +285,9 @@ impl Shared {
             }
             state.end(why, fx);
             fx.send.clear();
-            fx.send.extend(message.map(Message::Abort));
+            if let Some(why) = message {
+                fx.send(Message::Abort(why));
+            }
             true
         });
         if !first {

@@ -95,9 +95,11 @@ impl SendStage {
         let Some(batch) = self.shared.outgoing.pop_all() else { return Progress::Ended };
         let mut bytes = 0;
         let mut messages = Vec::with_capacity(batch.len());
-        for Queued { message, bytes: counted } in batch {
+        let mut shares = Vec::new();
+        for Queued { departure, bytes: counted } in batch {
             bytes += counted;
-            match encode(message) {
+            shares.extend(departure.share);
+            match encode(departure.message) {
                 Ok(message) => messages.push(message),
                 // Contents were checked before they were queued: see `Content::prepare`.
                 Err(e) => {
@@ -107,7 +109,7 @@ impl SendStage {
             }
         }
         let sent = self.sink.send(&messages);
-        drop(messages);
+        drop((messages, shares));
         self.shared.sent(bytes);
         if let Err(e) = sent {
             self.failed = Some((e, sync::deadline(self.shared.limits.linger)));

@@ -19,14 +19,14 @@ use crate::cap::port::{AnswerKey, Notice, Place};
 use crate::cap::promised::{PromiseCell, Watcher};
 use crate::error::Exception;
 use crate::id::ExportId;
-use crate::promise::Cancel;
+use crate::promise::{Attachment, Cancel};
 use crate::sync::Arc;
 use crate::wire::message::{Message, Outgoing, PeerEmbargoId};
 
 /// What a transaction wants done. See Note [Effects run after unlock].
 #[derive(Default)]
 pub(crate) struct Effects {
-    pub(crate) send: Vec<Message<Outgoing>>,
+    pub(crate) send: Vec<Departure>,
     pub(crate) callbacks: Vec<Callback>,
     pub(crate) garbage: Vec<Garbage>,
 }
@@ -34,7 +34,12 @@ pub(crate) struct Effects {
 impl Effects {
     /// Sends a message.
     pub(crate) fn send(&mut self, message: Message<Outgoing>) {
-        self.send.push(message);
+        self.send.push(Departure { message, share: None });
+    }
+
+    /// Sends a call that goes on, with its share of the limit on incoming calls.
+    pub(crate) fn send_on(&mut self, message: Message<Outgoing>, share: Option<Arc<dyn Attachment>>) {
+        self.send.push(Departure { message, share });
     }
 
     /// Has the callback thread do something.
@@ -46,6 +51,13 @@ impl Effects {
     pub(crate) fn discard(&mut self, garbage: impl Send + 'static) {
         self.garbage.push(Box::new(garbage));
     }
+}
+
+/// A message to be sent.
+pub(crate) struct Departure {
+    pub(crate) message: Message<Outgoing>,
+    /// Given back once it is sent.
+    pub(crate) share: Option<Arc<dyn Attachment>>,
 }
 
 /// Something for the callback thread to do, with no lock held, in the order of the queue.

@@ -83,18 +83,23 @@ impl State {
             return Err(ProtocolError::PromiseMismatch(id));
         }
         let Some(handle) = self.import(id)? else { return Ok(self.gone()) };
+        let mut used = false;
         match known.flatten() {
             Some(ImportedPromise::Resolved(client)) => return Ok(client),
             Some(ImportedPromise::Pending(promise)) => {
-                if let Some(cell) = self.promises.get(&promise).and_then(|p| p.cell.upgrade()) {
+                let pending = self.promises.get(&promise);
+                if let Some(cell) = pending.and_then(|pending| pending.cell.upgrade()) {
                     return Ok(Client(Kind::Remote(cell)));
                 }
+                // That its clients are gone has not been noticed yet.
+                used = pending.is_some_and(|pending| pending.used);
             }
             None => {}
         }
         let cell = self.promise_at(Place::Import(handle.clone()), handle.port.clone());
         let import = self.imports.get_mut(&id).expect("counted above");
         import.promise = Some(ImportedPromise::Pending(cell.id));
+        self.promises.get_mut(&cell.id).expect("just made").used = used;
         Ok(Client(Kind::Remote(cell)))
     }
 

@@ -43,7 +43,7 @@ use exports::Export;
 use imports::{Import, Pending};
 use questions::Question;
 
-pub(crate) use effects::{Callback, Destination, Effects};
+pub(crate) use effects::{Callback, Departure, Destination, Effects};
 pub(crate) use questions::Asked;
 pub use snapshot::Snapshot;
 
@@ -123,6 +123,11 @@ impl State {
     /// How many questions are outstanding.
     pub(crate) fn outstanding(&self) -> usize {
         self.questions.len() + self.pipeline_questions.len()
+    }
+
+    /// How much the peer is still to send that calls here may wait for: answers, and Disembargoes that come back.
+    pub(crate) fn awaited(&self) -> usize {
+        self.outstanding() + self.embargoes.len()
     }
 
     /// Whether no call is under way in either direction. What has been answered, and is held for calls on the

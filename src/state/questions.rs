@@ -12,6 +12,8 @@
 //!   free when the Return has come; what that describes was never ours.
 //! - A Return with `noFinishNeeded` ends the question at once.
 //! - Calls pipelined on a question hold it, so none is sent behind its Finish.
+//! - A call that came over another connection and goes on here counts there until its Return has come, canceled
+//!   or not: see Note [Backpressure].
 //! ```
 
 use im::{OrdMap, OrdSet};
@@ -28,6 +30,7 @@ use crate::cap::port::{Generation, Place, QuestionRef, RefId};
 use crate::cap::request;
 use crate::error::{Exception, ProtocolError};
 use crate::id::{AnswerId, ExportId, QuestionId};
+use crate::promise::Attachment;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Weak};
 use crate::wire::message::{
@@ -55,6 +58,8 @@ pub(crate) struct Question {
     pub(super) used: OrdSet<Path>,
     /// The method called; `None` for a bootstrap.
     pub(super) method: Option<(u64, u16)>,
+    /// What the call counts towards the limit on incoming calls, where it came in.
+    share: Option<Parcel<Arc<dyn Attachment>>>,
 }
 
 impl Question {
@@ -62,6 +67,11 @@ impl Question {
     pub(super) fn has_promises(&self) -> bool {
         let elsewhere = matches!(self.entry, Entry::HaveReturn { return_msg: Ended::Elsewhere, .. });
         self.entry.is_new() || elsewhere
+    }
+
+    /// Nobody serves the call any more. (Its share is taken out of all snapshots too.)
+    fn give_back_share(&mut self, fx: &mut Effects) {
+        fx.discard(self.share.take().and_then(|share| share.take()));
     }
 }
 
@@ -137,8 +147,12 @@ impl State {
         let exports = described.exports.into();
         let question = self.ask(port, for_pipeline, exports, Some((interface_id, method_id)));
         let Payload { content, caps, share } = params;
-        fx.discard((caps, share));
-        fx.send(Message::Call(Call {
+        fx.discard(caps);
+        // No Return would give back what a question for pipelining alone holds.
+        if let Some(share) = share.clone().filter(|_| !for_pipeline) {
+            self.question_mut(question.id).expect("just asked").share = Some(Parcel::new(share));
+        }
+        let call = Call {
             question: question.id,
             target: super::descriptors::target(place),
             interface_id,
@@ -147,7 +161,8 @@ impl State {
             keep_results: tail.is_some(),
             no_promise_pipelining: hints.no_promise_pipelining,
             only_promise_pipeline: for_pipeline,
-        }));
+        };
+        fx.send_on(Message::Call(call), share);
         if let Some(key) = tail {
             self.question_mut(question.id).expect("just asked").tail = true;
             self.return_tail(key, question, fx);
@@ -211,6 +226,7 @@ impl State {
             pipelined: OrdMap::new(),
             used: OrdSet::new(),
             method,
+            share: None,
         };
         if for_pipeline {
             let id = self.free_pipeline_question();
@@ -261,7 +277,8 @@ impl State {
             0 => self.questions.remove(id),
             _ => self.pipeline_questions.remove(&id),
         };
-        let Some(question) = question else { return };
+        let Some(mut question) = question else { return };
+        question.give_back_share(fx);
         if let Some(handle) = question.handle.upgrade() {
             handle.ended.store(true, Ordering::Relaxed);
             fx.discard(handle);
@@ -283,10 +300,12 @@ impl State {
         if let Some(cell) = known.and_then(|pending| pending.cell.upgrade()) {
             return Client(Kind::Remote(cell));
         }
+        // That its clients are gone may not have been noticed yet.
+        let used = known.is_some_and(|pending| pending.used);
         let path: Path = path.into();
         let cell = self.promise_at(Place::Answer(question.clone(), path.clone()), question.port.clone());
         let entry = self.question_mut(question.id).expect("found above");
-        let used = entry.used.remove(&path).is_some();
+        let used = entry.used.remove(&path).is_some() || used;
         entry.pipelined.insert(path, cell.id);
         self.promises.get_mut(&cell.id).expect("just made").used = used;
         Client(Kind::Remote(cell))
@@ -321,6 +340,7 @@ impl State {
         if question.entry.has_returned() || question.taking.is_some() {
             return Err(ProtocolError::DuplicateReturn(id));
         }
+        question.give_back_share(fx);
         let exports = std::mem::replace(&mut question.param_exports, Arc::new([]));
         let (tail, canceled) = (question.tail, question.entry.has_finished());
         self.peer_ignores_pipeline_hint |= for_pipeline;

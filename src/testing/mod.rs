@@ -69,7 +69,14 @@ impl Side {
         let progress = match stage {
             Stage::Send => self.stages.send.step(Wait::No),
             Stage::Receive => match self.arriving.try_pop() {
-                Pop::Item(()) => self.stages.receive.step(Wait::No),
+                Pop::Item(()) => match self.stages.receive.step(Wait::No) {
+                    // There is no room for it now.
+                    Progress::Idle => {
+                        self.arriving.push(()).expect("it is never closed");
+                        Progress::Idle
+                    }
+                    progress => progress,
+                },
                 Pop::Empty | Pop::Closed => Progress::Idle,
             },
             Stage::Coordinator => self.stages.coordinator.step(Wait::No),

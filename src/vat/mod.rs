@@ -15,7 +15,7 @@ pub use listener::Listener;
 use crate::cap::pool::{Pool, Task};
 use crate::cap::Client;
 use crate::conn::{Connection, Options};
-use crate::error::{Error, Result, TransportError};
+use crate::error::{Error, Exception, Result, TransportError};
 use crate::limits::Limits;
 use crate::peer::Peer;
 use crate::sync::{Arc, Duration};
@@ -162,10 +162,14 @@ impl Vat {
             Offer::Each(factory) => {
                 let (client, fulfiller) = Client::promise();
                 let (factory, peer) = (factory.clone(), peer.clone());
-                self.pool.submit(Task::Run(Box::new(move || match factory(&peer) {
+                let run = move |thread: Result<(), Exception>| match thread
+                    .map_err(Error::from)
+                    .and_then(|()| factory(&peer))
+                {
                     Ok(bootstrap) => fulfiller.fulfill(bootstrap),
                     Err(e) => fulfiller.reject(e),
-                })));
+                };
+                self.pool.submit(Task::Run(Box::new(run)));
                 client
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! A promise that received calls and turns out to be here needs a Disembargo round before new calls go direct.
 
-use capnp_threads::{Client, Exception, RemotePromise};
+use capnp_threads::{Client, Exception, Limits, RemotePromise, Vat};
 
 use crate::support::*;
 
@@ -338,4 +338,69 @@ fn rule1_an_echo_that_was_not_asked_for_aborts() {
     test.peer.send_wrong(Msg::Disembargo { target: Target::Import(test.object), context });
     test.peer.expect_abort("embargo");
     assert!(wait_failed(test.answer).contains("embargo"));
+}
+
+/// Calls in service may wait for the Disembargo to come back: it is read although they fill the limit, and no
+/// question is outstanding.
+#[test]
+fn rule1_a_disembargo_is_read_while_calls_are_at_the_limit() {
+    let mut limits = Limits::default();
+    limits.call_words = 1;
+    let recorder = Recorder::new();
+    let mut peer = Peer::of(&Vat::new().bootstrap(recorder.client()).limits(limits));
+    let object = peer.get_bootstrap();
+    let promise = peer.introduce(Cap::Promise(10));
+    let first = send(&promise, NOTE, 1, &[]);
+    let call = peer.expect_call_of(1);
+    let serving = peer.call(Target::Import(object), HOLD, 9).send();
+    peer.resolve(10, Cap::Yours(object));
+    let (_, embargo) = peer.expect_disembargo();
+    let second = send(&promise, NOTE, 2, &[]);
+    peer.results(call.question, 1, &[]);
+    wait(first).unwrap();
+    peer.expect_finish(call.question);
+    assert_eq!(peer.vat.snapshot().questions(), 0);
+    // What was read while the question was outstanding.
+    peer.sync();
+    peer.echo(Target::Import(object), embargo);
+    wait(second).unwrap();
+    recorder.held().answer(9, &[]);
+    peer.expect_done(serving, 9);
+    drop(promise);
+    peer.finish_clean();
+}
+
+/// Rules 1 and 12: a promise that the peer names again is the same, also where nobody has heard yet that its clients are
+/// gone.
+#[test]
+fn rule1_a_promise_that_is_named_again_while_its_clients_go_is_embargoed() {
+    let recorder = Recorder::new();
+    let mut peer = Peer::new(recorder.client());
+    let object = peer.get_bootstrap();
+    let other = peer.introduce(Cap::Hosted(20));
+    let promise = peer.introduce(Cap::Promise(10));
+    let first = send(&promise, NOTE, 1, &[]);
+    let ahead = peer.expect_call_of(1).question;
+    let frozen = freeze_callbacks(&mut peer, &other);
+    drop(promise);
+    let naming = peer.call(Target::Import(object), HOLD, 9).caps(&[Cap::Promise(10)]).send();
+    peer.resolve(10, Cap::Yours(object));
+    let (target, embargo) = peer.expect_disembargo();
+    assert_eq!(target, Target::Import(10));
+    drop(frozen);
+    let held = recorder.held();
+    let second = send(&held.caps[0], NOTE, 2, &[]);
+    peer.expect_quiet();
+    let forwarded = peer.call(Target::Import(object), NOTE, 1).send();
+    peer.expect_done(forwarded, 1);
+    peer.results(ahead, 1, &[]);
+    peer.echo(Target::Import(object), embargo);
+    recorder.expect(&[9, 1, 2]);
+    for answer in [first, second] {
+        wait(answer).unwrap();
+    }
+    held.answer(9, &[]);
+    peer.expect_done(naming, 9);
+    drop(other);
+    peer.finish_clean();
 }

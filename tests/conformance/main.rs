@@ -4,6 +4,7 @@
 mod abort;
 mod bootstrap;
 mod call;
+mod circles;
 mod disconnect;
 mod disembargo;
 mod embargo;

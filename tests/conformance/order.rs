@@ -467,3 +467,19 @@ fn proxied() -> (Peer, Peer, u32) {
     let proxy = a.get_bootstrap();
     (a, b, proxy)
 }
+
+/// Rule 12: a place in the results of a call made here is one reference, although clients of it have gone before.
+#[test]
+fn rule12_clients_of_one_place_in_results_are_one_reference() {
+    let recorder = Recorder::new();
+    let (promise, fulfiller) = Client::promise();
+    let call = send(&promise, GIVE, 1, &[recorder.client()]);
+    let place = call.pipeline.field(0);
+    drop(place.client());
+    let clients = [place.client(), place.client()];
+    assert!(clients[0] == clients[1]);
+    let sent: Vec<_> = (2..8).map(|tag| send(&clients[tag as usize % 2], NOTE, tag, &[])).collect();
+    fulfiller.fulfill(recorder.client());
+    sent.into_iter().for_each(|call| drop(wait(call).unwrap()));
+    recorder.expect(&[1, 2, 3, 4, 5, 6, 7]);
+}

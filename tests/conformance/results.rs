@@ -192,6 +192,30 @@ fn rule1_a_call_ahead_counts_for_a_client_that_was_made_later() {
     test.end();
 }
 
+/// Rules 1 and 12: also where nobody has heard yet that the client of the call is gone.
+#[test]
+fn rule1_a_call_ahead_counts_while_its_client_goes() {
+    let mut test = Asked::new();
+    let frozen = freeze_callbacks(&mut test.peer, &test.theirs);
+    let first = send(&test.field(0), NOTE, 1, &[]);
+    let ahead = test.expect_ahead(0, 1);
+    let client = test.field(0);
+    test.return_here(1);
+    let embargo = test.expect_disembargo(0);
+    let second = send(&client, NOTE, 2, &[]);
+    drop(frozen);
+    test.peer.expect_quiet();
+    assert_eq!(test.recorder.log(), []);
+    test.forward(ahead, 1);
+    test.echo(embargo);
+    test.recorder.expect(&[1, 2]);
+    for answer in [first, second] {
+        wait(answer).unwrap();
+    }
+    drop(client);
+    test.end();
+}
+
 /// Rule 1: results that are a promise of the peer's pass on that they were used.
 #[test]
 fn rule1_results_that_are_a_promise_pass_on_that_they_were_used() {

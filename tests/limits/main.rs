@@ -7,5 +7,6 @@ mod incoming;
 mod listening;
 mod outgoing;
 mod pools;
+mod proxies;
 mod sizes;
 mod support;

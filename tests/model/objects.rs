@@ -88,3 +88,17 @@ fn nested_calls_in_a_bounded_pool_fail_where_they_would_hang() {
         assert_eq!(ask(&enough, 1).unwrap(), 2);
     });
 }
+
+/// Two threads together make a circle of promises and calls that wait in them: whoever is later breaks it.
+#[test]
+fn a_circle_that_two_threads_close_is_broken() {
+    check(3000, || {
+        let [(one, fulfill_one), (two, fulfill_two)] = [Client::promise(), Client::promise()];
+        let [call_one, call_two] = [one, two].map(|promise| send(&promise, 1, &[]));
+        let [first, second] = [&call_one, &call_two].map(|call| call.pipeline.field(0).client());
+        let beside = thread::spawn(move || fulfill_one.fulfill(second));
+        fulfill_two.fulfill(first);
+        assert!(call_one.wait().is_err() && call_two.wait().is_err());
+        beside.join().unwrap();
+    });
+}

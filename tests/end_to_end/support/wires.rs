@@ -1,5 +1,6 @@
 //! Two vats that are connected, in each way that vats can be.
 
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -54,7 +55,27 @@ fn streams(limits: [&Limits; 2]) -> (Transport, Transport, Cut) {
     let (b_write, a_read) = UnixStream::pair().unwrap();
     let cut = Cut(Arc::new(Sockets([b_read.try_clone().unwrap(), b_write.try_clone().unwrap()])));
     let a = Transport::pair(a_read, a_write, limits[0]);
-    (a, Transport::pair(b_read, b_write, limits[1]), cut)
+    (a, Transport::pair(b_read, Writer(b_write), limits[1]), cut)
+}
+
+/// A stream that ends when it is dropped, although there is a copy.
+struct Writer(UnixStream);
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Fails if it has ended already.
+        let _ = self.0.shutdown(std::net::Shutdown::Write);
+    }
 }
 
 struct Sockets([UnixStream; 2]);

@@ -1,0 +1,327 @@
+//! How connections end: closed, drained, aborted; who is told, what of, and when.
+
+use std::error::Error as _;
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use capnp_threads::transport::Transport;
+use capnp_threads::{Client, Connection, Error, Exception, ExceptionKind, Limits, TransportError, Vat};
+use crossbeam_channel::{bounded, unbounded, RecvTimeoutError};
+
+use crate::support::wires::{tcp_pair, Two, Wire};
+use crate::support::{ask, echo, object, reply, said, send, with_cap, Soon, DEADLINE};
+
+/// Answers when it is told to.
+fn held() -> (Client, crossbeam_channel::Receiver<()>, crossbeam_channel::Sender<()>) {
+    let (enter, entered) = unbounded();
+    let (go, gone) = unbounded::<()>();
+    let held = object(move |call| {
+        enter.send(()).unwrap();
+        call.allow_next();
+        gone.recv().unwrap();
+        reply(call, "drained")
+    });
+    (held, entered, go)
+}
+
+/// Calls that are under way when a connection is closed are answered first, from whichever side it is closed.
+#[test]
+fn close_waits_for_what_is_under_way() {
+    for wire in Wire::ALL {
+        for closed_here in [true, false] {
+            let (held, entered, go) = held();
+            let two = Two::offering(wire, &held);
+            let answer = send(&two.here.bootstrap::<Client>(), 0, "");
+            (&entered).soon();
+            let closing = if closed_here { two.here.clone() } else { two.there.clone() };
+            std::thread::scope(|scope| {
+                let closer = scope.spawn(|| closing.close(DEADLINE).unwrap());
+                go.send(()).unwrap();
+                closer.join().unwrap();
+            });
+            assert_eq!(said(&answer.soon().unwrap()), "drained");
+            for ended in [&two.here, &two.there] {
+                assert_eq!(ended.wait_closed().unwrap().kind(), ExceptionKind::Disconnected);
+            }
+        }
+    }
+}
+
+/// What is not answered by then fails.
+#[test]
+fn close_forces_after_its_time() {
+    for wire in Wire::ALL {
+        for closed_here in [true, false] {
+            let (held, entered, go) = held();
+            let two = Two::offering(wire, &held);
+            let answer = send(&two.here.bootstrap::<Client>(), 0, "");
+            (&entered).soon();
+            let closing = if closed_here { &two.here } else { &two.there };
+            closing.close(Duration::from_millis(5)).unwrap();
+            assert!(!closing.is_connected());
+            let error = answer.soon().unwrap_err();
+            assert_eq!(error.kind(), ExceptionKind::Disconnected);
+            assert!(error.to_string().contains("closed"), "{error}");
+            go.send(()).unwrap();
+        }
+    }
+}
+
+/// Closing twice, from many threads, and after the end.
+#[test]
+fn close_may_be_called_by_everybody() {
+    let two = Two::offering(Wire::Tcp, &echo());
+    assert_eq!(ask(&two.here.bootstrap::<Client>(), 0, "x").unwrap(), "x");
+    std::thread::scope(|scope| {
+        for connection in [&two.here, &two.there, &two.here, &two.there] {
+            scope.spawn(|| connection.close(DEADLINE).unwrap());
+        }
+    });
+    two.here.close(DEADLINE).unwrap();
+    assert!(!two.here.is_connected() && !two.there.is_connected());
+}
+
+/// A method closes the connection that it was called over. It waits for itself only as long as it says.
+#[test]
+fn a_method_closes_its_own_connection() {
+    let (give, given) = bounded::<capnp_threads::Connection>(1);
+    let closing = object(move |_| given.recv().unwrap().close(Duration::from_millis(5)));
+    let two = Two::offering(Wire::Tcp, &closing);
+    give.send(two.there.clone()).unwrap();
+    let error = send(&two.here.bootstrap::<Client>(), 0, "").soon().unwrap_err();
+    assert_eq!(error.kind(), ExceptionKind::Disconnected);
+    two.there.wait_closed().unwrap();
+}
+
+/// On its own threads a connection can be ended, but nobody can wait for that there.
+#[test]
+fn a_callback_closes_its_own_connection() {
+    let (held, entered, go) = held();
+    let two = Two::offering(Wire::Tcp, &held);
+    let (put, got) = unbounded();
+    let connection = two.here.clone();
+    send(&two.here.bootstrap::<Client>(), 0, "").on_ready(move |_| {
+        put.send(connection.close(DEADLINE)).unwrap();
+    });
+    (&entered).soon();
+    go.send(()).unwrap();
+    let refused = (&got).soon().unwrap_err();
+    assert!(refused.to_string().contains("own thread"), "{refused}");
+    two.here.wait_closed().unwrap();
+    two.there.wait_closed().unwrap();
+}
+
+/// Everybody who registered is told once, when all who waited have been; and who comes late, at once.
+#[test]
+fn everybody_is_told_of_the_end() {
+    for wire in Wire::ALL {
+        let (held, entered, _go) = held();
+        let two = Two::offering(wire, &held);
+        let (put, got) = unbounded();
+        let answer = send(&two.here.bootstrap::<Client>(), 0, "").into_channel();
+        (&entered).soon();
+        for n in 0..3 {
+            let (put, answer) = (put.clone(), answer.clone());
+            two.here.on_disconnect(move |why| {
+                let failed = n > 0 || answer.try_recv().unwrap().is_err();
+                put.send((n, failed, why.kind())).unwrap();
+            });
+        }
+        assert!(got.try_recv().is_err());
+        two.cut.cut();
+        for n in 0..3 {
+            assert_eq!((&got).soon(), (n, true, ExceptionKind::Disconnected));
+        }
+        two.here.wait_closed().unwrap();
+        two.here.on_disconnect(move |why| put.send((3, true, why.kind())).unwrap());
+        assert_eq!(got.try_recv(), Ok((3, true, ExceptionKind::Disconnected)), "at once");
+        assert_eq!(got.recv_timeout(DEADLINE), Err(RecvTimeoutError::Disconnected), "the callbacks are gone");
+    }
+}
+
+/// A callback may make calls (they fail), register others, and panic.
+#[test]
+fn what_a_callback_of_the_end_may_do() {
+    let two = Two::offering(Wire::Memory, &echo());
+    let remote = two.here.bootstrap::<Client>();
+    let (put, got) = unbounded();
+    two.here.on_disconnect(|_| panic!("on purpose"));
+    let (connection, again) = (two.here.clone(), put.clone());
+    two.here.on_disconnect(move |_| {
+        let call = send(&remote, 0, "").try_take().expect("it fails at once");
+        put.send(call.unwrap_err().kind()).unwrap();
+        connection.on_disconnect(move |why| again.send(why.kind()).unwrap());
+    });
+    two.cut.cut();
+    assert_eq!((&got).soon(), ExceptionKind::Disconnected);
+    assert_eq!((&got).soon(), ExceptionKind::Disconnected);
+}
+
+/// The reason travels, with its kind, trace and details, and is the cause that everybody is given.
+#[test]
+fn the_reason_of_an_abort_comes_over_whole() {
+    for wire in Wire::ALL {
+        let (held, entered, go) = held();
+        let two = Two::offering(wire, &held);
+        let answer = send(&two.here.bootstrap::<Client>(), 0, "");
+        (&entered).soon();
+        let why = Exception::overloaded("enough is enough").with_trace("a trace").with_detail(7, [1, 2, 3]);
+        two.there.abort(why);
+        let error = answer.soon().unwrap_err();
+        for ended in [Exception::from(error), two.here.wait_closed().unwrap()] {
+            assert_eq!(ended.kind(), ExceptionKind::Disconnected);
+            assert!(ended.reason().contains("enough is enough"), "{ended}");
+            let source = ended.source().and_then(|source| source.downcast_ref::<Error>());
+            let Some(Error::Exception(cause)) = source else { panic!("no cause: {source:?}") };
+            assert_eq!(cause.kind(), ExceptionKind::Overloaded);
+            assert!(cause.reason().contains("enough is enough"), "{cause}");
+            assert_eq!(cause.trace(), "a trace");
+            assert_eq!((cause.details()[0].id, &*cause.details()[0].data), (7, &[1, 2, 3][..]));
+        }
+        let mine = two.there.wait_closed().unwrap();
+        assert!(mine.reason().contains("enough is enough"), "{mine}");
+        go.send(()).unwrap();
+    }
+}
+
+/// Whatever comes later, the first cause stays.
+#[test]
+fn the_first_cause_is_kept() {
+    let two = Two::offering(Wire::Memory, &echo());
+    two.here.abort(Exception::failed("first"));
+    two.here.abort(Exception::failed("second"));
+    two.cut.cut();
+    two.here.close(Duration::ZERO).unwrap();
+    let why = two.here.wait_closed().unwrap();
+    assert!(why.reason().contains("first"), "{why}");
+    assert_eq!(two.here.disconnect_reason().unwrap(), why);
+}
+
+fn over(stream: TcpStream) -> Connection {
+    Vat::new().over(Transport::tcp(stream, &Limits::default()).unwrap()).unwrap()
+}
+
+/// Bytes that are no message are a transport's error, which the cause says.
+#[test]
+fn a_broken_stream_is_the_cause() {
+    let (mine, mut theirs) = tcp_pair();
+    let connection = over(mine);
+    let answer = send(&connection.bootstrap::<Client>(), 0, "");
+    theirs.write_all(&[0xff; 8]).unwrap();
+    let error = Exception::from(answer.soon().unwrap_err());
+    assert_eq!(error.kind(), ExceptionKind::Disconnected);
+    let cause = error.source().and_then(|source| source.downcast_ref::<Error>());
+    assert!(matches!(cause, Some(Error::Transport(TransportError::BadFrame(_)))), "{cause:?}");
+}
+
+/// So is the end amid a message.
+#[test]
+fn half_a_message_is_the_cause() {
+    let (mine, mut theirs) = tcp_pair();
+    let connection = over(mine);
+    theirs.write_all(&[0, 0, 0, 0, 9, 0, 0, 0, 1, 2, 3]).unwrap();
+    drop(theirs);
+    let ended = connection.wait_closed().unwrap();
+    let cause = ended.source().and_then(|source| source.downcast_ref::<Error>());
+    assert!(matches!(cause, Some(Error::Transport(_))), "{cause:?}");
+}
+
+/// A vat that is no longer used by anybody closes, and its peer hears of it; one that is, does not.
+#[test]
+fn a_connection_ends_with_its_last_user() {
+    for wire in Wire::ALL {
+        let Two { here, there, .. } = Two::offering(wire, &echo());
+        let other = here.clone();
+        drop(here);
+        assert_eq!(ask(&other.bootstrap::<Client>(), 0, "x").unwrap(), "x");
+        drop(other);
+        let why = there.wait_closed().unwrap();
+        assert_eq!(why.kind(), ExceptionKind::Disconnected);
+    }
+}
+
+/// A listener's connections end with it, unless it was told to let them go on.
+#[test]
+fn a_listener_ends_its_connections() {
+    let listen = || Vat::new().bootstrap(echo()).listen("127.0.0.1:0").unwrap();
+    let connect = |address: std::net::SocketAddr| {
+        let connection = Vat::new().connect(address).unwrap();
+        assert_eq!(ask(&connection.bootstrap::<Client>(), 0, "x").unwrap(), "x");
+        connection
+    };
+    let listener = listen();
+    let connection = connect(listener.local_addr().unwrap());
+    drop(listener);
+    connection.wait_closed().unwrap();
+
+    let listener = listen();
+    let address = listener.local_addr().unwrap();
+    let connection = connect(address);
+    listener.detach();
+    assert_eq!(ask(&connection.bootstrap::<Client>(), 0, "still").unwrap(), "still");
+    connect(address);
+
+    let listener = listen();
+    let connection = connect(listener.local_addr().unwrap());
+    listener.close(DEADLINE).unwrap();
+    connection.wait_closed().unwrap();
+}
+
+/// A listener that is closed lets calls end, all of its connections' together.
+#[test]
+fn closing_a_listener_drains_its_connections() {
+    let (held, entered, go) = held();
+    let listener = Vat::new().bootstrap(held).listen("127.0.0.1:0").unwrap();
+    let connections: Vec<_> =
+        (0..5).map(|_| Vat::new().connect(listener.local_addr().unwrap()).unwrap()).collect();
+    let answers: Vec<_> = connections.iter().map(|c| send(&c.bootstrap::<Client>(), 0, "")).collect();
+    // Under way are those that have arrived.
+    (0..5).for_each(|_| (&entered).soon());
+    std::thread::scope(|scope| {
+        let closer = scope.spawn(|| listener.close(DEADLINE).unwrap());
+        (0..5).for_each(|_| go.send(()).unwrap());
+        closer.join().unwrap();
+    });
+    for answer in answers {
+        assert_eq!(said(&answer.soon().unwrap()), "drained");
+    }
+}
+
+/// The socket's file is gone with the listener.
+#[test]
+fn a_unix_listener_takes_its_path_along() {
+    let path = std::env::temp_dir().join(format!("capnp-threads-ending-{}", std::process::id()));
+    let listener = Vat::new().bootstrap(echo()).listen_unix(&path).unwrap();
+    let connection = Vat::new().connect_unix(&path).unwrap();
+    assert_eq!(ask(&connection.bootstrap::<Client>(), 0, "x").unwrap(), "x");
+    listener.close(DEADLINE).unwrap();
+    connection.wait_closed().unwrap();
+    // The thread that accepts ends by itself.
+    let until = Instant::now() + DEADLINE;
+    while path.exists() {
+        assert!(Instant::now() < until, "the file stays");
+        std::thread::yield_now();
+    }
+    assert!(Vat::new().connect_unix(&path).is_err());
+}
+
+/// Objects of a vat that is gone, passed on before to a third: calls on them fail as disconnected.
+#[test]
+fn what_came_over_a_connection_is_broken_by_its_end() {
+    let identity = object(|call| {
+        let given = crate::support::cap(call)?;
+        crate::support::reply_cap(call, &given);
+        Ok(())
+    });
+    let far = Two::offering(Wire::Memory, &echo());
+    let near = Two::offering(Wire::Memory, &identity);
+    let remote = far.here.bootstrap::<Client>();
+    assert_eq!(ask(&remote, 0, "x").unwrap(), "x");
+    let kept = with_cap(&near.here.bootstrap::<Client>(), 0, &remote).send().soon().unwrap();
+    far.cut.cut();
+    far.here.wait_closed().unwrap();
+    let kept = crate::support::given_back(&kept);
+    assert_eq!(ask(&kept, 0, "x").unwrap_err().kind(), ExceptionKind::Disconnected);
+    assert!(near.here.is_connected());
+}
