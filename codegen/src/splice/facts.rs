@@ -10,6 +10,8 @@ pub(super) struct Facts(HashMap<u64, Named>);
 struct Named {
     name: String,
     methods: Vec<Method>,
+    bases: Vec<u64>,
+    parameters: Vec<String>,
 }
 
 /// A method as the schema declares it.
@@ -36,7 +38,9 @@ impl Facts {
             }
             let path = node.get_display_name()?.to_str()?;
             let name = path.split_once(':').map_or(path, |(_file, name)| name).to_owned();
-            interfaces.insert(id, Named { name, methods });
+            let bases = interface.get_superclasses()?.iter().map(|base| base.get_id()).collect();
+            let parameters = parameters(&nodes, *node)?;
+            interfaces.insert(id, Named { name, methods, bases, parameters });
         }
         Ok(Facts(interfaces))
     }
@@ -44,6 +48,16 @@ impl Facts {
     /// The interface's name in its file, as in `Outer.Inner`.
     pub(super) fn name(&self, interface: u64) -> Result<&str, String> {
         self.0.get(&interface).map(|named| &*named.name).ok_or_else(|| unknown(interface))
+    }
+
+    /// The interfaces that it extends itself.
+    pub(super) fn bases(&self, interface: u64) -> Result<&[u64], String> {
+        self.0.get(&interface).map(|named| &*named.bases).ok_or_else(|| unknown(interface))
+    }
+
+    /// The names of its type parameters, those of the outermost scope first.
+    pub(super) fn parameters(&self, interface: u64) -> Result<&[String], String> {
+        self.0.get(&interface).map(|named| &*named.parameters).ok_or_else(|| unknown(interface))
     }
 
     pub(super) fn method(&self, interface: u64, ordinal: u16) -> Result<&Method, String> {
@@ -55,6 +69,17 @@ impl Facts {
 
 fn unknown(interface: u64) -> String {
     format!("the schema knows no interface {interface:#x}")
+}
+
+fn parameters(nodes: &HashMap<u64, node::Reader<'_>>, node: node::Reader<'_>) -> capnp::Result<Vec<String>> {
+    let mut names = match nodes.get(&node.get_scope_id()) {
+        Some(scope) => parameters(nodes, *scope)?,
+        None => Vec::new(),
+    };
+    for parameter in node.get_parameters()? {
+        names.push(parameter.get_name()?.to_string()?);
+    }
+    Ok(names)
 }
 
 /// Whether a params struct stands for a list of none. Such a struct has no scope of its own.

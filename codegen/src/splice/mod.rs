@@ -10,9 +10,11 @@
 //! | --- | --- |
 //! | [`interface`] | an interface, as the stock generator's items describe it |
 //! | [`items`] | our items for an interface |
+//! | [`bases`] | the interfaces that an interface extends |
 //! | [`facts`] | what is known of methods from the schema alone |
 //! | [`keywords`] | names that the stock generator does not know to be keywords |
 
+mod bases;
 mod facts;
 mod interface;
 mod items;
