@@ -1,11 +1,13 @@
 //! Writes the Rust code that is committed for our schemas. Run through `schema/generate.sh`.
 //!
-//! Usage: `generate SCHEMAS OUT`: reads `SCHEMAS/*.capnp`, writes `OUT/src/generated/*.rs`,
-//! `OUT/examples/generated/*.rs` and `OUT/guide/generated/*.rs`.
+//! Usage: `generate ROOT OUT`: reads the schemas of the repository at `ROOT`, writes `OUT/src/generated/*.rs` and
+//! the like.
 
 use std::error::Error;
 use std::path::Path;
 use std::{env, fs};
+
+use capnpc_threads::CompilerCommand;
 
 /// The schemas of the library itself, which reads and writes them as data. Their code is the stock one.
 const LIBRARY: &[&str] = &["persistent", "rpc", "rpc-twoparty"];
@@ -13,26 +15,57 @@ const LIBRARY: &[&str] = &["persistent", "rpc", "rpc-twoparty"];
 const EXAMPLES: &[&str] = &["bench", "calculator", "chat", "hello"];
 /// The schema of the guide's programs, whose code stands at the root of each.
 const GUIDE: &[&str] = &["archive"];
+/// The schemas of the tests of generated code.
+const TYPED: &[&str] =
+    &["abroad", "annotated", "generics", "inherit", "methods", "others", "places", "rust", "work"];
+/// The schemas of a crate that those import, and the IDs of their files.
+const IMPORTED: &[(&str, u64)] = &[("postal", 0xac88_7edc_76b0_4406)];
+/// The file ID of the schema of schemas, whose code is in the crate `capnp`.
+const SCHEMA: u64 = 0xa93f_c509_624c_72d9;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = env::args().skip(1).collect();
-    let [schemas, out] = args.as_slice() else {
-        return Err("usage: generate SCHEMAS OUT".into());
+    let [root, out] = args.as_slice() else {
+        return Err("usage: generate ROOT OUT".into());
     };
-    library(Path::new(schemas), &Path::new(out).join("src/generated"))?;
-    typed(Path::new(schemas), &Path::new(out).join("examples/generated"), EXAMPLES, &["generated"])?;
-    typed(Path::new(schemas), &Path::new(out).join("guide/generated"), GUIDE, &[])?;
-    Ok(())
+    let (root, out) = (Path::new(root), Path::new(out));
+    library(&root.join("schema"), &out.join("src/generated"))?;
+    examples(&root.join("schema"), &out.join("examples/generated"))?;
+    guide(&root.join("schema"), &out.join("guide/generated"))?;
+    imported(&root.join("tests/imported/schema"), &out.join("tests/imported/src/generated"))?;
+    typed(&root.join("tests"), &out.join("tests/typed/generated"))
 }
 
-fn typed(schemas: &Path, out: &Path, names: &[&str], parent: &[&str]) -> Result<(), Box<dyn Error>> {
-    let parent = parent.iter().map(ToString::to_string).collect();
-    let mut command = capnpc_threads::CompilerCommand::new();
-    command.src_prefix(schemas).output_path(out).default_parent_module(parent);
+fn examples(schemas: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
+    Ok(command(schemas, out, EXAMPLES).default_parent_module(vec!["generated".into()]).run()?)
+}
+
+fn guide(schemas: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
+    Ok(command(schemas, out, GUIDE).run()?)
+}
+
+fn imported(schemas: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
+    let names: Vec<&str> = IMPORTED.iter().map(|(name, _)| *name).collect();
+    Ok(command(schemas, out, &names).run()?)
+}
+
+fn typed(tests: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
+    let mut command = command(&tests.join("typed/schema"), out, TYPED);
+    command
+        .import_path(tests.join("imported/schema"))
+        .default_parent_module(vec!["generated".into()])
+        .crate_provides("imported", IMPORTED.iter().map(|(_, id)| *id))
+        .crate_provides("capnp", [SCHEMA]);
+    Ok(command.run()?)
+}
+
+fn command(schemas: &Path, out: &Path, names: &[&str]) -> CompilerCommand {
+    let mut command = CompilerCommand::new();
+    command.src_prefix(schemas).output_path(out);
     for name in names {
         command.file(schemas.join(format!("{name}.capnp")));
     }
-    Ok(command.run()?)
+    command
 }
 
 fn library(schemas: &Path, out: &Path) -> Result<(), Box<dyn Error>> {

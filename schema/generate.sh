@@ -1,7 +1,7 @@
 #!/bin/sh
 # Regenerates the Rust code that is committed for our schemas. Needs cargo and the `capnp` tool.
 #
-#   schema/generate.sh           writes the *_capnp.rs of src/generated, examples/generated, guide/generated
+#   schema/generate.sh           writes *_capnp.rs into the folders below
 #   schema/generate.sh --check   changes nothing; fails if the committed code is out of date
 set -eu
 
@@ -9,6 +9,8 @@ usage() {
     echo "usage: schema/generate.sh [--check]" >&2
     exit 2
 }
+
+folders="src/generated examples/generated guide/generated tests/imported/src/generated tests/typed/generated"
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 check=false
@@ -29,10 +31,10 @@ if $check; then
     trap 'rm -rf "$out"' EXIT
 fi
 
-cargo run --quiet --locked --manifest-path "$root/codegen/Cargo.toml" --example generate -- "$root/schema" "$out"
+cargo run --quiet --locked --manifest-path "$root/codegen/Cargo.toml" --example generate -- "$root" "$out"
 
 if $check; then
-    for folder in src/generated examples/generated guide/generated; do
+    for folder in $folders; do
         for name in $(cd "$root" && ls "$folder"/*_capnp.rs; cd "$out" && ls "$folder"/*_capnp.rs); do
             if ! cmp -s "$out/$name" "$root/$name"; then
                 echo "$name"
@@ -40,7 +42,7 @@ if $check; then
         done
     done | sort -u >"$out/stale"
     if [ -s "$out/stale" ]; then
-        echo "generate.sh: these files do not match schema/*.capnp:" >&2
+        echo "generate.sh: these files do not match the schemas:" >&2
         sed 's/^/  /' "$out/stale" >&2
         echo "generate.sh: run schema/generate.sh and commit the result" >&2
         exit 1

@@ -12,6 +12,8 @@ struct Named {
     name: String,
     comment: String,
     methods: Vec<Method>,
+    bases: Vec<u64>,
+    parameters: Vec<String>,
 }
 
 /// A method as the schema declares it.
@@ -47,7 +49,9 @@ impl Facts {
             let path = node.get_display_name()?.to_str()?;
             let name = path.split_once(':').map_or(path, |(_file, name)| name).to_owned();
             let comment = info.map_or(Ok(String::new()), |info| text(info.get_doc_comment()?))?;
-            interfaces.insert(id, Named { name, comment, methods });
+            let bases = interface.get_superclasses()?.iter().map(|base| base.get_id()).collect();
+            let parameters = parameters(&nodes, *node)?;
+            interfaces.insert(id, Named { name, comment, methods, bases, parameters });
         }
         Ok(Facts(interfaces))
     }
@@ -56,6 +60,16 @@ impl Facts {
     pub(super) fn name(&self, interface: u64) -> Result<(&str, &str), String> {
         let named = self.0.get(&interface).ok_or_else(|| unknown(interface))?;
         Ok((&named.name, &named.comment))
+    }
+
+    /// The interfaces that it extends itself.
+    pub(super) fn bases(&self, interface: u64) -> Result<&[u64], String> {
+        self.0.get(&interface).map(|named| &*named.bases).ok_or_else(|| unknown(interface))
+    }
+
+    /// The names of its type parameters, those of the outermost scope first.
+    pub(super) fn parameters(&self, interface: u64) -> Result<&[String], String> {
+        self.0.get(&interface).map(|named| &*named.parameters).ok_or_else(|| unknown(interface))
     }
 
     pub(super) fn method(&self, interface: u64, ordinal: u16) -> Result<&Method, String> {
@@ -71,6 +85,17 @@ fn text(comment: capnp::text::Reader<'_>) -> capnp::Result<String> {
 
 fn unknown(interface: u64) -> String {
     format!("the schema knows no interface {interface:#x}")
+}
+
+fn parameters(nodes: &HashMap<u64, node::Reader<'_>>, node: node::Reader<'_>) -> capnp::Result<Vec<String>> {
+    let mut names = match nodes.get(&node.get_scope_id()) {
+        Some(scope) => parameters(nodes, *scope)?,
+        None => Vec::new(),
+    };
+    for parameter in node.get_parameters()? {
+        names.push(parameter.get_name()?.to_string()?);
+    }
+    Ok(names)
 }
 
 /// Whether a params struct stands for a list of none. Such a struct has no scope of its own.

@@ -10,14 +10,13 @@
 //! mod _private { const TYPE_ID: u64 = …; }                     the interface's ID
 //! ```
 
-use proc_macro2::TokenStream;
 use quote::ToTokens;
-use syn::punctuated::Punctuated;
 use syn::{
-    Expr, ExprCall, ExprLit, FnArg, GenericArgument, Ident, ImplItem, ImplItemFn, Item, ItemImpl, ItemTrait,
-    Lit, Pat, Path, PathArguments, ReturnType, Token, TraitItem, Type, TypeParamBound, WherePredicate,
+    Expr, ExprLit, FnArg, GenericArgument, Ident, ImplItem, ImplItemFn, Item, ItemTrait, Lit, Pat, Path,
+    PathArguments, ReturnType, TraitItem, Type, WherePredicate,
 };
 
+use super::bases::{self, Base};
 use super::facts::Facts;
 
 /// An interface.
@@ -31,7 +30,7 @@ pub(super) struct Interface {
     /// What they must be.
     pub(super) bounds: Vec<WherePredicate>,
     pub(super) methods: Vec<Method>,
-    /// The `Server` traits of the interfaces that it extends.
+    /// The `Server` traits of the interfaces that it extends itself.
     pub(super) supertraits: Vec<Path>,
     /// All interfaces that it extends, over however many others, each once.
     pub(super) bases: Vec<Base>,
@@ -55,13 +54,6 @@ pub(super) struct Method {
     /// `None` if it streams.
     pub(super) results: Option<Type>,
     pub(super) without_params: bool,
-}
-
-/// An interface that this one extends.
-pub(super) struct Base {
-    pub(super) id: u64,
-    /// Its client.
-    pub(super) client: TokenStream,
 }
 
 /// Whether `item` is the client that marks an interface's module.
@@ -98,7 +90,8 @@ impl Interface {
         let client = client.ok_or("there is no client")?;
         let server = server(items)?;
         let id = type_id(items)?;
-        let (supertraits, bounds) = (supertraits(server), bounds(server));
+        let bounds = bounds(server);
+        let extended = bases::of(id, items, facts)?;
         let mut methods = Vec::new();
         let named = server.items.iter().filter_map(|item| match item {
             TraitItem::Fn(item) => Some(&item.sig),
@@ -119,8 +112,8 @@ impl Interface {
             params: client.generics.type_params().map(|param| param.ident.clone()).collect(),
             bounds,
             methods,
-            supertraits,
-            bases: bases(items)?,
+            supertraits: extended.servers,
+            bases: extended.all,
         })
     }
 }
@@ -131,18 +124,6 @@ fn server(items: &[Item]) -> Result<&ItemTrait, String> {
         _ => None,
     });
     server.ok_or_else(|| "there is no server trait".to_owned())
-}
-
-fn supertraits(server: &ItemTrait) -> Vec<Path> {
-    let mut found: Vec<Path> = Vec::new();
-    for bound in &server.supertraits {
-        if let TypeParamBound::Trait(bound) = bound {
-            if !found.contains(&bound.path) {
-                found.push(bound.path.clone());
-            }
-        }
-    }
-    found
 }
 
 fn bounds(server: &ItemTrait) -> Vec<WherePredicate> {
@@ -163,7 +144,7 @@ fn type_id(items: &[Item]) -> Result<u64, String> {
     integer(id.ok_or("there is no `_private::TYPE_ID`")?)
 }
 
-fn integer<N>(expr: &Expr) -> Result<N, String>
+pub(super) fn integer<N>(expr: &Expr) -> Result<N, String>
 where
     N: std::str::FromStr<Err: std::fmt::Display>,
 {
@@ -233,65 +214,6 @@ fn results_of(params: &Ident) -> Ident {
     let name = params.to_string();
     let name = name.strip_suffix("Params").unwrap_or(&name);
     Ident::new(&format!("{name}Results"), params.span())
-}
-
-/// The interfaces extended, from the arms of the dispatch function:
-/// `0x1234 => path::ServerDispatch::<_T, Q>::dispatch_call_internal(…),`
-fn bases(items: &[Item]) -> Result<Vec<Base>, String> {
-    let mut bases: Vec<Base> = Vec::new();
-    for arm in dispatch_arms(items) {
-        let Pat::Lit(id) = &arm.pat else { continue };
-        let id = integer(&Expr::Lit(id.clone()))?;
-        if bases.iter().any(|base| base.id == id) {
-            continue;
-        }
-        let client = match &*arm.body {
-            Expr::Call(ExprCall { func, .. }) => base_client(func),
-            _ => None,
-        };
-        let client = client.ok_or_else(|| format!("the arm of {id:#x} calls no dispatch function"))?;
-        bases.push(Base { id, client });
-    }
-    Ok(bases)
-}
-
-fn dispatch_arms(items: &[Item]) -> impl Iterator<Item = &syn::Arm> {
-    let impls = items.iter().filter_map(|item| match item {
-        Item::Impl(ItemImpl { items, .. }) => Some(items),
-        _ => None,
-    });
-    let bodies = impls.flatten().filter_map(|item| match item {
-        ImplItem::Fn(item) if item.sig.ident == "dispatch_call" => item.block.stmts.last(),
-        _ => None,
-    });
-    bodies.flat_map(|last| match last {
-        syn::Stmt::Expr(Expr::Match(matched), _) => &matched.arms[..],
-        _ => &[],
-    })
-}
-
-/// From `path::ServerDispatch::<_T, Q>::dispatch_call_internal` to `path::Client<Q>`.
-fn base_client(dispatch: &Expr) -> Option<TokenStream> {
-    let Expr::Path(path) = dispatch else { return None };
-    let mut path = path.path.clone();
-    path.segments.pop()?;
-    // What is left ends in `::`.
-    let mut last = path.segments.pop()?.into_value();
-    if last.ident != "ServerDispatch" {
-        return None;
-    }
-    last.ident = Ident::new("Client", last.ident.span());
-    if let PathArguments::AngleBracketed(arguments) = &mut last.arguments {
-        let brand: Punctuated<GenericArgument, Token![,]> = arguments.args.iter().skip(1).cloned().collect();
-        if brand.is_empty() {
-            last.arguments = PathArguments::None;
-        } else {
-            arguments.colon2_token = None;
-            arguments.args = brand;
-        }
-    }
-    path.segments.push(last);
-    Some(path.into_token_stream())
 }
 
 fn last_ident(ty: &Type) -> Option<&Ident> {

@@ -4,7 +4,8 @@ use proc_macro2::{TokenStream, TokenTree};
 use quote::{quote, ToTokens};
 use syn::{Ident, Item};
 
-use super::interface::{Base, Interface, Method};
+use super::bases::Base;
+use super::interface::{Interface, Method};
 
 /// The items that take the place of the stock generator's.
 pub(super) fn of(interface: &Interface) -> Result<Vec<Item>, String> {

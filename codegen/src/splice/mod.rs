@@ -2,23 +2,31 @@
 //!
 //! The stock generator's code is taken apart as a syntax tree. In the module of each interface, the items that
 //! are about calls are replaced by ours ([`interface`] reads what they say, [`items`] writes ours); everything
-//! else, the structs, enums, lists and constants, stays. Only where such code reaches into a stock client is it
-//! changed: a setter of a capability field takes the client's hook out through the trait instead.
+//! else, the structs, enums, lists and constants, stays. Such code is changed only where it reaches into a stock
+//! client (a setter of a capability field takes the client's hook out through the trait instead), and where it
+//! would not compile.
 //!
 //! | file | what |
 //! | --- | --- |
 //! | [`interface`] | an interface, as the stock generator's items describe it |
 //! | [`items`] | our items for an interface |
+//! | [`bases`] | the interfaces that an interface extends |
 //! | [`facts`] | what is known of methods from the schema alone |
+//! | [`keywords`] | names that the stock generator does not know to be keywords |
 
+mod bases;
 mod facts;
 mod interface;
 mod items;
+mod keywords;
+
+use std::fmt::Display;
 
 use capnp::schema_capnp::code_generator_request;
+use proc_macro2::TokenStream;
 use quote::quote;
 use syn::visit_mut::{self, VisitMut};
-use syn::{Expr, Item, Member};
+use syn::{Expr, Item, Member, TypeParamBound, WherePredicate};
 
 use facts::Facts;
 use interface::Interface;
@@ -29,8 +37,11 @@ use interface::Interface;
 /// If the code is not what the stock generator is known to write.
 pub(crate) fn splice(source: &str, request: code_generator_request::Reader<'_>) -> Result<String, String> {
     let facts = Facts::of(request).map_err(|e| e.to_string())?;
-    let mut file = syn::parse_file(source).map_err(|e| format!("the stock code does not parse: {e}"))?;
+    let unread = |e: &dyn Display| format!("the stock code does not parse: {e}");
+    let tokens: TokenStream = source.parse().map_err(|e| unread(&e))?;
+    let mut file: syn::File = syn::parse2(keywords::escape(tokens)).map_err(|e| unread(&e))?;
     HookSetters.visit_file_mut(&mut file);
+    PipelineBounds.visit_file_mut(&mut file);
     replace_interfaces(&mut file.items, &facts)?;
     Ok(prettyplease::unparse(&file))
 }
@@ -73,6 +84,26 @@ impl VisitMut for HookSetters {
         if let Some(client) = taken_apart(expr) {
             let hook = quote!(::capnp::capability::FromClientHook::into_client_hook(#client));
             *expr = syn::parse_quote!(#hook);
+        }
+    }
+}
+
+/// Has the getters of a generic pipeline ask of the type parameters what the types in their signatures do. (The
+/// stock generator forgets that the marker of an interface, as an argument, asks for it.)
+struct PipelineBounds;
+
+impl VisitMut for PipelineBounds {
+    fn visit_where_predicate_mut(&mut self, predicate: &mut WherePredicate) {
+        let WherePredicate::Type(predicate) = predicate else { return };
+        let pipelined = |bound: &TypeParamBound| match bound {
+            TypeParamBound::Trait(bound) => {
+                bound.path.segments.last().is_some_and(|of| of.ident == "Pipelined")
+            }
+            _ => false,
+        };
+        if predicate.bounds.iter().any(pipelined) {
+            predicate.bounds.push(syn::parse_quote!(::capnp::traits::Owned));
+            predicate.bounds.push(syn::parse_quote!('static));
         }
     }
 }
