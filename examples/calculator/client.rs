@@ -1,14 +1,15 @@
 //! The well-known session with a calculator.
 //!
-//! Most steps make several calls and wait once, at the end: what the earlier calls return is used before it is
-//! there. In `callback`, two vats take turns: the server, while it evaluates, calls a function of ours.
+//! Most steps make several calls and wait once, at the end. An object that a call returns is taken from the
+//! `pipeline`, out of results that are yet to come: that is *promise pipelining*. Calls on it are sent right away
+//! and wait at the other end, where the object will be, so a chain of calls costs one round trip. In `callback`, two vats take turns: the server, while it evaluates, calls a function of ours.
 
-use capnp_threads::{Call, Client, Error, Result, Server};
+use capnp_threads::{Capability, Error, Result};
 
 use crate::expression::Expression::{self, Literal, Parameter, Previous};
-use crate::generated::calculator_capnp::calculator::Operator;
-use crate::interface::{apply, define, evaluate, operator, read};
-use crate::server::serve_function;
+use crate::expression::{apply, number};
+use crate::generated::calculator_capnp::calculator::{self, function, value, Operator};
+use crate::server::two_arguments;
 
 /// One thing to try.
 struct Step {
@@ -75,7 +76,7 @@ const ALSO: &[Step] = &[Step {
 }];
 
 /// Runs the session and prints one line for each step, as `tests/interop/calculator.sh` expects them.
-pub fn drive(calculator: Client) -> Result<()> {
+pub fn drive(calculator: calculator::Client) -> Result<()> {
     let session = Session { calculator };
     for step in STEPS {
         let mut line = vec![step.name.to_owned()];
@@ -86,7 +87,7 @@ pub fn drive(calculator: Client) -> Result<()> {
 }
 
 /// Runs the session and prints what it does.
-pub fn show(calculator: Client) -> Result<()> {
+pub fn show(calculator: calculator::Client) -> Result<()> {
     let session = Session { calculator };
     for step in STEPS.iter().chain(ALSO) {
         let results = step.results(&session)?.join(" and ");
@@ -103,22 +104,22 @@ impl Step {
 }
 
 struct Session {
-    calculator: Client,
+    calculator: calculator::Client,
 }
 
 impl Session {
-    fn operator(&self, op: Operator) -> Client {
+    fn operator(&self, op: Operator) -> function::Client {
         operator(&self.calculator, op)
     }
 
     /// The value of an expression, as an object. Does not wait.
-    fn value(&self, expression: &Expression) -> Result<Client> {
+    fn value(&self, expression: &Expression) -> value::Client {
         evaluate(&self.calculator, expression)
     }
 
     /// The value of an expression, as a number.
     fn number(&self, expression: &Expression) -> Result<f64> {
-        read(&self.value(expression)?).wait()
+        number(&self.value(expression)).wait()
     }
 
     fn literal(&self) -> Result<Vec<f64>> {
@@ -133,16 +134,20 @@ impl Session {
 
     fn pipelined(&self) -> Result<Vec<f64>> {
         let (add, multiply) = (self.operator(Operator::Add), self.operator(Operator::Multiply));
-        let product = self.value(&call(&multiply, [Literal(4.0), Literal(6.0)]))?;
+        let product = self.value(&call(&multiply, [Literal(4.0), Literal(6.0)]));
         let plus = |addend| self.value(&call(&add, [Previous(product.clone()), Literal(addend)]));
-        let (three, five) = (read(&plus(3.0)?), read(&plus(5.0)?));
+        let (three, five) = (number(&plus(3.0)), number(&plus(5.0)));
         Ok(vec![three.wait()?, five.wait()?])
     }
 
     fn defined(&self) -> Result<Vec<f64>> {
         let (multiply, subtract) = (self.operator(Operator::Multiply), self.operator(Operator::Subtract));
         let product = call(&multiply, [Parameter(0), Parameter(1)]);
-        let function = define(&self.calculator, 2, &call(&subtract, [product, Parameter(0)]))?;
+        let body = call(&subtract, [product, Parameter(0)]);
+        let mut request = self.calculator.def_function_request();
+        request.get().set_param_count(2);
+        body.write(request.get().init_body());
+        let function = request.send().pipeline.get().get_func();
         Ok(vec![self.number(&call(&function, [Literal(7.0), Literal(5.0)]))?])
     }
 
@@ -151,7 +156,7 @@ impl Session {
     }
 
     fn callback(&self) -> Result<Vec<f64>> {
-        self.power_of_sum(&Client::new(Power))
+        self.power_of_sum(&function::Client::new(Power))
     }
 
     fn refused(&self) -> Result<Vec<f64>> {
@@ -163,52 +168,54 @@ impl Session {
 
     fn reentrant(&self) -> Result<Vec<f64>> {
         let calculator = self.calculator.clone();
-        self.power_of_sum(&Client::new(PowerByMultiplying { calculator }))
+        self.power_of_sum(&function::Client::new(PowerByMultiplying { calculator }))
     }
 
     /// 2 to the power of (4 + 6).
-    fn power_of_sum(&self, power: &Client) -> Result<Vec<f64>> {
+    fn power_of_sum(&self, power: &function::Client) -> Result<Vec<f64>> {
         let sum = call(&self.operator(Operator::Add), [Literal(4.0), Literal(6.0)]);
         Ok(vec![self.number(&call(power, [Literal(2.0), sum]))?])
     }
 }
 
-fn call(function: &Client, arguments: impl Into<Vec<Expression>>) -> Expression {
+fn operator(calculator: &calculator::Client, op: Operator) -> function::Client {
+    calculator.get_operator(|mut params| params.set_op(op)).pipeline.get().get_func()
+}
+
+fn evaluate(calculator: &calculator::Client, expression: &Expression) -> value::Client {
+    calculator.evaluate(|params| expression.write(params.init_expression())).pipeline.get().get_value()
+}
+
+fn call(function: &function::Client, arguments: impl Into<Vec<Expression>>) -> Expression {
     Expression::Call(function.clone(), arguments.into())
 }
 
 /// A function of the client's: the first argument to the power of the second.
 struct Power;
 
-impl Server for Power {
-    fn dispatch(&self, call: &mut Call) -> Result<()> {
-        serve_function(call, |_, arguments| {
-            let [base, exponent] = two(arguments)?;
-            Ok(base.powf(exponent))
-        })
+impl function::Server for Power {
+    fn call(&self, params: function::CallParams, mut results: function::CallResults) -> Result<()> {
+        let [base, exponent] = two_arguments(&params)?;
+        results.get().set_value(base.powf(exponent));
+        Ok(())
     }
 }
 
 /// The same, for whole exponents, by multiplications that it leaves to the calculator.
 struct PowerByMultiplying {
-    calculator: Client,
+    calculator: calculator::Client,
 }
 
-impl Server for PowerByMultiplying {
-    fn dispatch(&self, call_of_ours: &mut Call) -> Result<()> {
-        serve_function(call_of_ours, |_, arguments| {
-            let [base, exponent] = two(arguments)?;
-            let multiply = operator(&self.calculator, Operator::Multiply);
-            let mut power = evaluate(&self.calculator, &Literal(1.0))?;
-            for _ in 0..exponent as u32 {
-                // Each factor is sent before the last product has come.
-                power = evaluate(&self.calculator, &call(&multiply, [Previous(power), Literal(base)]))?;
-            }
-            read(&power).wait()
-        })
+impl function::Server for PowerByMultiplying {
+    fn call(&self, params: function::CallParams, mut results: function::CallResults) -> Result<()> {
+        let [base, exponent] = two_arguments(&params)?;
+        let multiply = operator(&self.calculator, Operator::Multiply);
+        let mut power = evaluate(&self.calculator, &Literal(1.0));
+        for _ in 0..exponent as u32 {
+            // Each factor is sent before the last product has come.
+            power = evaluate(&self.calculator, &call(&multiply, [Previous(power), Literal(base)]));
+        }
+        results.get().set_value(number(&power).wait()?);
+        Ok(())
     }
-}
-
-fn two(arguments: &[f64]) -> Result<[f64; 2]> {
-    arguments.try_into().map_err(|_| Error::failed(format!("{} arguments for power", arguments.len())))
 }

@@ -1,23 +1,22 @@
 //! Expressions: read from a message, written into one, and evaluated.
 //!
-//! Both sides use this: the client writes what it wants to know, the server reads and evaluates it. A
-//! [`Client`] is a value like any other, `Send` and `Sync`, so it can stand inside an ordinary enum, and an
-//! expression can be kept (as the body of a function is) and be evaluated by any thread.
+//! Both sides use this: the client writes what it wants to know, the server reads and evaluates it. A client is
+//! a value like any other, `Send` and `Sync`, so it can stand inside an ordinary enum, and an expression can be
+//! kept (as the body of a function is) and be evaluated by any thread.
 
-use capnp_threads::{Client, Error, Promise, Result};
+use capnp_threads::{Error, Promise, Result};
 
-use crate::generated::calculator_capnp::calculator::expression;
-use crate::interface::{apply, read};
+use crate::generated::calculator_capnp::calculator::{expression, function, value};
 
 /// An expression, as in `schema/calculator.capnp`.
 pub enum Expression {
     Literal(f64),
-    /// A `Value`: the result of another evaluation, which need not be finished.
-    Previous(Client),
+    /// The result of another evaluation, which need not be finished.
+    Previous(value::Client),
     /// An argument of the function that this expression is the body of, counted from 0.
     Parameter(u32),
-    /// A `Function`, of this vat or another, and what it is applied to.
-    Call(Client, Vec<Expression>),
+    /// A function, of this vat or another, and what it is applied to.
+    Call(function::Client, Vec<Expression>),
 }
 
 impl Expression {
@@ -25,33 +24,31 @@ impl Expression {
     pub fn read(from: expression::Reader) -> Result<Self> {
         Ok(match from.which()? {
             expression::Literal(number) => Self::Literal(number),
-            expression::PreviousResult(value) => Self::Previous(Client::from_typed(value?)?),
+            expression::PreviousResult(value) => Self::Previous(value?),
             expression::Parameter(index) => Self::Parameter(index),
             expression::Call(call) => {
-                let function = Client::from_typed(call.get_function()?)?;
                 let arguments = call.get_params()?.iter().map(Self::read).collect::<Result<_>>()?;
-                Self::Call(function, arguments)
+                Self::Call(call.get_function()?, arguments)
             }
         })
     }
 
     /// Puts the expression into a message. Objects go along as references: to whoever reads the message they
     /// are clients too.
-    pub fn write(&self, mut to: expression::Builder) -> Result<()> {
+    pub fn write(&self, mut to: expression::Builder) {
         match self {
             Self::Literal(number) => to.set_literal(*number),
-            Self::Previous(value) => to.set_previous_result(value.clone().into_typed()),
+            Self::Previous(value) => to.set_previous_result(value.clone()),
             Self::Parameter(index) => to.set_parameter(*index),
             Self::Call(function, arguments) => {
                 let mut call = to.init_call();
-                call.set_function(function.clone().into_typed());
+                call.set_function(function.clone());
                 let mut list = call.init_params(arguments.len() as u32);
                 for (i, argument) in arguments.iter().enumerate() {
-                    argument.write(list.reborrow().get(i as u32))?;
+                    argument.write(list.reborrow().get(i as u32));
                 }
             }
         }
-        Ok(())
     }
 
     /// How many parameters a function needs that has this as its body.
@@ -75,7 +72,7 @@ impl Expression {
     fn start(&self, parameters: &[f64]) -> Result<Pending> {
         match self {
             Self::Literal(number) => Ok(Pending::Known(*number)),
-            Self::Previous(value) => Ok(Pending::Coming(read(value))),
+            Self::Previous(value) => Ok(Pending::Coming(number(value))),
             Self::Parameter(index) => match parameters.get(*index as usize) {
                 Some(number) => Ok(Pending::Known(*number)),
                 None => Err(Error::failed(format!("there is no parameter {index} here"))),
@@ -103,4 +100,15 @@ impl Pending {
             Pending::Coming(promise) => promise.wait(),
         }
     }
+}
+
+/// The number that a value comes to. Does not wait.
+pub fn number(value: &value::Client) -> Promise<f64> {
+    value.read().map(|response| Ok(response.get()?.get_value()))
+}
+
+/// What a function comes to at `arguments`. Does not wait.
+pub fn apply(function: &function::Client, arguments: &[f64]) -> Promise<f64> {
+    let answer = function.call(|mut params| params.set_params(arguments));
+    answer.map(|response| Ok(response.get()?.get_value()))
 }

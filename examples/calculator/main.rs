@@ -8,27 +8,26 @@
 //!
 //! What there is to see, in the order to read it:
 //!
-//! 1. `interface.rs`: the methods of `schema/calculator.capnp` as functions, and how a call is made.
-//! 2. `expression.rs`: expressions as a Rust enum, with objects in it; how one is evaluated.
-//! 3. `server.rs`: the objects that are served. A method that waits for others lets its object's next call in.
-//! 4. `client.rs`: the well-known session, with pipelined calls and with functions that the server calls back.
+//! 1. `expression.rs`: expressions as a Rust enum, with objects in it; how one is evaluated.
+//! 2. `server.rs`: the objects that are served. A method that waits for others lets its object's next call in.
+//! 3. `client.rs`: the well-known session, with pipelined calls and with functions that the server calls back.
 
 #[path = "../generated/mod.rs"]
 mod generated;
 
 mod client;
 mod expression;
-mod interface;
 mod server;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use capnp_threads::{Client, Error, Listener, Result, Vat};
+use capnp_threads::{Capability, Error, Listener, Result, Vat};
+use generated::calculator_capnp::calculator;
 
 /// Serves a calculator on `address`, until the listener is dropped.
 fn listen(address: &str) -> Result<(Listener, SocketAddr)> {
-    let listener = Vat::new().bootstrap(Client::new(server::Calculator)).listen(address)?;
+    let listener = Vat::new().bootstrap(calculator::Client::new(server::Calculator)).listen(address)?;
     let address = listener.local_addr().ok_or_else(|| Error::failed("not a TCP listener"))?;
     Ok((listener, address))
 }
@@ -39,7 +38,7 @@ fn run(args: &[&str]) -> Result<ExitCode> {
             let (_listener, address) = listen("127.0.0.1:0")?;
             println!("A calculator listens on {address}. Its client:\n");
             let connection = Vat::new().connect(address)?;
-            client::show(connection.bootstrap::<Client>())?;
+            client::show(connection.bootstrap())?;
         }
         ["server", address] => {
             let (listener, address) = listen(address)?;
@@ -48,7 +47,7 @@ fn run(args: &[&str]) -> Result<ExitCode> {
         }
         ["client", address] => {
             let connection = Vat::new().connect(*address)?;
-            client::drive(connection.bootstrap::<Client>())?;
+            client::drive(connection.bootstrap())?;
         }
         _ => {
             eprintln!("usage: calculator [server ADDRESS | client HOST:PORT]");

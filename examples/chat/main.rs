@@ -10,15 +10,13 @@
 //! side calls the other's object whenever it has something to say, and drops it when it is done: there is no
 //! client and no server any more. The interface is `schema/chat.capnp`. In the order to read:
 //!
-//! 1. `interface.rs`: the methods, and the two objects as their callers see them.
-//! 2. `room.rs`: the room; `serving.rs`: the objects that let others in.
-//! 3. `outbox.rs`: how the room speaks to a participant that may be slow, or gone, without waiting for it.
-//! 4. `visitor.rs`: the other side: an ear in the room, a person at a keyboard; `play.rs`: a scripted evening.
+//! 1. `room.rs`: the room; `serving.rs`: the objects that let others in.
+//! 2. `outbox.rs`: how the room speaks to a participant that may be slow, or gone, without waiting for it.
+//! 3. `visitor.rs`: the other side: an ear in the room, a person at a keyboard; `play.rs`: a scripted evening.
 
 #[path = "../generated/mod.rs"]
 mod generated;
 
-mod interface;
 mod outbox;
 mod play;
 mod room;
@@ -29,11 +27,12 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use capnp_threads::{Client, Error, Listener, Result, Vat};
+use capnp_threads::{Capability, Error, Listener, Result, Vat};
+use generated::chat_capnp::chat_room;
 
 /// Serves a room on `address`, until the listener is dropped. Other rooms can be served on other addresses.
 fn open(room: &Arc<room::Room>, address: &str) -> Result<(Listener, SocketAddr)> {
-    let door = Client::new(serving::Door(room.clone()));
+    let door = chat_room::Client::new(serving::Door(room.clone()));
     let listener = Vat::new().bootstrap(door).listen(address)?;
     let address = listener.local_addr().ok_or_else(|| Error::failed("not a TCP listener"))?;
     Ok((listener, address))

@@ -11,23 +11,23 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
-use capnp_threads::{Call, Client, RemotePromise, Result, Server};
+use capnp_threads::{Capability, RemotePromise, Result};
 
-use crate::generated::chat_capnp::participant::receive_params;
-use crate::interface::{begin, receive, RECEIVE};
+use crate::generated::chat_capnp::participant::{self, receive_results};
 
 /// How far a participant may lag behind.
 const MOST_UNHEARD: usize = 256;
 
 /// What waits to be heard by a participant.
 pub struct Outbox {
-    forward: Client,
+    forward: participant::Client,
     unheard: Arc<AtomicUsize>,
 }
 
 impl Outbox {
-    pub fn new(participant: Client) -> Self {
-        Outbox { forward: Client::new(Forward { participant }), unheard: Arc::default() }
+    pub fn new(participant: participant::Client) -> Self {
+        let forward = participant::Client::new(Forward { participant });
+        Outbox { forward, unheard: Arc::default() }
     }
 
     /// Puts a text in, and returns at once; `None` if the participant lags behind too far. What is put in by
@@ -36,14 +36,18 @@ impl Outbox {
         if self.unheard.fetch_add(1, Ordering::Relaxed) >= MOST_UNHEARD {
             return None;
         }
-        Some(Delivery { answer: receive(&self.forward, from, text), unheard: self.unheard.clone() })
+        let answer = self.forward.receive(|mut params| {
+            params.set_from(from);
+            params.set_text(text);
+        });
+        Some(Delivery { answer, unheard: self.unheard.clone() })
     }
 }
 
 /// A text on its way to a participant.
 #[must_use = "dropping it takes the text back"]
 pub struct Delivery {
-    answer: RemotePromise,
+    answer: RemotePromise<receive_results::Owned>,
     unheard: Arc<AtomicUsize>,
 }
 
@@ -63,14 +67,18 @@ impl Delivery {
 
 /// Passes calls on to a participant, one at a time and in order.
 struct Forward {
-    participant: Client,
+    participant: participant::Client,
 }
 
-impl Server for Forward {
-    fn dispatch(&self, call: &mut Call) -> Result<()> {
-        let mut request = begin(&self.participant, RECEIVE);
-        request.get().set_as::<receive_params::Owned>(call.params_as::<receive_params::Reader>()?)?;
+impl participant::Server for Forward {
+    fn receive(
+        &self,
+        params: participant::ReceiveParams,
+        results: participant::ReceiveResults,
+    ) -> Result<()> {
+        let mut request = self.participant.receive_request();
+        request.set(params.get()?)?;
         // The participant's answer becomes the answer here. This waits for room to send, not for the answer.
-        call.tail_call(request)
+        results.tail_call(request)
     }
 }

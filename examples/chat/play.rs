@@ -9,10 +9,10 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use capnp_threads::{Client, Error, Result, Vat};
+use capnp_threads::{Capability, Error, Result, Vat};
 
-use crate::interface::join;
-use crate::visitor::Ear;
+use crate::generated::chat_capnp::participant;
+use crate::visitor::{join, members, Ear};
 
 const PEOPLE: [&str; 4] = ["Ada", "Barbara", "Edsger", "Grace"];
 
@@ -58,25 +58,25 @@ fn attend(address: SocketAddr, name: &str, all_in: &Barrier) -> Result<Vec<Strin
         // It fails once this thread no longer listens.
         let _ = ear.send(format!("{from}: {text}"));
     });
-    let session = join(&connection.bootstrap::<Client>(), name, Client::new(ear));
+    let session = join(&connection.bootstrap(), name, participant::Client::new(ear));
     // Even if that failed: the others must not wait here for ever.
     all_in.wait();
     let session = session?;
-    if session.members()? != PEOPLE {
+    if members(&session)? != PEOPLE {
         return Err(Error::failed("not everybody has come"));
     }
 
     let mut transcript = Vec::new();
     for (speaker, line) in SCRIPT {
         if *speaker == name {
-            session.say(line)?;
+            session.say(|mut params| params.set_text(line)).wait()?;
         }
         transcript.push(next(&heard)?);
     }
 
-    session.leave()?;
-    match session.say("One more thing!") {
-        Ok(()) => Err(Error::failed("the room has listened to someone who is not there")),
+    session.leave().wait()?;
+    match session.say(|mut params| params.set_text("One more thing!")).wait() {
+        Ok(_) => Err(Error::failed("the room has listened to someone who is not there")),
         Err(_) => Ok(transcript),
     }
 }

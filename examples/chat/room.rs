@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use capnp_threads::{Client, Error, Result};
+use capnp_threads::{Error, Result};
 
+use crate::generated::chat_capnp::participant;
 use crate::outbox::{Delivery, Outbox};
 
 /// The longest name and the longest text, in bytes.
@@ -41,7 +42,7 @@ pub struct Seat {
 
 impl Room {
     /// Lets somebody in. Fails if the name is taken.
-    pub fn enter(&self, name: &str, participant: Client) -> Result<Seat> {
+    pub fn enter(&self, name: &str, participant: participant::Client) -> Result<Seat> {
         if name.is_empty() || name.len() > LONGEST_NAME {
             return Err(Error::failed(format!("a name has 1 to {LONGEST_NAME} bytes")));
         }

@@ -2,31 +2,20 @@
 
 use std::sync::Arc;
 
-use capnp_threads::{Call, Client, Result, Server};
+use capnp_threads::{Capability, Result};
 
 use crate::generated::chat_capnp::{chat_room, session};
-use crate::interface::{JOIN, LEAVE, MEMBERS, SAY};
 use crate::room::{Room, Seat};
 
-/// What is offered to whoever connects: a `ChatRoom`.
+/// What is offered to whoever connects.
 pub struct Door(pub Arc<Room>);
 
-impl Server for Door {
-    fn dispatch(&self, call: &mut Call) -> Result<()> {
-        match (call.interface_id(), call.method_id()) {
-            JOIN => self.join(call),
-            _ => call.unimplemented(),
-        }
-    }
-}
-
-impl Door {
-    fn join(&self, call: &mut Call) -> Result<()> {
-        let params: chat_room::join_params::Reader = call.params_as()?;
-        let participant = Client::from_typed(params.get_participant()?)?;
-        let seat = self.0.enter(params.get_name()?.to_str()?, participant)?;
-        let session = Client::new(Session { room: self.0.clone(), seat });
-        call.init_results::<chat_room::join_results::Builder>().set_session(session.into_typed());
+impl chat_room::Server for Door {
+    fn join(&self, params: chat_room::JoinParams, mut results: chat_room::JoinResults) -> Result<()> {
+        let params = params.get()?;
+        let seat = self.0.enter(params.get_name()?.to_str()?, params.get_participant()?)?;
+        let session = Session { room: self.0.clone(), seat };
+        results.get().set_session(session::Client::new(session));
         Ok(())
     }
 }
@@ -38,28 +27,19 @@ struct Session {
     seat: Seat,
 }
 
-impl Server for Session {
-    fn dispatch(&self, call: &mut Call) -> Result<()> {
-        match (call.interface_id(), call.method_id()) {
-            SAY => {
-                let text = call.params_as::<session::say_params::Reader>()?.get_text()?;
-                self.room.say(&self.seat, text.to_str()?)
-            }
-            LEAVE => {
-                self.room.leave(&self.seat);
-                Ok(())
-            }
-            MEMBERS => {
-                let names = self.room.members(&self.seat)?;
-                let results: session::members_results::Builder = call.init_results();
-                let mut list = results.init_names(names.len() as u32);
-                for (i, name) in names.iter().enumerate() {
-                    list.set(i as u32, name);
-                }
-                Ok(())
-            }
-            _ => call.unimplemented(),
-        }
+impl session::Server for Session {
+    fn say(&self, params: session::SayParams, _: session::SayResults) -> Result<()> {
+        self.room.say(&self.seat, params.get()?.get_text()?.to_str()?)
+    }
+
+    fn leave(&self, _: session::LeaveParams, _: session::LeaveResults) -> Result<()> {
+        self.room.leave(&self.seat);
+        Ok(())
+    }
+
+    fn members(&self, _: session::MembersParams, mut results: session::MembersResults) -> Result<()> {
+        let names = self.room.members(&self.seat)?;
+        Ok(results.get().set_names(names.as_slice())?)
     }
 }
 

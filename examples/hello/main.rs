@@ -8,9 +8,8 @@
 //! hello stdio                    that server
 //! ```
 //!
-//! The interface is `schema/hello.capnp`. The structs that travel, the params and the results of its method,
-//! have readers and builders that `capnpc` generated. What serves is any value that implements [`Server`], and
-//! what calls is a [`Client`]: neither knows where the other is.
+//! The interface is `schema/hello.capnp`. The module that is generated from it has a `Client`, with the methods
+//! of the interface, and a trait `Server`, which any value can implement: neither knows where the other is.
 
 #[path = "../generated/mod.rs"]
 mod generated;
@@ -18,52 +17,37 @@ mod generated;
 use std::io::{stdin, stdout};
 use std::process::{Command, ExitCode, Stdio};
 
-use capnp::traits::HasTypeId;
 use capnp_threads::error::TransportError;
 use capnp_threads::transport::Transport;
-use capnp_threads::{Call, Client, Error, Limits, Listener, Result, Server, Vat};
-use generated::hello_capnp::hello::{self, say_hello_params, say_hello_results};
-
-/// The method `sayHello`, as it is named on the wire: the ID of its interface, and its ordinal there.
-const SAY_HELLO: (u64, u16) = (hello::Client::TYPE_ID, 0);
+use capnp_threads::{Capability, Error, Limits, Listener, Result, Vat};
+use generated::hello_capnp::hello;
 
 /// What the server offers to whoever connects. It has no state; another object might have fields, behind
 /// whatever makes them safe to share, since many clients can hold the same object.
 struct Greeter;
 
-impl Server for Greeter {
-    fn dispatch(&self, call: &mut Call) -> Result<()> {
-        match (call.interface_id(), call.method_id()) {
-            SAY_HELLO => {
-                let name = call.params_as::<say_hello_params::Reader>()?.get_name()?.to_string()?;
-                let mut results: say_hello_results::Builder = call.init_results();
-                results.set_greeting(format!("Hello, {name}!"));
-                Ok(())
-            }
-            _ => call.unimplemented(),
-        }
+impl hello::Server for Greeter {
+    fn say_hello(&self, params: hello::SayHelloParams, mut results: hello::SayHelloResults) -> Result<()> {
+        let name = params.get()?.get_name()?.to_str()?;
+        results.get().set_greeting(format!("Hello, {name}!"));
+        Ok(())
     }
 }
 
 /// Listens on `address`. As long as the listener is held, it accepts connections, each on threads of its own.
 fn serve(address: &str) -> Result<Listener> {
-    Vat::new().bootstrap(Client::new(Greeter)).listen(address)
+    Vat::new().bootstrap(hello::Client::new(Greeter)).listen(address)
 }
 
 /// Connects, and gives what the server offers. The connection stays open as long as that is held.
-fn connect(address: &str) -> Result<Client> {
-    let connection = Vat::new().connect(address)?;
-    Ok(connection.bootstrap::<Client>())
+fn connect(address: &str) -> Result<hello::Client> {
+    Ok(Vat::new().connect(address)?.bootstrap())
 }
 
 /// Makes one call, and waits for its answer.
-fn greet(greeter: &Client, name: &str) -> Result<String> {
-    let (interface, method) = SAY_HELLO;
-    let mut request = greeter.request(interface, method);
-    request.init::<say_hello_params::Builder>().set_name(name);
-    let response = request.send().wait()?;
-    let greeting = response.get_as::<say_hello_results::Reader>()?.get_greeting()?;
-    Ok(greeting.to_string()?)
+fn greet(greeter: &hello::Client, name: &str) -> Result<String> {
+    let response = greeter.say_hello(|mut params| params.set_name(name)).wait()?;
+    Ok(response.get()?.get_greeting()?.to_string()?)
 }
 
 /// Starts this program once more as a server, and is its only client.
@@ -74,7 +58,7 @@ fn greet_through_child(name: &str) -> Result<String> {
     let mut child = command.spawn().map_err(io)?;
     let transport = Transport::child(&mut child, &Limits::default()).map_err(io)?;
     let connection = Vat::new().over(transport)?;
-    let greeting = greet(&connection.bootstrap::<Client>(), name);
+    let greeting = greet(&connection.bootstrap(), name);
     // The last handle: the connection ends, the child sees that, and ends too.
     drop(connection);
     child.wait().map_err(|e| TransportError::io("waiting for a child", e))?;
@@ -84,7 +68,7 @@ fn greet_through_child(name: &str) -> Result<String> {
 /// Serves whoever has started this program, until they close their end.
 fn serve_parent() -> Result<()> {
     let transport = Transport::pair(stdin(), stdout(), &Limits::default());
-    let connection = Vat::new().bootstrap(Client::new(Greeter)).over(transport)?;
+    let connection = Vat::new().bootstrap(hello::Client::new(Greeter)).over(transport)?;
     connection.wait_closed()?;
     Ok(())
 }

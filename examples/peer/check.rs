@@ -1,14 +1,14 @@
 //! Behaviour that a server must show, whichever implementation it is. Ends at the first failure.
 
-use capnp_threads::{Client, ExceptionKind, RemotePromise, Stream, Vat};
+use capnp_threads::{Capability, ExceptionKind, RemotePromise, Stream, Vat};
 
-use crate::bench::{data, object, BenchClient};
+use crate::generated::bench_capnp::{bench, unserved};
 use crate::server::Bench;
 use crate::Result;
 
 pub(crate) fn run(address: &str) -> Result<()> {
     let connection = Vat::new().connect(address)?;
-    let bench = BenchClient(connection.bootstrap::<Client>());
+    let bench = connection.bootstrap();
     let mut check = Check { passed: 0 };
     for (name, part) in PARTS {
         part(&mut check, &bench).map_err(|e| format!("{name}: {e}"))?;
@@ -17,7 +17,7 @@ pub(crate) fn run(address: &str) -> Result<()> {
     Ok(())
 }
 
-type Part = fn(&mut Check, &BenchClient) -> Result<()>;
+type Part = fn(&mut Check, &bench::Client) -> Result<()>;
 
 const PARTS: [(&str, Part); 7] = [
     ("echo", Check::echo),
@@ -42,7 +42,12 @@ impl Check {
         Ok(())
     }
 
-    fn fails(&mut self, call: RemotePromise, kind: ExceptionKind, what: &str) -> Result<String> {
+    fn fails<R: 'static>(
+        &mut self,
+        call: RemotePromise<R>,
+        kind: ExceptionKind,
+        what: &str,
+    ) -> Result<String> {
         match call.wait() {
             Ok(_) => Err(format!("{what}: no exception").into()),
             Err(e) => {
@@ -52,71 +57,94 @@ impl Check {
         }
     }
 
-    fn echo(&mut self, bench: &BenchClient) -> Result<()> {
+    fn echo(&mut self, bench: &bench::Client) -> Result<()> {
         for size in [0, 1, 7, 8, 1000, 65536, 1_000_000] {
             let sent: Vec<u8> = (0..size).map(|i| (i * 31) as u8).collect();
-            let response = bench.echo(&sent).wait()?;
-            self.ok(data(&response)? == sent, "echo")?;
+            let response = bench.echo(|mut params| params.set_data(&sent)).wait()?;
+            self.ok(response.get()?.get_data()? == sent, "echo")?;
         }
         Ok(())
     }
 
-    fn errors(&mut self, bench: &BenchClient) -> Result<()> {
-        let got = self.fails(bench.fail("the reason"), ExceptionKind::Failed, "fail")?;
+    fn errors(&mut self, bench: &bench::Client) -> Result<()> {
+        let call = bench.fail(|mut params| params.set_reason("the reason"));
+        let got = self.fails(call, ExceptionKind::Failed, "fail")?;
         self.ok(got.contains("the reason"), "fail: reason")?;
-        self.fails(bench.unserved(), ExceptionKind::Unimplemented, "unimplemented")?;
+        let call = bench.clone().cast_to::<unserved::Client>().nothing();
+        self.fails(call, ExceptionKind::Unimplemented, "unimplemented")?;
         Ok(())
     }
 
-    fn cancellation(&mut self, bench: &BenchClient) -> Result<()> {
+    fn cancellation(&mut self, bench: &bench::Client) -> Result<()> {
         let hanging = bench.hang();
-        bench.echo(&[]).wait()?;
+        bench.echo_request().send().wait()?;
         self.ok(hanging.try_take().map(drop).is_err(), "hang returned")?;
-        bench.echo(&[]).wait()?;
+        bench.echo_request().send().wait()?;
         self.ok(true, "alive after a canceled call")
     }
 
-    fn objects(&mut self, bench: &BenchClient) -> Result<()> {
-        let (a, b) = (object(&bench.next().pipeline), object(&bench.next().pipeline));
+    fn objects(&mut self, bench: &bench::Client) -> Result<()> {
+        let (a, b) = (next(bench), next(bench));
         let stream = Stream::new();
-        stream.send(a.push_request(&[0; 10]))?;
+        a.push(&stream, |mut params| params.set_data(&[0; 10]))?;
         stream.finish()?;
-        self.ok(a.pushed()? == 10, "push counted")?;
-        self.ok(b.pushed()? == 0, "objects are separate")
+        self.ok(a.pushed().wait()?.get()?.get_bytes() == 10, "push counted")?;
+        self.ok(b.pushed().wait()?.get()?.get_bytes() == 0, "objects are separate")
     }
 
-    fn callbacks(&mut self, bench: &BenchClient) -> Result<()> {
-        let ours = Client::new(Bench::default());
-        let response = bench.callback(ours, &[0; 5]).wait()?;
-        self.ok(data(&response)?.len() == 5, "callback to us")?;
-        let theirs = object(&bench.next().pipeline);
-        let response = bench.callback(theirs.0, &[0; 6]).wait()?;
-        self.ok(data(&response)?.len() == 6, "callback to a promised object of the server")
+    fn callbacks(&mut self, bench: &bench::Client) -> Result<()> {
+        let ours = bench::Client::new(Bench::default());
+        let response = callback(bench, ours, &[0; 5]).wait()?;
+        self.ok(response.get()?.get_data()?.len() == 5, "callback to us")?;
+        let response = callback(bench, next(bench), &[0; 6]).wait()?;
+        self.ok(response.get()?.get_data()?.len() == 6, "callback to a promised object of the server")
     }
 
-    fn embargoes(&mut self, bench: &BenchClient) -> Result<()> {
+    fn embargoes(&mut self, bench: &bench::Client) -> Result<()> {
         (0..20).try_for_each(|_| self.embargo(bench))
     }
 
     /// Calls ahead on our own object by way of the server, and more once it is known that it is ours.
-    fn embargo(&mut self, bench: &BenchClient) -> Result<()> {
-        let RemotePromise { promise, pipeline } = bench.identity(Client::new(Bench::default()));
-        let looped = object(&pipeline);
-        let mut calls: Vec<_> = (0..10).map(|n| looped.sequence(n)).collect();
+    fn embargo(&mut self, bench: &bench::Client) -> Result<()> {
+        let ours = bench::Client::new(Bench::default());
+        let RemotePromise { promise, pipeline } = bench.identity(|mut params| params.set_cap(ours));
+        let looped = pipeline.get().get_cap();
+        let mut calls: Vec<_> = (0..10).map(|n| sequence(&looped, n)).collect();
         promise.wait()?;
-        calls.extend((10..20).map(|n| looped.sequence(n)));
+        calls.extend((10..20).map(|n| sequence(&looped, n)));
         for call in calls {
             call.wait()?;
         }
         self.ok(true, "order kept over an embargo")
     }
 
-    fn promise(&mut self, bench: &BenchClient) -> Result<()> {
-        let next = object(&bench.next().pipeline);
-        let calls: Vec<_> = (0..500).map(|n| next.sequence(n)).collect();
+    fn promise(&mut self, bench: &bench::Client) -> Result<()> {
+        let next = next(bench);
+        let calls: Vec<_> = (0..500).map(|n| sequence(&next, n)).collect();
         for call in calls {
             call.wait()?;
         }
         self.ok(true, "order kept on a promise")
     }
+}
+
+/// An object of the server's that has not come yet.
+fn next(bench: &bench::Client) -> bench::Client {
+    bench.next().pipeline.get().get_next()
+}
+
+fn sequence(bench: &bench::Client, expected: u32) -> RemotePromise<bench::sequence_results::Owned> {
+    bench.sequence(|mut params| params.set_expected(expected))
+}
+
+/// What `target` echoes to the server.
+pub(crate) fn callback(
+    bench: &bench::Client,
+    target: bench::Client,
+    data: &[u8],
+) -> RemotePromise<bench::callback_results::Owned> {
+    bench.callback(|mut params| {
+        params.set_target(target);
+        params.set_data(data);
+    })
 }

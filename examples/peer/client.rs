@@ -5,9 +5,10 @@ use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use capnp_threads::{Client, Connection, RemotePromise, Stream, Vat};
+use capnp_threads::{Capability, Connection, RemotePromise, Stream, Vat};
 
-use crate::bench::{object, BenchClient};
+use crate::check::callback;
+use crate::generated::bench_capnp::bench;
 use crate::server::Bench;
 use crate::Result;
 
@@ -67,37 +68,43 @@ impl Work {
 
     pub(crate) fn run(&self, address: &str) -> Result<()> {
         let connection = Vat::new().connect(address)?;
-        let bench = BenchClient(connection.bootstrap::<Client>());
-        for _ in 0..(self.count / 10 + 1).min(2000) {
-            self.issue(&bench).wait()?;
-        }
+        let bench: bench::Client = connection.bootstrap();
         let measured = match self.mode {
-            Mode::Conns => self.over_connections(address)?,
+            Mode::Latency | Mode::Throughput => self.in_window(|| self.echo(&bench))?,
+            Mode::Pipeline => self.in_window(|| {
+                let last = (0..8).fold(bench.clone(), |cap, _| cap.next().pipeline.get().get_next());
+                self.echo(&last)
+            })?,
+            Mode::Callback => self.in_window(|| {
+                let ours = bench::Client::new(Bench::default());
+                callback(&bench, ours, &self.payload)
+            })?,
+            Mode::Churn => self.in_window(|| bench.next())?,
             Mode::Stream => self.streaming(&bench)?,
-            _ => self.in_window(&bench)?,
+            Mode::Conns => self.over_connections(&bench, address)?,
         };
         self.print(measured);
         Ok(())
     }
 
-    /// Makes one call of the mode's kind.
-    fn issue(&self, bench: &BenchClient) -> RemotePromise {
-        match self.mode {
-            Mode::Pipeline => {
-                let last = (0..8).fold(bench.clone(), |cap, _| object(&cap.next().pipeline));
-                last.echo(&self.payload)
-            }
-            Mode::Callback => bench.callback(Client::new(Bench::default()), &self.payload),
-            Mode::Churn => bench.next(),
-            _ => bench.echo(&self.payload),
+    fn echo(&self, bench: &bench::Client) -> RemotePromise<bench::echo_results::Owned> {
+        bench.echo(|mut params| params.set_data(&self.payload))
+    }
+
+    /// Some calls before those that are measured.
+    fn warm_up<R: 'static>(&self, issue: impl Fn() -> RemotePromise<R>) -> Result<()> {
+        for _ in 0..(self.count / 10 + 1).min(2000) {
+            issue().wait()?;
         }
+        Ok(())
     }
 
     /// Calls with so many in flight, each waited for in turn.
-    fn in_window(&self, bench: &BenchClient) -> Result<Measured> {
+    fn in_window<R: 'static>(&self, issue: impl Fn() -> RemotePromise<R>) -> Result<Measured> {
+        self.warm_up(&issue)?;
         let mut each = Vec::with_capacity(self.count);
-        let mut window: VecDeque<(Instant, RemotePromise)> = VecDeque::with_capacity(self.inflight);
-        let mut wait_for_first = |window: &mut VecDeque<(Instant, RemotePromise)>| -> Result<()> {
+        let mut window: VecDeque<(Instant, RemotePromise<R>)> = VecDeque::with_capacity(self.inflight);
+        let mut wait_for_first = |window: &mut VecDeque<(Instant, RemotePromise<R>)>| -> Result<()> {
             if let Some((since, call)) = window.pop_front() {
                 call.wait()?;
                 each.push(since.elapsed());
@@ -109,7 +116,7 @@ impl Work {
             if window.len() >= self.inflight.max(1) {
                 wait_for_first(&mut window)?;
             }
-            window.push_back((Instant::now(), self.issue(bench)));
+            window.push_back((Instant::now(), issue()));
         }
         while !window.is_empty() {
             wait_for_first(&mut window)?;
@@ -117,13 +124,15 @@ impl Work {
         Ok(Measured { elapsed: start.elapsed(), each })
     }
 
-    fn streaming(&self, bench: &BenchClient) -> Result<Measured> {
+    fn streaming(&self, bench: &bench::Client) -> Result<Measured> {
+        self.warm_up(|| self.echo(bench))?;
         let start = Instant::now();
         let stream = Stream::new();
         for _ in 0..self.count {
-            stream.send(bench.push_request(&self.payload))?;
+            bench.push(&stream, |mut params| params.set_data(&self.payload))?;
         }
-        let (pushed, sent) = (bench.pushed()?, (self.count * self.payload.len()) as u64);
+        let pushed = bench.pushed().wait()?.get()?.get_bytes();
+        let sent = (self.count * self.payload.len()) as u64;
         let elapsed = start.elapsed();
         if pushed != sent {
             return Err(format!("pushed {sent} bytes, of which {pushed} arrived").into());
@@ -131,18 +140,19 @@ impl Work {
         Ok(Measured { elapsed, each: Vec::new() })
     }
 
-    fn over_connections(&self, address: &str) -> Result<Measured> {
-        let open = || -> Result<(Connection, BenchClient)> {
+    fn over_connections(&self, bench: &bench::Client, address: &str) -> Result<Measured> {
+        self.warm_up(|| self.echo(bench))?;
+        let open = || -> Result<(Connection, bench::Client)> {
             let connection = Vat::new().connect(address)?;
-            let bench = BenchClient(connection.bootstrap::<Client>());
-            bench.pushed()?;
+            let bench: bench::Client = connection.bootstrap();
+            bench.pushed().wait()?;
             Ok((connection, bench))
         };
         let all = (0..self.inflight).map(|_| open()).collect::<Result<Vec<_>>>()?;
         let left = AtomicI64::new(self.count as i64);
-        let call_while_left = |bench: &BenchClient| {
+        let call_while_left = |bench: &bench::Client| {
             while left.fetch_sub(1, Ordering::Relaxed) > 0 {
-                self.issue(bench).wait()?;
+                self.echo(bench).wait()?;
             }
             Ok::<(), capnp_threads::Error>(())
         };

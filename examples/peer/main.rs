@@ -12,14 +12,15 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use capnp_threads::{Client, Vat};
+use capnp_threads::{Capability, Vat};
 
-mod bench;
 mod check;
 mod client;
 #[path = "../generated/mod.rs"]
 mod generated;
 mod server;
+
+use generated::bench_capnp::bench;
 
 const USAGE: &str = "usage: peer server ADDRESS | peer client ADDRESS MODE [COUNT INFLIGHT BYTES]";
 
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
 
 /// Serves each connection with an object of its own, so that connections do not wait for each other.
 fn serve(address: &str) -> Result<()> {
-    let vat = Vat::new().bootstrap_with(|_| Ok(Client::new(server::Bench::default())));
+    let vat = Vat::new().bootstrap_with(|_| Ok(bench::Client::new(server::Bench::default())));
     let listener = vat.listen(address)?;
     let address = listener.local_addr().ok_or("a TCP listener has an address")?;
     println!("listening {}", address.port());
