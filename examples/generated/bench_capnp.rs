@@ -401,6 +401,10 @@ pub mod bench {
     /// ```text
     /// An object with a method for each thing to measure or to try.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Bench`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `echo`.
         ///
@@ -5610,6 +5614,10 @@ pub mod unserved {
     /// ```text
     /// Nobody serves this. Calls fail as `unimplemented`.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Unserved`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `nothing`.
         ///

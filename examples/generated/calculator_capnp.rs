@@ -187,6 +187,10 @@ pub mod calculator {
     /// ```text
     /// Evaluates expressions.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Calculator`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `evaluate`.
         ///
@@ -1293,6 +1297,10 @@ pub mod calculator {
         /// ```text
         /// A number, or what will become one.
         /// ```
+        #[diagnostic::on_unimplemented(
+            message = "`{Self}` cannot serve the interface `Calculator.Value`",
+            note = "implement the trait `Server` of the interface's module for `{Self}`"
+        )]
         pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
             /// The method `read`.
             ///
@@ -2036,6 +2044,10 @@ pub mod calculator {
         /// ```text
         /// A function of numbers. Clients may pass their own to the server, which then calls back.
         /// ```
+        #[diagnostic::on_unimplemented(
+            message = "`{Self}` cannot serve the interface `Calculator.Function`",
+            note = "implement the trait `Server` of the interface's module for `{Self}`"
+        )]
         pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
             /// The method `call`.
             ///

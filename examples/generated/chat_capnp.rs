@@ -109,6 +109,10 @@ pub mod chat_room {
     /// ```text
     /// A room that people talk in.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `ChatRoom`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `join`.
         ///
@@ -1006,6 +1010,10 @@ pub mod participant {
     /// ```text
     /// Someone in a room: implemented by the client.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Participant`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `receive`.
         ///
@@ -1881,6 +1889,10 @@ pub mod session {
     /// ```text
     /// A participant's seat in a room. Dropping it is as good as `leave`.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Session`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `say`.
         ///

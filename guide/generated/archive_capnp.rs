@@ -141,6 +141,10 @@ pub mod archive {
     /// ```text
     /// A store of files.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Archive`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `open`.
         ///
@@ -1643,6 +1647,10 @@ pub mod file {
     /// ```text
     /// A text that grows.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `File`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `read`.
         ///
@@ -3924,6 +3932,10 @@ pub mod follower {
     /// ```text
     /// Who wants to be told.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Follower`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `wrote`.
         ///
@@ -4635,6 +4647,10 @@ pub mod subscription {
     /// ```text
     /// Dropped to end it.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Subscription`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {}
     impl<_S> ::capnp_threads::FromServer<_S> for Client
     where

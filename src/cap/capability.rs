@@ -98,11 +98,6 @@ pub trait Capability:
 ///
 /// The compiler implements this for the client of each interface and all values that implement the interface's
 /// `Server`. For [`Client`] it is all that implement [`Server`].
-#[diagnostic::on_unimplemented(
-    message = "`{S}` cannot serve as `{Self}`",
-    label = "implement the `Server` trait beside this client for `{S}`",
-    note = "an interface that extends others asks for their `Server` traits too"
-)]
 pub trait FromServer<S>: Capability {
     /// Calls the method of `server` that `call` names.
     ///

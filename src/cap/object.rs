@@ -15,6 +15,10 @@ use crate::sync::{Arc, Mutex, OnceLock, Rank};
 ///
 /// `&self` is shared by all calls. By default they come one at a time and in order; a method that calls
 /// [`Call::allow_next`] lets the next one start beside it, on another thread of the pool.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot serve calls",
+    note = "implement `capnp_threads::Server` for `{Self}`, or make the client of a generated interface"
+)]
 pub trait Server: Any + Send + Sync {
     /// Answers one call: reads [`Call::params`], fills in [`Call::results`], and returns.
     ///

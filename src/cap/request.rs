@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use capnp::any_pointer;
@@ -28,6 +29,7 @@ use crate::wire::content::{Content, ContentBuilder, Place};
 /// Stays on the thread that made it, because a builder may hold capabilities of the `capnp` crate's making,
 /// which are bound to their thread.
 pub struct Request<P = any_pointer::Owned, R = any_pointer::Owned> {
+    bound: BoundToItsThread,
     target: Client,
     interface_id: u64,
     method_id: u16,
@@ -37,6 +39,11 @@ pub struct Request<P = any_pointer::Owned, R = any_pointer::Owned> {
     marker: PhantomData<fn() -> (P, R)>,
 }
 
+/// Makes what holds it stay on its thread, as a builder in it must, and says so in the compiler's messages.
+pub(crate) type BoundToItsThread = PhantomData<Rc<StaysOnItsThread>>;
+
+pub(crate) struct StaysOnItsThread;
+
 impl Request {
     pub(crate) fn new(
         target: Client,
@@ -45,6 +52,7 @@ impl Request {
         size_hint: Option<MessageSize>,
     ) -> Self {
         Request {
+            bound: PhantomData,
             target,
             interface_id,
             method_id,
@@ -62,8 +70,8 @@ impl Request {
 
     /// The same call, taken to be of a method with these params and results.
     pub fn cast<P, R>(self) -> Request<P, R> {
-        let Request { target, interface_id, method_id, params, hints, timeout, .. } = self;
-        Request { target, interface_id, method_id, params, hints, timeout, marker: PhantomData }
+        let Request { bound, target, interface_id, method_id, params, hints, timeout, .. } = self;
+        Request { bound, target, interface_id, method_id, params, hints, timeout, marker: PhantomData }
     }
 }
 

@@ -7,7 +7,7 @@ use capnp::any_pointer;
 use capnp::traits::{Owned, SetterInput};
 
 use super::port::ConnectionId;
-use super::request::Request;
+use super::request::{BoundToItsThread, Request};
 use super::serving::{Call, Deferred};
 use crate::error::Result;
 use crate::peer::Peer;
@@ -19,13 +19,14 @@ use crate::promise::Cancel;
 /// The method returns `Ok` to send the results, or an error to send that. `R` is the type that the compiler
 /// generated for the results; a streaming method has none.
 pub struct Results<'a, R = any_pointer::Owned> {
+    bound: BoundToItsThread,
     call: &'a mut Call,
     marker: PhantomData<fn() -> R>,
 }
 
 impl<'a, R> Results<'a, R> {
     pub(super) fn new(call: &'a mut Call) -> Self {
-        Results { call, marker: PhantomData }
+        Results { bound: PhantomData, call, marker: PhantomData }
     }
 }
 

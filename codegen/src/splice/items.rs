@@ -190,8 +190,11 @@ impl Items<'_> {
                 }
             }
         });
+        let message = format!("`{{Self}}` cannot serve the interface `{name}`");
+        let note = "implement the trait `Server` of the interface's module for `{Self}`";
         quote! {
             #doc
+            #[diagnostic::on_unimplemented(message = #message, note = #note)]
             pub trait Server #list: #(#supertraits +)* ::core::marker::Send + ::core::marker::Sync + 'static
             #bounds
             {

@@ -218,6 +218,10 @@ pub mod courier {
     /// ```text
     /// Extends an interface of another crate, and one of another file.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Courier`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::imported::postal_capnp::office::Server + crate::generated::inherit_capnp::named::Server + ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `carry`.
         fn carry(
@@ -2895,6 +2899,10 @@ pub mod depot {
     /// ```text
     /// A generic interface of another crate, with another brand.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Depot`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server<
         T,
     >: ::imported::postal_capnp::store::Server<
@@ -3087,6 +3095,10 @@ pub mod parcel_depot {
     }
     impl Client {}
     /// What an object with the interface `ParcelDepot` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `ParcelDepot`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: crate::generated::abroad_capnp::depot::Server<
             ::imported::postal_capnp::parcel::Owned,
         > + ::core::marker::Send + ::core::marker::Sync + 'static {}

@@ -1369,6 +1369,10 @@ pub mod friendly {
         crate::generated::elsewhere::annotated_capnp::friendly::greet_results::Owned,
     >;
     /// What an object with the interface `Surly` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Surly`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `greet`.
         fn greet(

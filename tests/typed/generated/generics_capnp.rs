@@ -1447,6 +1447,10 @@ pub mod cell {
     /// What the method `fill` may do with its call; it has no results.
     pub type FillResults<'a> = ::capnp_threads::Results<'a, ()>;
     /// What an object with the interface `Cell` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Cell`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server<T>: ::core::marker::Send + ::core::marker::Sync + 'static
     where
         T: ::capnp::traits::Owned + 'static,
@@ -1777,6 +1781,10 @@ pub mod cell {
         /// ```text
         /// Uses the outer interface's parameter.
         /// ```
+        #[diagnostic::on_unimplemented(
+            message = "`{Self}` cannot serve the interface `Cell.Watcher`",
+            note = "implement the trait `Server` of the interface's module for `{Self}`"
+        )]
         pub trait Server<T>: ::core::marker::Send + ::core::marker::Sync + 'static
         where
             T: ::capnp::traits::Owned + 'static,
@@ -2803,6 +2811,10 @@ pub mod cell {
         /// ```text
         /// Uses the outer's, and one of its own.
         /// ```
+        #[diagnostic::on_unimplemented(
+            message = "`{Self}` cannot serve the interface `Cell.Reading`",
+            note = "implement the trait `Server` of the interface's module for `{Self}`"
+        )]
         pub trait Server<T, As>: ::core::marker::Send + ::core::marker::Sync + 'static
         where
             T: ::capnp::traits::Owned + 'static,
@@ -7846,6 +7858,10 @@ pub mod named_cell {
         crate::generated::generics_capnp::named_cell::name_results::Owned<T>,
     >;
     /// What an object with the interface `NamedCell` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `NamedCell`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server<
         T,
     >: crate::generated::generics_capnp::cell::Server<
@@ -8819,6 +8835,10 @@ pub mod text_cell {
     /// ```text
     /// The interface two above has a brand that is not written here.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `TextCell`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: crate::generated::generics_capnp::named_cell::Server<
             ::capnp::text::Owned,
         > + ::core::marker::Send + ::core::marker::Sync + 'static {
@@ -9648,6 +9668,10 @@ pub mod shelf {
         crate::generated::generics_capnp::shelf::cursor_results::Owned<Key, Value>,
     >;
     /// What an object with the interface `Shelf` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Shelf`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server<Key, Value>: ::core::marker::Send + ::core::marker::Sync + 'static
     where
         Key: ::capnp::traits::Owned + 'static,
@@ -10476,6 +10500,10 @@ pub mod shelf {
             >,
         >;
         /// What an object with the interface `Shelf.Cursor` implements. Methods that are not written answer `unimplemented`.
+        #[diagnostic::on_unimplemented(
+            message = "`{Self}` cannot serve the interface `Shelf.Cursor`",
+            note = "implement the trait `Server` of the interface's module for `{Self}`"
+        )]
         pub trait Server<
             Key,
             Value,
@@ -15258,6 +15286,10 @@ pub mod turned {
         crate::generated::generics_capnp::pair::Owned<B, A>,
     >;
     /// What an object with the interface `Turned` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Turned`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server<
         A,
         B,
@@ -16015,6 +16047,10 @@ pub mod catalogue {
     /// ```text
     /// A shelf of data under texts, and a cell besides.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Catalogue`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: crate::generated::generics_capnp::turned::Server<
             ::capnp::data::Owned,
             ::capnp::text::Owned,
@@ -16787,6 +16823,10 @@ pub mod any_cell {
     /// ```text
     /// Parameters that are left out are any pointers.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `AnyCell`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: crate::generated::generics_capnp::cell::Server<
             ::capnp::any_pointer::Owned,
         > + ::core::marker::Send + ::core::marker::Sync + 'static {
@@ -17578,6 +17618,10 @@ pub mod generic {
     /// ```text
     /// Methods with parameters of their own.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Generic`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `same`.
         fn same(
@@ -19622,6 +19666,10 @@ pub mod generic_in {
         crate::generated::generics_capnp::generic_in::cells_results::Owned<Outer>,
     >;
     /// What an object with the interface `GenericIn` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `GenericIn`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server<Outer>: ::core::marker::Send + ::core::marker::Sync + 'static
     where
         Outer: ::capnp::traits::Owned + 'static,

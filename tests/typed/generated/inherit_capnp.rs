@@ -94,6 +94,10 @@ pub mod living {
     /// ```text
     /// Extended by others, and by itself the type of nothing.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Living`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `age`.
         fn age(
@@ -830,6 +834,10 @@ pub mod named {
     /// ```text
     /// The common base of all animals.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Named`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: crate::generated::inherit_capnp::living::Server + ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `name`.
         fn name(
@@ -2140,6 +2148,10 @@ pub mod walker {
         crate::generated::inherit_capnp::walker::walk_results::Owned,
     >;
     /// What an object with the interface `Walker` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Walker`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: crate::generated::inherit_capnp::named::Server + ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `walk`.
         fn walk(
@@ -2896,6 +2908,10 @@ pub mod swimmer {
         crate::generated::inherit_capnp::swimmer::swim_results::Owned,
     >;
     /// What an object with the interface `Swimmer` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Swimmer`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: crate::generated::inherit_capnp::named::Server + ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `swim`.
         fn swim(
@@ -3628,6 +3644,10 @@ pub mod quiet {
     /// ```text
     /// Has no methods: what it says, it says by being there.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Quiet`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {}
     impl<_S> ::capnp_threads::FromServer<_S> for Client
     where
@@ -3797,6 +3817,10 @@ pub mod duck {
     /// ```text
     /// A diamond: what is named stands above both sides.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Duck`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: crate::generated::inherit_capnp::walker::Server + crate::generated::inherit_capnp::swimmer::Server + ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `quack`.
         fn quack(
@@ -4578,6 +4602,10 @@ pub mod mallard {
     /// ```text
     /// Adds nothing but a base.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Mallard`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: crate::generated::inherit_capnp::duck::Server + crate::generated::inherit_capnp::quiet::Server + ::core::marker::Send + ::core::marker::Sync + 'static {}
     impl<_S> ::capnp_threads::FromServer<_S> for Client
     where
@@ -4844,6 +4872,10 @@ pub mod pond {
     /// ```text
     /// Takes animals as whatever they are, and gives them back as something else.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Pond`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `admit`.
         fn admit(

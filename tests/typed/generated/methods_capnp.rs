@@ -1036,6 +1036,10 @@ pub mod library {
         crate::generated::methods_capnp::library::nothing_results::Owned,
     >;
     /// What an object with the interface `Library` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Library`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `find`.
         fn find(
@@ -6875,6 +6879,10 @@ pub mod words {
     /// ```text
     /// Names that mean something to the Rust compiler.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Words`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `type`.
         fn type_(
@@ -7663,6 +7671,10 @@ pub mod words {
             crate::generated::methods_capnp::words::yield_::return_results::Owned,
         >;
         /// What an object with the interface `Words.Yield` implements. Methods that are not written answer `unimplemented`.
+        #[diagnostic::on_unimplemented(
+            message = "`{Self}` cannot serve the interface `Words.Yield`",
+            note = "implement the trait `Server` of the interface's module for `{Self}`"
+        )]
         pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
             /// The method `return`.
             fn return_(
@@ -16648,6 +16660,10 @@ pub mod collisions {
     /// ```text
     /// Names that clients have a use for already.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Collisions`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `new`.
         fn new(
@@ -30991,6 +31007,10 @@ pub mod sink {
     /// ```text
     /// Adds numbers up.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Sink`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `write`.
         fn write(

@@ -1006,6 +1006,10 @@ pub mod ship {
         crate::generated::others_capnp::ship::harbour_results::Owned,
     >;
     /// What an object with the interface `Ship` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Ship`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `hail`.
         fn hail(
@@ -5297,6 +5301,10 @@ pub mod steamer {
         crate::generated::others_capnp::cargo::Owned,
     >;
     /// What an object with the interface `Steamer` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Steamer`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: crate::generated::others_capnp::ship::Server + ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `whistle`.
         fn whistle(
@@ -6473,6 +6481,10 @@ pub mod liner {
     }
     impl Client {}
     /// What an object with the interface `Liner` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Liner`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: crate::generated::others_capnp::steamer::Server + ::core::marker::Send + ::core::marker::Sync + 'static {}
     impl<_S> ::capnp_threads::FromServer<_S> for Client
     where
@@ -6751,6 +6763,10 @@ pub mod pilot {
         crate::generated::others_capnp::pilot::guide_ahead_results::Owned,
     >;
     /// What an object with the interface `Pilot` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Pilot`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `guide`.
         fn guide(
@@ -10309,6 +10325,10 @@ pub mod counter {
         crate::generated::others_capnp::counter::count_results::Owned,
     >;
     /// What an object with the interface `Counter` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Counter`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `count`.
         fn count(
@@ -11044,6 +11064,10 @@ pub mod clerk {
         crate::generated::others_capnp::clerk::filed::Owned,
     >;
     /// What an object with the interface `Clerk` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Clerk`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `file`.
         fn file(
@@ -11961,6 +11985,10 @@ pub mod agent {
         crate::generated::others_capnp::clerk::filed::Owned,
     >;
     /// What an object with the interface `Agent` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Agent`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `file`.
         fn file(
@@ -12533,6 +12561,10 @@ pub mod belt {
         crate::generated::others_capnp::belt::weigh_results::Owned,
     >;
     /// What an object with the interface `Belt` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Belt`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `coal`.
         fn coal(
@@ -13816,6 +13848,10 @@ pub mod rope {
     }
     impl Client {}
     /// What an object with the interface `Rope` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Rope`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {}
     impl<_S> ::capnp_threads::FromServer<_S> for Client
     where
@@ -14386,6 +14422,10 @@ pub mod harbour {
         crate::generated::others_capnp::harbour::wreck_with_detail_results::Owned,
     >;
     /// What an object with the interface `Harbour` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Harbour`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: crate::generated::others_capnp::counter::Server + ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `hailFrom`.
         fn hail_from(
@@ -23852,6 +23892,10 @@ pub mod customs {
         crate::generated::others_capnp::customs::wait_forever_results::Owned,
     >;
     /// What an object with the interface `Customs` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Customs`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `make`.
         fn make(
@@ -24114,6 +24158,10 @@ pub mod customs {
             crate::generated::others_capnp::customs::found::Owned,
         >;
         /// What an object with the interface `Customs.Chest` implements. Methods that are not written answer `unimplemented`.
+        #[diagnostic::on_unimplemented(
+            message = "`{Self}` cannot serve the interface `Customs.Chest`",
+            note = "implement the trait `Server` of the interface's module for `{Self}`"
+        )]
         pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
             /// The method `pass`.
             fn pass(
@@ -28665,6 +28713,10 @@ pub mod sailors {
         crate::generated::others_capnp::fleet::Owned,
     >;
     /// What an object with the interface `Sailors` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Sailors`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `transfer`.
         fn transfer(
@@ -30060,6 +30112,10 @@ pub mod deep {
             >,
         >;
         /// What an object with the interface `Deep.Diver` implements. Methods that are not written answer `unimplemented`.
+        #[diagnostic::on_unimplemented(
+            message = "`{Self}` cannot serve the interface `Deep.Diver`",
+            note = "implement the trait `Server` of the interface's module for `{Self}`"
+        )]
         pub trait Server<
             Foo,
             Bar,
@@ -30334,6 +30390,10 @@ pub mod deep {
                 crate::generated::others_capnp::deep::Owned<Bubble, Bubble>,
             >;
             /// What an object with the interface `Deep.Diver.Nested` implements. Methods that are not written answer `unimplemented`.
+            #[diagnostic::on_unimplemented(
+                message = "`{Self}` cannot serve the interface `Deep.Diver.Nested`",
+                note = "implement the trait `Server` of the interface's module for `{Self}`"
+            )]
             pub trait Server<
                 Foo,
                 Bar,
@@ -31202,6 +31262,10 @@ pub mod implied {
         >,
     >;
     /// What an object with the interface `Implied` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Implied`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `call`.
         fn call(
@@ -31393,6 +31457,10 @@ pub mod implied_in {
         crate::generated::others_capnp::deep::Owned<V, ::capnp::any_pointer::Owned>,
     >;
     /// What an object with the interface `ImpliedIn` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `ImpliedIn`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server<V>: ::core::marker::Send + ::core::marker::Sync + 'static
     where
         V: ::capnp::traits::Owned + 'static,
@@ -31671,6 +31739,10 @@ pub mod words {
         crate::generated::others_capnp::words::return_results::Owned,
     >;
     /// What an object with the interface `Words` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Words`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `delete`.
         fn delete(

@@ -86,6 +86,10 @@ pub mod item {
         crate::generated::places_capnp::item::label_results::Owned,
     >;
     /// What an object with the interface `Item` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Item`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `label`.
         fn label(
@@ -4506,6 +4510,10 @@ pub mod depot {
     /// ```text
     /// Gives back what it is given, put together anew.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Depot`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `store`.
         fn store(

@@ -2417,6 +2417,10 @@ pub mod worker {
         crate::generated::work_capnp::worker::keep_results::Owned,
     >;
     /// What an object with the interface `Worker` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Worker`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `add`.
         fn add(
@@ -9854,6 +9858,10 @@ pub mod stranger {
     /// ```text
     /// What no worker implements.
     /// ```
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Stranger`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `speak`.
         fn speak(

@@ -117,6 +117,10 @@ pub mod office {
     /// What the method `flood` may do with its call; it has no results.
     pub type FloodResults<'a> = ::capnp_threads::Results<'a, ()>;
     /// What an object with the interface `Office` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Office`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The method `send`.
         fn send(
@@ -305,6 +309,10 @@ pub mod office {
             crate::postal_capnp::office::receipt::stamp_results::Owned,
         >;
         /// What an object with the interface `Office.Receipt` implements. Methods that are not written answer `unimplemented`.
+        #[diagnostic::on_unimplemented(
+            message = "`{Self}` cannot serve the interface `Office.Receipt`",
+            note = "implement the trait `Server` of the interface's module for `{Self}`"
+        )]
         pub trait Server: ::core::marker::Send + ::core::marker::Sync + 'static {
             /// The method `stamp`.
             fn stamp(
@@ -2992,6 +3000,10 @@ pub mod store {
         crate::postal_capnp::bag::Owned<T>,
     >;
     /// What an object with the interface `Store` implements. Methods that are not written answer `unimplemented`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot serve the interface `Store`",
+        note = "implement the trait `Server` of the interface's module for `{Self}`"
+    )]
     pub trait Server<T>: ::core::marker::Send + ::core::marker::Sync + 'static
     where
         T: ::capnp::traits::Owned + 'static,
