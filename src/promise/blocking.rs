@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use crate::error::Exception;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{per_thread, role, Arc, Role};
 
 /// Told when a thread is about to sleep for an answer: the pool that the thread belongs to, which may start
@@ -10,8 +11,42 @@ use crate::sync::{per_thread, role, Arc, Role};
 pub(crate) trait Blocking: Send + Sync {
     /// The thread is about to sleep. An error is given to whoever wanted to wait.
     fn begin(&self) -> Result<(), Exception>;
-    /// The thread is awake again.
+    /// The thread is awake again, or will be at once: what it waited for is there.
     fn end(&self);
+}
+
+/// A thread that is asleep, for whoever wakes it. It counts as awake from then on, not only when the system lets it run
+/// again: else its pool would take it for one that can't do anything.
+pub(crate) struct Sleeper {
+    observer: Arc<dyn Blocking>,
+    awake: AtomicBool,
+}
+
+impl Sleeper {
+    /// What the thread waited for is there.
+    pub(crate) fn woken(&self) {
+        if !self.awake.swap(true, Ordering::SeqCst) {
+            self.observer.end();
+        }
+    }
+}
+
+/// Kept by a thread while it sleeps.
+pub(crate) struct Asleep(Option<Arc<Sleeper>>);
+
+impl Asleep {
+    /// For whoever will wake the thread; `None` if nobody counts it.
+    pub(crate) fn sleeper(&self) -> Option<Arc<Sleeper>> {
+        self.0.clone()
+    }
+}
+
+impl Drop for Asleep {
+    fn drop(&mut self) {
+        if let Some(sleeper) = &self.0 {
+            sleeper.woken();
+        }
+    }
 }
 
 per_thread! {
@@ -41,15 +76,7 @@ pub(crate) fn with_blocking<R>(observer: Arc<dyn Blocking>, body: impl FnOnce() 
 /// method; neither does the timer. Two vats whose coordinators wait for each other would never wake. So
 /// waiting on such a thread is refused here, and calls made there are queued instead of blocking.
 /// ```
-pub(crate) fn enter_blocking() -> Result<impl Drop, Exception> {
-    struct Awake(Option<Arc<dyn Blocking>>);
-    impl Drop for Awake {
-        fn drop(&mut self) {
-            if let Some(observer) = self.0.take() {
-                observer.end();
-            }
-        }
-    }
+pub(crate) fn enter_blocking() -> Result<Asleep, Exception> {
     if role() != Role::User {
         return Err(Exception::failed(
             "waiting on a connection's own thread would stop the connection: wait on a thread of your own",
@@ -59,5 +86,5 @@ pub(crate) fn enter_blocking() -> Result<impl Drop, Exception> {
     if let Some(observer) = &observer {
         observer.begin()?;
     }
-    Ok(Awake(observer))
+    Ok(Asleep(observer.map(|observer| Arc::new(Sleeper { observer, awake: AtomicBool::new(false) }))))
 }

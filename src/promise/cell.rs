@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use crossbeam_channel::Receiver;
 
 use super::cancel::{self, canceled};
-use super::enter_blocking;
+use super::{enter_blocking, Sleeper};
 use crate::error::{Error, Exception, Result};
 use crate::sync::{self, assert_unlocked, foreign, Arc, Condvar, Duration, Instant, Mutex, Rank};
 
@@ -30,10 +30,16 @@ struct Cell<T> {
 ///                            settle (runs the callback)
 /// ```
 enum State<T> {
-    Pending(Option<Waker>),
+    Pending(Option<Waiter>),
     Called(Callback<T>),
     Settled(Result<T, Exception>),
     Taken,
+}
+
+/// Who waits for a promise.
+enum Waiter {
+    Task(Waker),
+    Thread(Arc<Sleeper>),
 }
 
 type Callback<T> = Box<dyn FnOnce(Result<T>) + Send>;
@@ -117,9 +123,9 @@ impl<T: Send + 'static> Promise<T> {
             drop(attached);
             callback(result);
         }));
-        let waker = mem::replace(&mut *state, called);
+        let before = mem::replace(&mut *state, called);
         drop(state);
-        drop(waker);
+        drop(before);
     }
 
     /// The promise as a channel, for `crossbeam_channel::select!`. The call goes on if the channel is dropped.
@@ -150,18 +156,26 @@ impl<T: Send + 'static> Promise<T> {
     }
 
     fn wait_for(self, deadline: Option<Instant>) -> Result<Result<T>, Self> {
-        if let Some(result) = take(&mut self.cell.state.lock()) {
+        assert_unlocked();
+        let mut state = self.cell.state.lock();
+        if let Some(result) = take(&mut state) {
             return Ok(result);
         }
-        assert_unlocked();
-        let _asleep = match enter_blocking() {
+        // Under the lock: whoever settles the promise finds who has been counted as asleep.
+        let asleep = match enter_blocking() {
             Ok(asleep) => asleep,
             Err(e) => return Ok(Err(e.into())),
         };
+        let before = wake_with(&mut state, asleep.sleeper().map(Waiter::Thread));
+        drop(state);
+        drop(before);
         let current = cancel::current();
         let _watch = current.as_ref().map(|c| {
-            let cell = self.cell.clone();
+            let (cell, sleeper) = (self.cell.clone(), asleep.sleeper());
             c.watch_while(move || {
+                if let Some(sleeper) = sleeper {
+                    sleeper.woken();
+                }
                 // Taken and given back, so that the waiter is either asleep or has yet to look.
                 drop(cell.state.lock());
                 cell.changed.notify_all();
@@ -188,6 +202,14 @@ impl<T: Send + 'static> Promise<T> {
     }
 }
 
+/// Has `waiter` woken when the promise is settled. Gives who was to be woken before, to be dropped outside the lock.
+fn wake_with<T>(state: &mut State<T>, mut waiter: Option<Waiter>) -> Option<Waiter> {
+    if let State::Pending(known) = state {
+        mem::swap(known, &mut waiter);
+    }
+    waiter
+}
+
 fn take<T>(state: &mut State<T>) -> Option<Result<T>> {
     match mem::replace(state, State::Taken) {
         State::Settled(result) => Some(result.map_err(Error::from)),
@@ -203,17 +225,15 @@ impl<T: Send + 'static> Future for Promise<T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // Cloning and dropping a waker is foreign code: outside the lock.
-        let mut waker = Some(cx.waker().clone());
+        let waiter = Some(Waiter::Task(cx.waker().clone()));
         let mut state = self.cell.state.lock();
         if let Some(result) = take(&mut state) {
             drop(state);
             return Poll::Ready(result);
         }
-        if let State::Pending(old) = &mut *state {
-            mem::swap(old, &mut waker);
-        }
+        let before = wake_with(&mut state, waiter);
         drop(state);
-        drop(waker);
+        drop(before);
         Poll::Pending
     }
 }
@@ -267,11 +287,14 @@ impl<T: From<U> + Send, U> Settle<U> for Cell<T> {
         let result = result.map(T::from);
         let mut state = self.state.lock();
         match mem::replace(&mut *state, State::Taken) {
-            State::Pending(waker) => {
+            State::Pending(waiter) => {
                 *state = State::Settled(result);
+                if let Some(Waiter::Thread(sleeper)) = &waiter {
+                    sleeper.woken();
+                }
                 drop(state);
                 self.changed.notify_all();
-                if let Some(waker) = waker {
+                if let Some(Waiter::Task(waker)) = waiter {
                     foreign("a waker", || waker.wake());
                 }
             }

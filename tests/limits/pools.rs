@@ -1,8 +1,10 @@
 //! Bounded pools: what would wait for a thread for ever fails instead.
 
+use std::time::Instant;
+
 use capnp_threads::{Client, ExceptionKind, Pool};
 
-use crate::support::{answer, ask, echo, failure, limits, object_in, send, Two};
+use crate::support::{answer, ask, echo, failure, limits, object_in, send, Two, DEADLINE};
 
 /// A chain of objects, each of which calls the next and waits for it.
 fn chain(pool: &Pool, length: usize) -> Client {
@@ -61,4 +63,30 @@ fn an_unbounded_pool_always_has_a_thread() {
     let pool = Pool::new();
     assert_eq!(ask(&chain(&pool, 50), "").unwrap(), "the end");
     assert_eq!(ask(&echo(), "and the common one").unwrap(), "and the common one");
+}
+
+/// A thread whose answer is there can do something again, though the system has not let it run yet.
+#[test]
+fn a_thread_that_is_woken_is_not_asleep() {
+    for _ in 0..20 {
+        let pool = Pool::with_limit(2);
+        let waiting = [(); 2].map(|()| {
+            let (promise, fulfiller) = Client::promise();
+            let object = object_in(&pool, move |_| answer(send(&promise, "")).map(drop));
+            (send(&object, ""), fulfiller)
+        });
+        let until = Instant::now() + DEADLINE;
+        while !format!("{pool:?}").contains("2 asleep") {
+            assert!(Instant::now() < until, "{pool:?}");
+            std::thread::yield_now();
+        }
+        let other = object_in(&pool, |call| Ok(call.results().set_as("answered")?));
+        let [(first, fulfill_first), (second, fulfill_second)] = waiting;
+        fulfill_first.fulfill(Client::null());
+        assert_eq!(ask(&other, "").unwrap(), "answered");
+        fulfill_second.fulfill(Client::null());
+        for woken in [first, second] {
+            assert!(failure(answer(woken)).reason().contains("null"));
+        }
+    }
 }

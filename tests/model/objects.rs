@@ -82,10 +82,21 @@ fn nested_calls_in_a_bounded_pool_fail_where_they_would_hang() {
         let pool = Pool::with_limit(2);
         let client = relay(&pool, relay(&pool, numbers(&pool, |n| n)));
         assert_eq!(ask(&client, 1).unwrap_err().kind(), ExceptionKind::Overloaded);
-        // One that has just been woken counts as asleep until it runs: so this is another pool.
-        let pool = Pool::with_limit(2);
         let enough = relay(&pool, numbers(&pool, |n| n));
         assert_eq!(ask(&enough, 1).unwrap(), 2);
+    });
+}
+
+#[test]
+fn a_thread_of_a_bounded_pool_that_is_woken_is_not_asleep() {
+    check(3000, || {
+        let pool = Pool::with_limit(1);
+        let (promise, fulfiller) = Client::promise();
+        let waiting = send(&relay(&pool, promise), 1, &[]);
+        let other = numbers(&pool, |n| n);
+        fulfiller.fulfill(Client::null());
+        assert_eq!(ask(&other, 2).unwrap(), 2);
+        assert_eq!(waiting.wait().unwrap_err().kind(), ExceptionKind::Failed);
     });
 }
 
