@@ -21,6 +21,43 @@ fn hello() {
     let client = Example::start("hello", &["client", &server.address, "Ada"]);
     assert_eq!(client.finish(), (0, "Hello, Ada!\n".into()));
     assert_eq!(Example::start("hello", &["child", "Bob"]).finish(), (0, "Hello, Bob!\n".into()));
+    assert_eq!(
+        Example::start("hello", &["stdio"]).finish(),
+        (0, String::new()),
+        "whoever started it is gone"
+    );
+}
+
+/// Both sides of the contract that `peer` has with the peers of other implementations.
+#[test]
+fn peer_checks_a_peer() {
+    let server = Server::start("peer");
+    let (status, output) = Example::start("peer", &["client", &server.address, "check"]).finish();
+    assert_eq!(
+        (status, output),
+        (0, "{\"peer\":\"capnp-threads\",\"mode\":\"check\",\"passed\":37}\n".into())
+    );
+}
+
+/// Each mode makes as many calls as it should, and says so in a line of JSON.
+#[test]
+fn peer_measures() {
+    let server = Server::start("peer");
+    for mode in ["latency", "throughput", "pipeline", "callback", "churn", "stream", "conns"] {
+        let client = Example::start("peer", &["client", &server.address, mode, "20", "3", "100"]);
+        let (status, output) = client.finish();
+        let head = format!(
+            "{{\"peer\":\"capnp-threads\",\"mode\":\"{mode}\",\"count\":20,\"inflight\":3,\"bytes\":100,"
+        );
+        assert_eq!(status, 0, "{mode}");
+        assert!(output.starts_with(&head) && output.ends_with("}\n"), "{mode}: {output}");
+        assert_eq!(output.lines().count(), 1, "{mode}: {output}");
+        for figure in ["seconds", "per_second", "mb_per_second", "p50_us", "p99_us"] {
+            let (_, value) = output.split_once(&format!("\"{figure}\":")).expect(figure);
+            let value = value.split([',', '}']).next().expect("split gives one");
+            assert!(value.parse::<f64>().is_ok(), "{mode}: {figure} is `{value}`");
+        }
+    }
 }
 
 #[test]
@@ -100,7 +137,38 @@ fn wrong_arguments() {
     for name in ["hello", "calculator", "chat"] {
         assert_eq!(Example::start(name, &["nonsense"]).finish(), (2, String::new()), "{name}");
         assert_eq!(Example::start(name, &["server", "nowhere"]).finish(), (1, String::new()), "{name}");
+        let client =
+            Example::start(name, &["client", "nowhere", "Ada"][..if name == "calculator" { 2 } else { 3 }]);
+        assert_eq!(client.finish(), (1, String::new()), "{name}");
     }
+    for args in [&["nonsense"][..], &["client", "nowhere", "nonsense", "1", "1", "1"], &["server", "nowhere"]]
+    {
+        assert_eq!(Example::start("peer", args).finish(), (1, String::new()), "peer {args:?}");
+    }
+}
+
+/// What the typed bindings promise: how much of its own code a server takes, and a client. Imports and comments do
+/// not count; what does is what the README shows.
+#[test]
+fn hello_is_short() {
+    let source = read("examples/hello/main.rs");
+    let server = ["struct Greeter", "impl hello::Server for Greeter", "fn serve("];
+    let client = ["fn connect(", "fn greet("];
+    for (items, most) in [(&server[..], 15), (&client[..], 8)] {
+        let lines: Vec<&str> = items.iter().flat_map(|item| item_of(&source, item)).collect();
+        assert!(lines.len() <= most, "{} lines, at most {most}:\n{}", lines.len(), lines.join("\n"));
+        let shown = read("README.md");
+        assert!(lines.iter().all(|line| shown.contains(line)), "README.md shows not all of {items:?}");
+    }
+}
+
+/// The lines of the item at the root of a module that begins with `head`.
+fn item_of<'a>(source: &'a str, head: &str) -> Vec<&'a str> {
+    let mut lines = source.lines().skip_while(|line| !line.starts_with(head)).peekable();
+    let first = *lines.peek().unwrap_or_else(|| panic!("there is no `{head}`"));
+    let last = if first.ends_with(';') { first } else { "}" };
+    let end = lines.clone().position(|line| line == last).expect("an item ends") + 1;
+    lines.take(end).collect()
 }
 
 /// The Rust code in the README stands in the example word for word, where it is compiled and run above; and the
