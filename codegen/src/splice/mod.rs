@@ -13,12 +13,14 @@
 //! | [`bases`] | the interfaces that an interface extends |
 //! | [`facts`] | what is known of methods from the schema alone |
 //! | [`keywords`] | names that the stock generator does not know to be keywords |
+//! | [`pipelines`] | what may be asked of the type parameters of a generic pipeline |
 
 mod bases;
 mod facts;
 mod interface;
 mod items;
 mod keywords;
+mod pipelines;
 
 use std::fmt::Display;
 
@@ -26,7 +28,7 @@ use capnp::schema_capnp::code_generator_request;
 use proc_macro2::TokenStream;
 use quote::quote;
 use syn::visit_mut::{self, VisitMut};
-use syn::{Expr, Item, Member, TypeParamBound, WherePredicate};
+use syn::{Expr, Item, Member};
 
 use facts::Facts;
 use interface::Interface;
@@ -41,7 +43,7 @@ pub(crate) fn splice(source: &str, request: code_generator_request::Reader<'_>) 
     let tokens: TokenStream = source.parse().map_err(|e| unread(&e))?;
     let mut file: syn::File = syn::parse2(keywords::escape(tokens)).map_err(|e| unread(&e))?;
     HookSetters.visit_file_mut(&mut file);
-    PipelineBounds.visit_file_mut(&mut file);
+    pipelines::split(&mut file.items);
     replace_interfaces(&mut file.items, &facts)?;
     Ok(prettyplease::unparse(&file))
 }
@@ -84,26 +86,6 @@ impl VisitMut for HookSetters {
         if let Some(client) = taken_apart(expr) {
             let hook = quote!(::capnp::capability::FromClientHook::into_client_hook(#client));
             *expr = syn::parse_quote!(#hook);
-        }
-    }
-}
-
-/// Has the getters of a generic pipeline ask of the type parameters what the types in their signatures do. (The
-/// stock generator forgets that the marker of an interface, as an argument, asks for it.)
-struct PipelineBounds;
-
-impl VisitMut for PipelineBounds {
-    fn visit_where_predicate_mut(&mut self, predicate: &mut WherePredicate) {
-        let WherePredicate::Type(predicate) = predicate else { return };
-        let pipelined = |bound: &TypeParamBound| match bound {
-            TypeParamBound::Trait(bound) => {
-                bound.path.segments.last().is_some_and(|of| of.ident == "Pipelined")
-            }
-            _ => false,
-        };
-        if predicate.bounds.iter().any(pipelined) {
-            predicate.bounds.push(syn::parse_quote!(::capnp::traits::Owned));
-            predicate.bounds.push(syn::parse_quote!('static));
         }
     }
 }
