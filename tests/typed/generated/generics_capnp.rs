@@ -433,10 +433,12 @@ pub mod pair {
     }
     impl<First, Second> Pipeline<First, Second>
     where
-        First: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+        First: ::capnp::traits::Pipelined,
         <First as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-        Second: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+        Second: ::capnp::traits::Pipelined,
         <Second as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+        First: ::capnp::traits::Owned + 'static,
+        Second: ::capnp::traits::Owned + 'static,
     {
         pub fn get_first(&self) -> <First as ::capnp::traits::Pipelined>::Pipeline {
             ::capnp::capability::FromTypelessPipeline::new(
@@ -990,14 +992,8 @@ pub mod wrapped {
     }
     impl<T> Pipeline<T>
     where
-        T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
-        <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+        T: ::capnp::traits::Owned + 'static,
     {
-        pub fn get_value(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
-            ::capnp::capability::FromTypelessPipeline::new(
-                self._typeless.get_pointer_field(0),
-            )
-        }
         pub fn get_cell(&self) -> crate::generated::generics_capnp::cell::Client<T> {
             ::capnp::capability::FromClientHook::new(
                 self._typeless.get_pointer_field(1).as_cap(),
@@ -1011,6 +1007,18 @@ pub mod wrapped {
         > {
             ::capnp::capability::FromTypelessPipeline::new(
                 self._typeless.get_pointer_field(2),
+            )
+        }
+    }
+    impl<T> Pipeline<T>
+    where
+        T: ::capnp::traits::Pipelined,
+        <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+        T: ::capnp::traits::Owned + 'static,
+    {
+        pub fn get_value(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
+            ::capnp::capability::FromTypelessPipeline::new(
+                self._typeless.get_pointer_field(0),
             )
         }
     }
@@ -2252,8 +2260,9 @@ pub mod cell {
             }
             impl<T> Pipeline<T>
             where
-                T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+                T: ::capnp::traits::Pipelined,
                 <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                T: ::capnp::traits::Owned + 'static,
             {
                 pub fn get_to(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
                     ::capnp::capability::FromTypelessPipeline::new(
@@ -2634,8 +2643,9 @@ pub mod cell {
             }
             impl<T> Pipeline<T>
             where
-                T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+                T: ::capnp::traits::Pipelined,
                 <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                T: ::capnp::traits::Owned + 'static,
             {}
             mod _private {
                 pub(crate) static ENCODED_NODE: [::capnp::Word; 18] = [
@@ -3322,10 +3332,12 @@ pub mod cell {
             }
             impl<T, As> Pipeline<T, As>
             where
-                T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+                T: ::capnp::traits::Pipelined,
                 <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-                As: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+                As: ::capnp::traits::Pipelined,
                 <As as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                T: ::capnp::traits::Owned + 'static,
+                As: ::capnp::traits::Owned + 'static,
             {
                 pub fn get_value(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
                     ::capnp::capability::FromTypelessPipeline::new(
@@ -3790,10 +3802,12 @@ pub mod cell {
             }
             impl<T, As> Pipeline<T, As>
             where
-                T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+                T: ::capnp::traits::Pipelined,
                 <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-                As: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+                As: ::capnp::traits::Pipelined,
                 <As as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                T: ::capnp::traits::Owned + 'static,
+                As: ::capnp::traits::Owned + 'static,
             {
                 pub fn get_as(&self) -> <As as ::capnp::traits::Pipelined>::Pipeline {
                     ::capnp::capability::FromTypelessPipeline::new(
@@ -4170,8 +4184,9 @@ pub mod cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 16] = [
@@ -4563,8 +4578,9 @@ pub mod cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {
             pub fn get_value(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -4981,8 +4997,9 @@ pub mod cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {
             pub fn get_value(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -5349,8 +5366,9 @@ pub mod cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 16] = [
@@ -5742,8 +5760,7 @@ pub mod cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
-            <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {
             pub fn get_watcher(
                 &self,
@@ -5753,6 +5770,12 @@ pub mod cell {
                 )
             }
         }
+        impl<T> Pipeline<T>
+        where
+            T: ::capnp::traits::Pipelined,
+            <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
+        {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 38] = [
                 ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
@@ -6122,8 +6145,9 @@ pub mod cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 17] = [
@@ -6525,8 +6549,7 @@ pub mod cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
-            <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {
             pub fn get_reader(
                 &self,
@@ -6539,6 +6562,12 @@ pub mod cell {
                 )
             }
         }
+        impl<T> Pipeline<T>
+        where
+            T: ::capnp::traits::Pipelined,
+            <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
+        {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 47] = [
                 ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
@@ -6930,8 +6959,9 @@ pub mod cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 33] = [
@@ -7293,8 +7323,9 @@ pub mod cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 16] = [
@@ -7686,8 +7717,9 @@ pub mod cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {
             pub fn get_value(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -8288,8 +8320,9 @@ pub mod named_cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 17] = [
@@ -8670,8 +8703,9 @@ pub mod named_cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 33] = [
@@ -10281,10 +10315,12 @@ pub mod shelf {
         }
         impl<Key, Value> Pipeline<Key, Value>
         where
-            Key: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Key: ::capnp::traits::Pipelined,
             <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Value: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Pipelined,
             <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Key: ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Owned + 'static,
         {
             pub fn get_key(&self) -> <Key as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -10980,10 +11016,12 @@ pub mod shelf {
             }
             impl<Key, Value> Pipeline<Key, Value>
             where
-                Key: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+                Key: ::capnp::traits::Pipelined,
                 <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-                Value: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+                Value: ::capnp::traits::Pipelined,
                 <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                Key: ::capnp::traits::Owned + 'static,
+                Value: ::capnp::traits::Owned + 'static,
             {}
             mod _private {
                 pub(crate) static ENCODED_NODE: [::capnp::Word; 17] = [
@@ -11452,10 +11490,8 @@ pub mod shelf {
             }
             impl<Key, Value> Pipeline<Key, Value>
             where
-                Key: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
-                <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-                Value: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
-                <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                Key: ::capnp::traits::Owned + 'static,
+                Value: ::capnp::traits::Owned + 'static,
             {
                 pub fn get_entry(
                     &self,
@@ -11468,6 +11504,15 @@ pub mod shelf {
                     )
                 }
             }
+            impl<Key, Value> Pipeline<Key, Value>
+            where
+                Key: ::capnp::traits::Pipelined,
+                <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                Value: ::capnp::traits::Pipelined,
+                <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                Key: ::capnp::traits::Owned + 'static,
+                Value: ::capnp::traits::Owned + 'static,
+            {}
             mod _private {
                 pub(crate) static ENCODED_NODE: [::capnp::Word; 39] = [
                     ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
@@ -11990,10 +12035,12 @@ pub mod shelf {
         }
         impl<Key, Value> Pipeline<Key, Value>
         where
-            Key: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Key: ::capnp::traits::Pipelined,
             <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Value: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Pipelined,
             <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Key: ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Owned + 'static,
         {
             pub fn get_key(&self) -> <Key as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -12428,10 +12475,12 @@ pub mod shelf {
         }
         impl<Key, Value> Pipeline<Key, Value>
         where
-            Key: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Key: ::capnp::traits::Pipelined,
             <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Value: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Pipelined,
             <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Key: ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 17] = [
@@ -12871,10 +12920,12 @@ pub mod shelf {
         }
         impl<Key, Value> Pipeline<Key, Value>
         where
-            Key: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Key: ::capnp::traits::Pipelined,
             <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Value: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Pipelined,
             <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Key: ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Owned + 'static,
         {
             pub fn get_key(&self) -> <Key as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -13339,10 +13390,12 @@ pub mod shelf {
         }
         impl<Key, Value> Pipeline<Key, Value>
         where
-            Key: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Key: ::capnp::traits::Pipelined,
             <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Value: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Pipelined,
             <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Key: ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Owned + 'static,
         {
             pub fn get_value(&self) -> <Value as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -13757,10 +13810,12 @@ pub mod shelf {
         }
         impl<Key, Value> Pipeline<Key, Value>
         where
-            Key: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Key: ::capnp::traits::Pipelined,
             <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Value: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Pipelined,
             <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Key: ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 17] = [
@@ -14213,10 +14268,12 @@ pub mod shelf {
         }
         impl<Key, Value> Pipeline<Key, Value>
         where
-            Key: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Key: ::capnp::traits::Pipelined,
             <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Value: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Pipelined,
             <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Key: ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 42] = [
@@ -14641,10 +14698,12 @@ pub mod shelf {
         }
         impl<Key, Value> Pipeline<Key, Value>
         where
-            Key: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Key: ::capnp::traits::Pipelined,
             <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Value: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Pipelined,
             <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Key: ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 17] = [
@@ -15087,10 +15146,8 @@ pub mod shelf {
         }
         impl<Key, Value> Pipeline<Key, Value>
         where
-            Key: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
-            <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Value: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
-            <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Key: ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Owned + 'static,
         {
             pub fn get_cursor(
                 &self,
@@ -15100,6 +15157,15 @@ pub mod shelf {
                 )
             }
         }
+        impl<Key, Value> Pipeline<Key, Value>
+        where
+            Key: ::capnp::traits::Pipelined,
+            <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Value: ::capnp::traits::Pipelined,
+            <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Key: ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Owned + 'static,
+        {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 38] = [
                 ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
@@ -15853,10 +15919,12 @@ pub mod turned {
         }
         impl<A, B> Pipeline<A, B>
         where
-            A: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            A: ::capnp::traits::Pipelined,
             <A as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            B: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            B: ::capnp::traits::Pipelined,
             <B as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            A: ::capnp::traits::Owned + 'static,
+            B: ::capnp::traits::Owned + 'static,
         {
             pub fn get_a(&self) -> <A as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -18085,8 +18153,9 @@ pub mod generic {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {
             pub fn get_value(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -18507,8 +18576,9 @@ pub mod generic {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {
             pub fn get_value(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -18925,8 +18995,7 @@ pub mod generic {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
-            <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {
             pub fn get_cell(&self) -> crate::generated::generics_capnp::cell::Client<T> {
                 ::capnp::capability::FromClientHook::new(
@@ -18934,6 +19003,12 @@ pub mod generic {
                 )
             }
         }
+        impl<T> Pipeline<T>
+        where
+            T: ::capnp::traits::Pipelined,
+            <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
+        {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 48] = [
                 ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
@@ -19409,17 +19484,23 @@ pub mod generic {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            pub fn get_cell(&self) -> crate::generated::generics_capnp::cell::Client<T> {
+                ::capnp::capability::FromClientHook::new(
+                    self._typeless.get_pointer_field(1).as_cap(),
+                )
+            }
+        }
+        impl<T> Pipeline<T>
+        where
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {
             pub fn get_value(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
                     self._typeless.get_pointer_field(0),
-                )
-            }
-            pub fn get_cell(&self) -> crate::generated::generics_capnp::cell::Client<T> {
-                ::capnp::capability::FromClientHook::new(
-                    self._typeless.get_pointer_field(1).as_cap(),
                 )
             }
         }
@@ -20238,10 +20319,12 @@ pub mod generic_in {
         }
         impl<Outer, Inner> Pipeline<Outer, Inner>
         where
-            Outer: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Outer: ::capnp::traits::Pipelined,
             <Outer as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Inner: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Inner: ::capnp::traits::Pipelined,
             <Inner as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Outer: ::capnp::traits::Owned + 'static,
+            Inner: ::capnp::traits::Owned + 'static,
         {
             pub fn get_outer(&self) -> <Outer as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -20641,8 +20724,9 @@ pub mod generic_in {
         }
         impl<Outer> Pipeline<Outer>
         where
-            Outer: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Outer: ::capnp::traits::Pipelined,
             <Outer as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Outer: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 17] = [
@@ -21153,8 +21237,7 @@ pub mod generic_in {
         }
         impl<Outer> Pipeline<Outer>
         where
-            Outer: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
-            <Outer as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Outer: ::capnp::traits::Owned + 'static,
         {
             pub fn get_texts(
                 &self,
@@ -21181,6 +21264,12 @@ pub mod generic_in {
                 )
             }
         }
+        impl<Outer> Pipeline<Outer>
+        where
+            Outer: ::capnp::traits::Pipelined,
+            <Outer as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Outer: ::capnp::traits::Owned + 'static,
+        {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 129] = [
                 ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
