@@ -162,10 +162,11 @@ impl Run {
     /// What is sent round is anything that the vat holds, or a new promise; to somebody in the peer.
     fn send_round(&mut self, side: usize, target: u8, what: u8, calls: u8) {
         let Some(target) = self.world.pick_in_peer(side, target) else { return };
-        if what % 3 == 0 {
+        let new = what % 2 == 0;
+        if new {
             self.promise(side);
         }
-        let what = if what % 3 == 0 { self.world.last(side) } else { self.world.pick(side, what / 3) };
+        let what = if new { self.world.last(side) } else { self.world.pick(side, what / 2) };
         let Some(what) = what else { return };
         let call = self.call(side, &target, vec![what], Behaviour { kind: GIVE_BACK, picks: 0 }, 0);
         let last = self.world.lock().pending[side].iter().filter(|p| p.pipeline.is_some()).count() - 1;
@@ -175,12 +176,23 @@ impl Run {
         self.call_on(side, &back, calls);
     }
 
+    /// The latest promise is something that the peer has: it may be what was sent round, and be named by the peer as it
+    /// comes back.
+    fn resolve_latest(&self, side: usize, to: u8) {
+        let Some(theirs) = self.world.pick_in_peer(side, to) else { return };
+        let mut world = self.world.lock();
+        let Some((promise, fulfiller)) = world.fulfillers[side].pop() else { return };
+        world.graph.promises[promise] = Resolution::To(theirs.node);
+        world.log.push(format!("  promise {promise} is {:?}", theirs.node));
+        drop(world);
+        fulfiller.fulfill(theirs.client);
+    }
+
     fn call_again(&self, side: usize, with: u8, resolve: u8, calls: u8) {
         let Some((call, reference)) = self.round[side] else { return };
         match resolve % 8 {
-            // The latest promise, as what was sent round may be that.
-            0 => self.resolve(side, u8::MAX, resolve / 8),
-            1..4 => {
+            0..2 => self.resolve_latest(side, resolve / 8),
+            2..6 => {
                 let ready = |p: &mut Pending| {
                     p.promise
                         .take_if(|promise| p.call == call && promise.is_ready())
