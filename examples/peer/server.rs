@@ -43,12 +43,11 @@ impl bench::Server for Bench {
         request.get_sized(room(data.len(), 0)).set_data(data);
         let echoed = request.send();
         let deferred = results.defer()?;
-        echoed.on_ready(|response| match response {
-            Ok(response) => deferred.answer(|mut results| {
-                results.set_data(response.get()?.get_data()?);
+        echoed.on_ready(|response| {
+            deferred.answer(|mut results| {
+                results.set_data(response?.get()?.get_data()?);
                 Ok(())
-            }),
-            Err(e) => deferred.fail(e),
+            })
         });
         Ok(())
     }
