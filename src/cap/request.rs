@@ -110,8 +110,13 @@ impl<P: Owned, R: 'static> Request<P, R> {
 }
 
 impl<P, R: 'static> Request<P, R> {
-    /// Has the call fail as `overloaded`, and be canceled, unless it is answered within `timeout` of being
-    /// sent. The time spent waiting for room to send it counts.
+    /// Has the call fail as `overloaded` unless it is answered within `timeout` of being sent. The time spent
+    /// waiting for room to send it, or in a promise, counts. Once it has failed, the call is canceled when nobody
+    /// holds its promise, its pipeline or a client of that any more.
+    ///
+    /// Bounds the wait for a response: without effect where there is none, in
+    /// [`send_for_pipeline`](Self::send_for_pipeline) (but for the wait for room) and in
+    /// [`Call::tail_call`](super::Call::tail_call).
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
