@@ -433,10 +433,12 @@ pub mod pair {
     }
     impl<First, Second> Pipeline<First, Second>
     where
-        First: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+        First: ::capnp::traits::Pipelined,
         <First as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-        Second: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+        Second: ::capnp::traits::Pipelined,
         <Second as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+        First: ::capnp::traits::Owned + 'static,
+        Second: ::capnp::traits::Owned + 'static,
     {
         pub fn get_first(&self) -> <First as ::capnp::traits::Pipelined>::Pipeline {
             ::capnp::capability::FromTypelessPipeline::new(
@@ -990,14 +992,8 @@ pub mod wrapped {
     }
     impl<T> Pipeline<T>
     where
-        T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
-        <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+        T: ::capnp::traits::Owned + 'static,
     {
-        pub fn get_value(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
-            ::capnp::capability::FromTypelessPipeline::new(
-                self._typeless.get_pointer_field(0),
-            )
-        }
         pub fn get_cell(&self) -> crate::generated::generics_capnp::cell::Client<T> {
             ::capnp::capability::FromClientHook::new(
                 self._typeless.get_pointer_field(1).as_cap(),
@@ -1011,6 +1007,18 @@ pub mod wrapped {
         > {
             ::capnp::capability::FromTypelessPipeline::new(
                 self._typeless.get_pointer_field(2),
+            )
+        }
+    }
+    impl<T> Pipeline<T>
+    where
+        T: ::capnp::traits::Pipelined,
+        <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+        T: ::capnp::traits::Owned + 'static,
+    {
+        pub fn get_value(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
+            ::capnp::capability::FromTypelessPipeline::new(
+                self._typeless.get_pointer_field(0),
             )
         }
     }
@@ -2224,8 +2232,9 @@ pub mod cell {
             }
             impl<T> Pipeline<T>
             where
-                T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+                T: ::capnp::traits::Pipelined,
                 <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                T: ::capnp::traits::Owned + 'static,
             {
                 pub fn get_to(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
                     ::capnp::capability::FromTypelessPipeline::new(
@@ -2606,8 +2615,9 @@ pub mod cell {
             }
             impl<T> Pipeline<T>
             where
-                T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+                T: ::capnp::traits::Pipelined,
                 <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                T: ::capnp::traits::Owned + 'static,
             {}
             mod _private {
                 pub(crate) static ENCODED_NODE: [::capnp::Word; 18] = [
@@ -3282,10 +3292,12 @@ pub mod cell {
             }
             impl<T, As> Pipeline<T, As>
             where
-                T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+                T: ::capnp::traits::Pipelined,
                 <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-                As: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+                As: ::capnp::traits::Pipelined,
                 <As as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                T: ::capnp::traits::Owned + 'static,
+                As: ::capnp::traits::Owned + 'static,
             {
                 pub fn get_value(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
                     ::capnp::capability::FromTypelessPipeline::new(
@@ -3750,10 +3762,12 @@ pub mod cell {
             }
             impl<T, As> Pipeline<T, As>
             where
-                T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+                T: ::capnp::traits::Pipelined,
                 <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-                As: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+                As: ::capnp::traits::Pipelined,
                 <As as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                T: ::capnp::traits::Owned + 'static,
+                As: ::capnp::traits::Owned + 'static,
             {
                 pub fn get_as(&self) -> <As as ::capnp::traits::Pipelined>::Pipeline {
                     ::capnp::capability::FromTypelessPipeline::new(
@@ -4130,8 +4144,9 @@ pub mod cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 16] = [
@@ -4523,8 +4538,9 @@ pub mod cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {
             pub fn get_value(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -4941,8 +4957,9 @@ pub mod cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {
             pub fn get_value(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -5309,8 +5326,9 @@ pub mod cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 16] = [
@@ -5702,8 +5720,7 @@ pub mod cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
-            <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {
             pub fn get_watcher(
                 &self,
@@ -5713,6 +5730,12 @@ pub mod cell {
                 )
             }
         }
+        impl<T> Pipeline<T>
+        where
+            T: ::capnp::traits::Pipelined,
+            <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
+        {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 38] = [
                 ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
@@ -6082,8 +6105,9 @@ pub mod cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 17] = [
@@ -6485,8 +6509,7 @@ pub mod cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
-            <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {
             pub fn get_reader(
                 &self,
@@ -6499,6 +6522,12 @@ pub mod cell {
                 )
             }
         }
+        impl<T> Pipeline<T>
+        where
+            T: ::capnp::traits::Pipelined,
+            <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
+        {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 47] = [
                 ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
@@ -6890,8 +6919,9 @@ pub mod cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 33] = [
@@ -7253,8 +7283,9 @@ pub mod cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 16] = [
@@ -7646,8 +7677,9 @@ pub mod cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {
             pub fn get_value(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -8244,8 +8276,9 @@ pub mod named_cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 17] = [
@@ -8626,8 +8659,9 @@ pub mod named_cell {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 33] = [
@@ -10221,10 +10255,12 @@ pub mod shelf {
         }
         impl<Key, Value> Pipeline<Key, Value>
         where
-            Key: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Key: ::capnp::traits::Pipelined,
             <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Value: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Pipelined,
             <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Key: ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Owned + 'static,
         {
             pub fn get_key(&self) -> <Key as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -10916,10 +10952,12 @@ pub mod shelf {
             }
             impl<Key, Value> Pipeline<Key, Value>
             where
-                Key: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+                Key: ::capnp::traits::Pipelined,
                 <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-                Value: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+                Value: ::capnp::traits::Pipelined,
                 <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                Key: ::capnp::traits::Owned + 'static,
+                Value: ::capnp::traits::Owned + 'static,
             {}
             mod _private {
                 pub(crate) static ENCODED_NODE: [::capnp::Word; 17] = [
@@ -11388,10 +11426,8 @@ pub mod shelf {
             }
             impl<Key, Value> Pipeline<Key, Value>
             where
-                Key: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
-                <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-                Value: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
-                <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                Key: ::capnp::traits::Owned + 'static,
+                Value: ::capnp::traits::Owned + 'static,
             {
                 pub fn get_entry(
                     &self,
@@ -11404,6 +11440,15 @@ pub mod shelf {
                     )
                 }
             }
+            impl<Key, Value> Pipeline<Key, Value>
+            where
+                Key: ::capnp::traits::Pipelined,
+                <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                Value: ::capnp::traits::Pipelined,
+                <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                Key: ::capnp::traits::Owned + 'static,
+                Value: ::capnp::traits::Owned + 'static,
+            {}
             mod _private {
                 pub(crate) static ENCODED_NODE: [::capnp::Word; 39] = [
                     ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
@@ -11926,10 +11971,12 @@ pub mod shelf {
         }
         impl<Key, Value> Pipeline<Key, Value>
         where
-            Key: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Key: ::capnp::traits::Pipelined,
             <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Value: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Pipelined,
             <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Key: ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Owned + 'static,
         {
             pub fn get_key(&self) -> <Key as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -12364,10 +12411,12 @@ pub mod shelf {
         }
         impl<Key, Value> Pipeline<Key, Value>
         where
-            Key: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Key: ::capnp::traits::Pipelined,
             <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Value: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Pipelined,
             <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Key: ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 17] = [
@@ -12807,10 +12856,12 @@ pub mod shelf {
         }
         impl<Key, Value> Pipeline<Key, Value>
         where
-            Key: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Key: ::capnp::traits::Pipelined,
             <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Value: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Pipelined,
             <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Key: ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Owned + 'static,
         {
             pub fn get_key(&self) -> <Key as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -13275,10 +13326,12 @@ pub mod shelf {
         }
         impl<Key, Value> Pipeline<Key, Value>
         where
-            Key: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Key: ::capnp::traits::Pipelined,
             <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Value: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Pipelined,
             <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Key: ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Owned + 'static,
         {
             pub fn get_value(&self) -> <Value as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -13693,10 +13746,12 @@ pub mod shelf {
         }
         impl<Key, Value> Pipeline<Key, Value>
         where
-            Key: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Key: ::capnp::traits::Pipelined,
             <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Value: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Pipelined,
             <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Key: ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 17] = [
@@ -14149,10 +14204,12 @@ pub mod shelf {
         }
         impl<Key, Value> Pipeline<Key, Value>
         where
-            Key: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Key: ::capnp::traits::Pipelined,
             <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Value: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Pipelined,
             <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Key: ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 42] = [
@@ -14577,10 +14634,12 @@ pub mod shelf {
         }
         impl<Key, Value> Pipeline<Key, Value>
         where
-            Key: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Key: ::capnp::traits::Pipelined,
             <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Value: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Pipelined,
             <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Key: ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 17] = [
@@ -15023,10 +15082,8 @@ pub mod shelf {
         }
         impl<Key, Value> Pipeline<Key, Value>
         where
-            Key: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
-            <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Value: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
-            <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Key: ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Owned + 'static,
         {
             pub fn get_cursor(
                 &self,
@@ -15036,6 +15093,15 @@ pub mod shelf {
                 )
             }
         }
+        impl<Key, Value> Pipeline<Key, Value>
+        where
+            Key: ::capnp::traits::Pipelined,
+            <Key as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Value: ::capnp::traits::Pipelined,
+            <Value as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Key: ::capnp::traits::Owned + 'static,
+            Value: ::capnp::traits::Owned + 'static,
+        {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 38] = [
                 ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
@@ -15785,10 +15851,12 @@ pub mod turned {
         }
         impl<A, B> Pipeline<A, B>
         where
-            A: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            A: ::capnp::traits::Pipelined,
             <A as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            B: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            B: ::capnp::traits::Pipelined,
             <B as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            A: ::capnp::traits::Owned + 'static,
+            B: ::capnp::traits::Owned + 'static,
         {
             pub fn get_a(&self) -> <A as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -17981,8 +18049,9 @@ pub mod generic {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {
             pub fn get_value(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -18403,8 +18472,9 @@ pub mod generic {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {
             pub fn get_value(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -18821,8 +18891,7 @@ pub mod generic {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
-            <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {
             pub fn get_cell(&self) -> crate::generated::generics_capnp::cell::Client<T> {
                 ::capnp::capability::FromClientHook::new(
@@ -18830,6 +18899,12 @@ pub mod generic {
                 )
             }
         }
+        impl<T> Pipeline<T>
+        where
+            T: ::capnp::traits::Pipelined,
+            <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
+        {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 48] = [
                 ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
@@ -19305,17 +19380,23 @@ pub mod generic {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            pub fn get_cell(&self) -> crate::generated::generics_capnp::cell::Client<T> {
+                ::capnp::capability::FromClientHook::new(
+                    self._typeless.get_pointer_field(1).as_cap(),
+                )
+            }
+        }
+        impl<T> Pipeline<T>
+        where
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {
             pub fn get_value(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
                     self._typeless.get_pointer_field(0),
-                )
-            }
-            pub fn get_cell(&self) -> crate::generated::generics_capnp::cell::Client<T> {
-                ::capnp::capability::FromClientHook::new(
-                    self._typeless.get_pointer_field(1).as_cap(),
                 )
             }
         }
@@ -20130,10 +20211,12 @@ pub mod generic_in {
         }
         impl<Outer, Inner> Pipeline<Outer, Inner>
         where
-            Outer: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Outer: ::capnp::traits::Pipelined,
             <Outer as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Inner: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Inner: ::capnp::traits::Pipelined,
             <Inner as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Outer: ::capnp::traits::Owned + 'static,
+            Inner: ::capnp::traits::Owned + 'static,
         {
             pub fn get_outer(&self) -> <Outer as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -20533,8 +20616,9 @@ pub mod generic_in {
         }
         impl<Outer> Pipeline<Outer>
         where
-            Outer: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Outer: ::capnp::traits::Pipelined,
             <Outer as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Outer: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 17] = [
@@ -21045,8 +21129,7 @@ pub mod generic_in {
         }
         impl<Outer> Pipeline<Outer>
         where
-            Outer: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
-            <Outer as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Outer: ::capnp::traits::Owned + 'static,
         {
             pub fn get_texts(
                 &self,
@@ -21073,6 +21156,12 @@ pub mod generic_in {
                 )
             }
         }
+        impl<Outer> Pipeline<Outer>
+        where
+            Outer: ::capnp::traits::Pipelined,
+            <Outer as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Outer: ::capnp::traits::Owned + 'static,
+        {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 129] = [
                 ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),

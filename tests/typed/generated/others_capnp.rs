@@ -29209,10 +29209,28 @@ pub mod deep {
     }
     impl<Foo, Bar> Pipeline<Foo, Bar>
     where
-        Foo: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+        Foo: ::capnp::traits::Owned + 'static,
+        Bar: ::capnp::traits::Owned + 'static,
+    {
+        pub fn get_other(
+            &self,
+        ) -> crate::generated::others_capnp::deep::Pipeline<
+            ::capnp::text::Owned,
+            ::capnp::data::Owned,
+        > {
+            ::capnp::capability::FromTypelessPipeline::new(
+                self._typeless.get_pointer_field(2),
+            )
+        }
+    }
+    impl<Foo, Bar> Pipeline<Foo, Bar>
+    where
+        Foo: ::capnp::traits::Pipelined,
         <Foo as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-        Bar: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+        Bar: ::capnp::traits::Pipelined,
         <Bar as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+        Foo: ::capnp::traits::Owned + 'static,
+        Bar: ::capnp::traits::Owned + 'static,
     {
         pub fn get_foo(&self) -> <Foo as ::capnp::traits::Pipelined>::Pipeline {
             ::capnp::capability::FromTypelessPipeline::new(
@@ -29222,16 +29240,6 @@ pub mod deep {
         pub fn get_bar(&self) -> <Bar as ::capnp::traits::Pipelined>::Pipeline {
             ::capnp::capability::FromTypelessPipeline::new(
                 self._typeless.get_pointer_field(1),
-            )
-        }
-        pub fn get_other(
-            &self,
-        ) -> crate::generated::others_capnp::deep::Pipeline<
-            ::capnp::text::Owned,
-            ::capnp::data::Owned,
-        > {
-            ::capnp::capability::FromTypelessPipeline::new(
-                self._typeless.get_pointer_field(2),
             )
         }
     }
@@ -29800,10 +29808,12 @@ pub mod deep {
         }
         impl<Foo, Bar> Pipeline<Foo, Bar>
         where
-            Foo: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Foo: ::capnp::traits::Pipelined,
             <Foo as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Bar: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Pipelined,
             <Bar as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
         {
             pub fn get_foo(&self) -> <Foo as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -30950,23 +30960,33 @@ pub mod deep {
         }
         impl<Foo, Bar, Baz> Pipeline<Foo, Bar, Baz>
         where
-            Foo: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
-            <Foo as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Bar: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
-            <Bar as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-            Baz: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
-            <Baz as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+            Baz: ::capnp::traits::Owned + 'static,
         {
-            pub fn get_baz(&self) -> <Baz as ::capnp::traits::Pipelined>::Pipeline {
-                ::capnp::capability::FromTypelessPipeline::new(
-                    self._typeless.get_pointer_field(0),
-                )
-            }
             pub fn get_inner(
                 &self,
             ) -> crate::generated::others_capnp::deep::inner::Pipeline<Foo, Bar> {
                 ::capnp::capability::FromTypelessPipeline::new(
                     self._typeless.get_pointer_field(1),
+                )
+            }
+        }
+        impl<Foo, Bar, Baz> Pipeline<Foo, Bar, Baz>
+        where
+            Foo: ::capnp::traits::Pipelined,
+            <Foo as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Bar: ::capnp::traits::Pipelined,
+            <Bar as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Baz: ::capnp::traits::Pipelined,
+            <Baz as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+            Baz: ::capnp::traits::Owned + 'static,
+        {
+            pub fn get_baz(&self) -> <Baz as ::capnp::traits::Pipelined>::Pipeline {
+                ::capnp::capability::FromTypelessPipeline::new(
+                    self._typeless.get_pointer_field(0),
                 )
             }
         }

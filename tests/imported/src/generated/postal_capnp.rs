@@ -2677,17 +2677,23 @@ pub mod bag {
     }
     impl<T> Pipeline<T>
     where
-        T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+        T: ::capnp::traits::Owned + 'static,
+    {
+        pub fn get_office(&self) -> crate::postal_capnp::office::Client {
+            ::capnp::capability::FromClientHook::new(
+                self._typeless.get_pointer_field(1).as_cap(),
+            )
+        }
+    }
+    impl<T> Pipeline<T>
+    where
+        T: ::capnp::traits::Pipelined,
         <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+        T: ::capnp::traits::Owned + 'static,
     {
         pub fn get_content(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
             ::capnp::capability::FromTypelessPipeline::new(
                 self._typeless.get_pointer_field(0),
-            )
-        }
-        pub fn get_office(&self) -> crate::postal_capnp::office::Client {
-            ::capnp::capability::FromClientHook::new(
-                self._typeless.get_pointer_field(1).as_cap(),
             )
         }
     }
@@ -3466,8 +3472,9 @@ pub mod store {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {
             pub fn get_thing(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(
@@ -3846,8 +3853,9 @@ pub mod store {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 32] = [
@@ -4208,8 +4216,9 @@ pub mod store {
         }
         impl<T> Pipeline<T>
         where
-            T: ::capnp::traits::Pipelined + ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Pipelined,
             <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
         {}
         mod _private {
             pub(crate) static ENCODED_NODE: [::capnp::Word; 16] = [
