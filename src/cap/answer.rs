@@ -76,7 +76,7 @@ impl AnswerCell {
                 state.cells.push((path.into(), Arc::downgrade(&cell)));
                 Client(Kind::Promise(cell))
             }
-            Source::Abandoned => Client::broken(Exception::failed("the call was canceled")),
+            Source::Abandoned => Client::broken(abandoned()),
         }
     }
 
@@ -87,8 +87,14 @@ impl AnswerCell {
             return;
         }
         let old = (mem::replace(&mut state.source, Source::Abandoned), state.question.take());
+        let fulfiller = state.fulfiller.take();
         drop(state);
         drop(old);
+        // What was registered with the promise, as a function that maps it, is not run for an answer that comes
+        // all the same.
+        if let Some(fulfiller) = fulfiller {
+            fulfiller.reject(abandoned());
+        }
     }
 }
 
@@ -139,6 +145,10 @@ impl Awaiting for AnswerCell {
         drop(state);
         self.set_pipeline(Pipeline::of_question(question));
     }
+}
+
+fn abandoned() -> Exception {
+    Exception::failed("the call was canceled")
 }
 
 type Cell = (Box<[u16]>, Arc<PromiseCell>);
