@@ -139,8 +139,9 @@ fn a_held_client_is_called_and_given_back(setting: Setting) {
         assert!(is_dropped.is_empty());
         let called = harbour.hail_moored(|mut params| params.set_call(0)).soon().unwrap();
         assert_eq!(text(called.get().unwrap().get_note()), "hailed");
-        let copy = harbour.moored().soon().unwrap().get().unwrap().get_ship().unwrap();
-        let copy = copy.resolve().unwrap();
+        let given = harbour.moored().soon().unwrap();
+        let copy = given.get().unwrap().get_ship().unwrap().resolve().unwrap();
+        drop(given);
         assert_eq!(copy, held);
         drop(held);
         // It is the object itself: no call to the harbour is made.
