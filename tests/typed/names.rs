@@ -282,7 +282,6 @@ fn namesake() -> collisions::Client {
     <collisions::Client as Capability>::new(Namesake)
 }
 
-#[expect(clippy::needless_borrow, reason = "what is tested")]
 fn methods_are_called_like_ours(setting: Setting) {
     offered(setting, namesake(), |object| {
         macro_rules! said {

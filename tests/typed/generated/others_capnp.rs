@@ -31509,29 +31509,29 @@ pub mod deep {
             pub mod deepest {
                 #![allow(unused_variables)]
                 /// A client of the interface `Deep.Inner2.Deeper.Deepest`.
-                pub struct Client<Foo, Bar, Baz, Qux, Quux> {
+                pub struct Client<Foo, Bar, Baz, Qux, Bubble> {
                     client: ::capnp_threads::Client,
                     _phantom: ::core::marker::PhantomData<
-                        fn() -> (Foo, Bar, Baz, Qux, Quux),
+                        fn() -> (Foo, Bar, Baz, Qux, Bubble),
                     >,
                 }
-                impl<Foo, Bar, Baz, Qux, Quux> ::capnp_threads::Capability
-                for Client<Foo, Bar, Baz, Qux, Quux>
+                impl<Foo, Bar, Baz, Qux, Bubble> ::capnp_threads::Capability
+                for Client<Foo, Bar, Baz, Qux, Bubble>
                 where
                     Foo: ::capnp::traits::Owned + 'static,
                     Bar: ::capnp::traits::Owned + 'static,
                     Baz: ::capnp::traits::Owned + 'static,
                     Qux: ::capnp::traits::Owned + 'static,
-                    Quux: ::capnp::traits::Owned + 'static,
+                    Bubble: ::capnp::traits::Owned + 'static,
                 {}
                 impl<
                     Foo,
                     Bar,
                     Baz,
                     Qux,
-                    Quux,
+                    Bubble,
                 > ::core::convert::From<::capnp_threads::Client>
-                for Client<Foo, Bar, Baz, Qux, Quux> {
+                for Client<Foo, Bar, Baz, Qux, Bubble> {
                     fn from(client: ::capnp_threads::Client) -> Self {
                         Self {
                             client,
@@ -31544,10 +31544,10 @@ pub mod deep {
                     Bar,
                     Baz,
                     Qux,
-                    Quux,
-                > ::core::convert::From<Client<Foo, Bar, Baz, Qux, Quux>>
+                    Bubble,
+                > ::core::convert::From<Client<Foo, Bar, Baz, Qux, Bubble>>
                 for ::capnp_threads::Client {
-                    fn from(client: Client<Foo, Bar, Baz, Qux, Quux>) -> Self {
+                    fn from(client: Client<Foo, Bar, Baz, Qux, Bubble>) -> Self {
                         client.client
                     }
                 }
@@ -31556,15 +31556,15 @@ pub mod deep {
                     Bar,
                     Baz,
                     Qux,
-                    Quux,
+                    Bubble,
                 > ::core::convert::AsRef<::capnp_threads::Client>
-                for Client<Foo, Bar, Baz, Qux, Quux> {
+                for Client<Foo, Bar, Baz, Qux, Bubble> {
                     fn as_ref(&self) -> &::capnp_threads::Client {
                         &self.client
                     }
                 }
-                impl<Foo, Bar, Baz, Qux, Quux> ::core::clone::Clone
-                for Client<Foo, Bar, Baz, Qux, Quux> {
+                impl<Foo, Bar, Baz, Qux, Bubble> ::core::clone::Clone
+                for Client<Foo, Bar, Baz, Qux, Bubble> {
                     fn clone(&self) -> Self {
                         Self {
                             client: ::core::clone::Clone::clone(&self.client),
@@ -31572,16 +31572,16 @@ pub mod deep {
                         }
                     }
                 }
-                impl<Foo, Bar, Baz, Qux, Quux> ::core::cmp::PartialEq
-                for Client<Foo, Bar, Baz, Qux, Quux> {
+                impl<Foo, Bar, Baz, Qux, Bubble> ::core::cmp::PartialEq
+                for Client<Foo, Bar, Baz, Qux, Bubble> {
                     fn eq(&self, other: &Self) -> bool {
                         self.client == other.client
                     }
                 }
-                impl<Foo, Bar, Baz, Qux, Quux> ::core::cmp::Eq
-                for Client<Foo, Bar, Baz, Qux, Quux> {}
-                impl<Foo, Bar, Baz, Qux, Quux> ::core::fmt::Debug
-                for Client<Foo, Bar, Baz, Qux, Quux> {
+                impl<Foo, Bar, Baz, Qux, Bubble> ::core::cmp::Eq
+                for Client<Foo, Bar, Baz, Qux, Bubble> {}
+                impl<Foo, Bar, Baz, Qux, Bubble> ::core::fmt::Debug
+                for Client<Foo, Bar, Baz, Qux, Bubble> {
                     fn fmt(
                         &self,
                         f: &mut ::core::fmt::Formatter<'_>,
@@ -31589,8 +31589,8 @@ pub mod deep {
                         ::core::fmt::Debug::fmt(&self.client, f)
                     }
                 }
-                impl<Foo, Bar, Baz, Qux, Quux> ::capnp::capability::FromClientHook
-                for Client<Foo, Bar, Baz, Qux, Quux> {
+                impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::capability::FromClientHook
+                for Client<Foo, Bar, Baz, Qux, Bubble> {
                     fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
                         Self {
                             client: ::capnp::capability::FromClientHook::new(hook),
@@ -31608,13 +31608,13 @@ pub mod deep {
                         &self.client
                     }
                 }
-                impl<Foo, Bar, Baz, Qux, Quux> Client<Foo, Bar, Baz, Qux, Quux>
+                impl<Foo, Bar, Baz, Qux, Bubble> Client<Foo, Bar, Baz, Qux, Bubble>
                 where
                     Foo: ::capnp::traits::Owned + 'static,
                     Bar: ::capnp::traits::Owned + 'static,
                     Baz: ::capnp::traits::Owned + 'static,
                     Qux: ::capnp::traits::Owned + 'static,
-                    Quux: ::capnp::traits::Owned + 'static,
+                    Bubble: ::capnp::traits::Owned + 'static,
                 {
                     /// Begins a call of the method `call`.
                     pub fn call_request(
@@ -31625,14 +31625,14 @@ pub mod deep {
                             Bar,
                             Baz,
                             Qux,
-                            Quux,
+                            Bubble,
                         >,
                         crate::generated::others_capnp::deep::inner2::deeper::deepest::call_results::Owned<
                             Foo,
                             Bar,
                             Baz,
                             Qux,
-                            Quux,
+                            Bubble,
                         >,
                     > {
                         self.client.request(_private::TYPE_ID, 0u16).cast()
@@ -31646,7 +31646,7 @@ pub mod deep {
                                 Bar,
                                 Baz,
                                 Qux,
-                                Quux,
+                                Bubble,
                             > as ::capnp::traits::Owned>::Builder<'_>,
                         ) -> _F,
                     ) -> ::capnp_threads::RemotePromise<
@@ -31655,31 +31655,31 @@ pub mod deep {
                             Bar,
                             Baz,
                             Qux,
-                            Quux,
+                            Bubble,
                         >,
                     > {
                         self.call_request().send_with(fill)
                     }
                 }
                 /// The params of the method `call`.
-                pub type CallParams<Foo, Bar, Baz, Qux, Quux> = ::capnp_threads::Params<
+                pub type CallParams<Foo, Bar, Baz, Qux, Bubble> = ::capnp_threads::Params<
                     crate::generated::others_capnp::deep::inner2::deeper::deepest::call_params::Owned<
                         Foo,
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
+                        Bubble,
                     >,
                 >;
                 /// The results of the method `call`, to be filled in.
-                pub type CallResults<'a, Foo, Bar, Baz, Qux, Quux> = ::capnp_threads::Results<
+                pub type CallResults<'a, Foo, Bar, Baz, Qux, Bubble> = ::capnp_threads::Results<
                     'a,
                     crate::generated::others_capnp::deep::inner2::deeper::deepest::call_results::Owned<
                         Foo,
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
+                        Bubble,
                     >,
                 >;
                 /// What an object with the interface `Deep.Inner2.Deeper.Deepest` implements. Methods that are not written answer `unimplemented`.
@@ -31688,20 +31688,20 @@ pub mod deep {
                     Bar,
                     Baz,
                     Qux,
-                    Quux,
+                    Bubble,
                 >: ::core::marker::Send + ::core::marker::Sync + 'static
                 where
                     Foo: ::capnp::traits::Owned + 'static,
                     Bar: ::capnp::traits::Owned + 'static,
                     Baz: ::capnp::traits::Owned + 'static,
                     Qux: ::capnp::traits::Owned + 'static,
-                    Quux: ::capnp::traits::Owned + 'static,
+                    Bubble: ::capnp::traits::Owned + 'static,
                 {
                     /// The method `call`.
                     fn call(
                         &self,
-                        params: CallParams<Foo, Bar, Baz, Qux, Quux>,
-                        results: CallResults<'_, Foo, Bar, Baz, Qux, Quux>,
+                        params: CallParams<Foo, Bar, Baz, Qux, Bubble>,
+                        results: CallResults<'_, Foo, Bar, Baz, Qux, Bubble>,
                     ) -> ::capnp_threads::Result<()> {
                         ::core::result::Result::Err(
                             ::capnp_threads::Error::unimplemented(
@@ -31710,15 +31710,15 @@ pub mod deep {
                         )
                     }
                 }
-                impl<Foo, Bar, Baz, Qux, Quux, _S> ::capnp_threads::FromServer<_S>
-                for Client<Foo, Bar, Baz, Qux, Quux>
+                impl<Foo, Bar, Baz, Qux, Bubble, _S> ::capnp_threads::FromServer<_S>
+                for Client<Foo, Bar, Baz, Qux, Bubble>
                 where
-                    _S: Server<Foo, Bar, Baz, Qux, Quux>,
+                    _S: Server<Foo, Bar, Baz, Qux, Bubble>,
                     Foo: ::capnp::traits::Owned + 'static,
                     Bar: ::capnp::traits::Owned + 'static,
                     Baz: ::capnp::traits::Owned + 'static,
                     Qux: ::capnp::traits::Owned + 'static,
-                    Quux: ::capnp::traits::Owned + 'static,
+                    Bubble: ::capnp::traits::Owned + 'static,
                 {
                     fn dispatch(
                         server: &_S,
@@ -31732,7 +31732,7 @@ pub mod deep {
                                     Bar,
                                     Baz,
                                     Qux,
-                                    Quux,
+                                    Bubble,
                                 >>::call(server, params, results)
                             }
                             _ => call.unimplemented(),
@@ -31740,60 +31740,67 @@ pub mod deep {
                     }
                 }
                 #[derive(Copy, Clone)]
-                pub struct Owned<Foo, Bar, Baz, Qux, Quux>
+                pub struct Owned<Foo, Bar, Baz, Qux, Bubble>
                 where
                     Foo: ::capnp::traits::Owned + 'static,
                     Bar: ::capnp::traits::Owned + 'static,
                     Baz: ::capnp::traits::Owned + 'static,
                     Qux: ::capnp::traits::Owned + 'static,
-                    Quux: ::capnp::traits::Owned + 'static,
+                    Bubble: ::capnp::traits::Owned + 'static,
                 {
-                    _phantom: ::core::marker::PhantomData<(Foo, Bar, Baz, Qux, Quux)>,
+                    _phantom: ::core::marker::PhantomData<(Foo, Bar, Baz, Qux, Bubble)>,
                 }
-                impl<Foo, Bar, Baz, Qux, Quux> ::capnp::introspect::Introspect
-                for Owned<Foo, Bar, Baz, Qux, Quux>
+                impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::introspect::Introspect
+                for Owned<Foo, Bar, Baz, Qux, Bubble>
                 where
                     Foo: ::capnp::traits::Owned + 'static,
                     Bar: ::capnp::traits::Owned + 'static,
                     Baz: ::capnp::traits::Owned + 'static,
                     Qux: ::capnp::traits::Owned + 'static,
-                    Quux: ::capnp::traits::Owned + 'static,
+                    Bubble: ::capnp::traits::Owned + 'static,
                 {
                     fn introspect() -> ::capnp::introspect::Type {
                         ::capnp::introspect::TypeVariant::Capability.into()
                     }
                 }
-                impl<Foo, Bar, Baz, Qux, Quux> ::capnp::traits::Owned
-                for Owned<Foo, Bar, Baz, Qux, Quux>
+                impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::Owned
+                for Owned<Foo, Bar, Baz, Qux, Bubble>
                 where
                     Foo: ::capnp::traits::Owned + 'static,
                     Bar: ::capnp::traits::Owned + 'static,
                     Baz: ::capnp::traits::Owned + 'static,
                     Qux: ::capnp::traits::Owned + 'static,
-                    Quux: ::capnp::traits::Owned + 'static,
+                    Bubble: ::capnp::traits::Owned + 'static,
                 {
-                    type Reader<'a> = Client<Foo, Bar, Baz, Qux, Quux>;
-                    type Builder<'a> = Client<Foo, Bar, Baz, Qux, Quux>;
+                    type Reader<'a> = Client<Foo, Bar, Baz, Qux, Bubble>;
+                    type Builder<'a> = Client<Foo, Bar, Baz, Qux, Bubble>;
                 }
-                impl<Foo, Bar, Baz, Qux, Quux> ::capnp::traits::Pipelined
-                for Owned<Foo, Bar, Baz, Qux, Quux>
+                impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::Pipelined
+                for Owned<Foo, Bar, Baz, Qux, Bubble>
                 where
                     Foo: ::capnp::traits::Owned + 'static,
                     Bar: ::capnp::traits::Owned + 'static,
                     Baz: ::capnp::traits::Owned + 'static,
                     Qux: ::capnp::traits::Owned + 'static,
-                    Quux: ::capnp::traits::Owned + 'static,
+                    Bubble: ::capnp::traits::Owned + 'static,
                 {
-                    type Pipeline = Client<Foo, Bar, Baz, Qux, Quux>;
+                    type Pipeline = Client<Foo, Bar, Baz, Qux, Bubble>;
                 }
-                impl<'a, Foo, Bar, Baz, Qux, Quux> ::capnp::traits::FromPointerReader<'a>
-                for Client<Foo, Bar, Baz, Qux, Quux>
+                impl<
+                    'a,
+                    Foo,
+                    Bar,
+                    Baz,
+                    Qux,
+                    Bubble,
+                > ::capnp::traits::FromPointerReader<'a>
+                for Client<Foo, Bar, Baz, Qux, Bubble>
                 where
                     Foo: ::capnp::traits::Owned + 'static,
                     Bar: ::capnp::traits::Owned + 'static,
                     Baz: ::capnp::traits::Owned + 'static,
                     Qux: ::capnp::traits::Owned + 'static,
-                    Quux: ::capnp::traits::Owned + 'static,
+                    Bubble: ::capnp::traits::Owned + 'static,
                 {
                     fn get_from_pointer(
                         reader: &::capnp::private::layout::PointerReader<'a>,
@@ -31812,15 +31819,15 @@ pub mod deep {
                     Bar,
                     Baz,
                     Qux,
-                    Quux,
+                    Bubble,
                 > ::capnp::traits::FromPointerBuilder<'a>
-                for Client<Foo, Bar, Baz, Qux, Quux>
+                for Client<Foo, Bar, Baz, Qux, Bubble>
                 where
                     Foo: ::capnp::traits::Owned + 'static,
                     Bar: ::capnp::traits::Owned + 'static,
                     Baz: ::capnp::traits::Owned + 'static,
                     Qux: ::capnp::traits::Owned + 'static,
-                    Quux: ::capnp::traits::Owned + 'static,
+                    Bubble: ::capnp::traits::Owned + 'static,
                 {
                     fn init_pointer(
                         _builder: ::capnp::private::layout::PointerBuilder<'a>,
@@ -31844,15 +31851,15 @@ pub mod deep {
                     Bar,
                     Baz,
                     Qux,
-                    Quux,
-                > ::capnp::traits::SetterInput<Owned<Foo, Bar, Baz, Qux, Quux>>
-                for Client<Foo, Bar, Baz, Qux, Quux>
+                    Bubble,
+                > ::capnp::traits::SetterInput<Owned<Foo, Bar, Baz, Qux, Bubble>>
+                for Client<Foo, Bar, Baz, Qux, Bubble>
                 where
                     Foo: ::capnp::traits::Owned + 'static,
                     Bar: ::capnp::traits::Owned + 'static,
                     Baz: ::capnp::traits::Owned + 'static,
                     Qux: ::capnp::traits::Owned + 'static,
-                    Quux: ::capnp::traits::Owned + 'static,
+                    Bubble: ::capnp::traits::Owned + 'static,
                 {
                     fn set_pointer_builder(
                         mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
@@ -31866,8 +31873,8 @@ pub mod deep {
                         ::core::result::Result::Ok(())
                     }
                 }
-                impl<Foo, Bar, Baz, Qux, Quux> ::capnp::traits::HasTypeId
-                for Client<Foo, Bar, Baz, Qux, Quux> {
+                impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::HasTypeId
+                for Client<Foo, Bar, Baz, Qux, Bubble> {
                     const TYPE_ID: u64 = _private::TYPE_ID;
                 }
                 pub(crate) mod _private {
@@ -31875,19 +31882,19 @@ pub mod deep {
                 }
                 pub mod call_params {
                     #[derive(Copy, Clone)]
-                    pub struct Owned<Foo, Bar, Baz, Qux, Quux> {
+                    pub struct Owned<Foo, Bar, Baz, Qux, Bubble> {
                         _phantom: ::core::marker::PhantomData<
-                            (Foo, Bar, Baz, Qux, Quux),
+                            (Foo, Bar, Baz, Qux, Bubble),
                         >,
                     }
-                    impl<Foo, Bar, Baz, Qux, Quux> ::capnp::introspect::Introspect
-                    for Owned<Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::introspect::Introspect
+                    for Owned<Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         fn introspect() -> ::capnp::introspect::Type {
                             ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
@@ -31897,100 +31904,100 @@ pub mod deep {
                                         Bar,
                                         Baz,
                                         Qux,
-                                        Quux,
+                                        Bubble,
                                     >,
                                     annotation_types: _private::get_annotation_types::<
                                         Foo,
                                         Bar,
                                         Baz,
                                         Qux,
-                                        Quux,
+                                        Bubble,
                                     >,
                                     type_id: ::core::any::TypeId::of::<
-                                        Owned<Foo, Bar, Baz, Qux, Quux>,
+                                        Owned<Foo, Bar, Baz, Qux, Bubble>,
                                     >(),
                                 })
                                 .into()
                         }
                     }
-                    impl<Foo, Bar, Baz, Qux, Quux> ::capnp::traits::Owned
-                    for Owned<Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::Owned
+                    for Owned<Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
-                        type Reader<'a> = Reader<'a, Foo, Bar, Baz, Qux, Quux>;
-                        type Builder<'a> = Builder<'a, Foo, Bar, Baz, Qux, Quux>;
+                        type Reader<'a> = Reader<'a, Foo, Bar, Baz, Qux, Bubble>;
+                        type Builder<'a> = Builder<'a, Foo, Bar, Baz, Qux, Bubble>;
                     }
-                    impl<Foo, Bar, Baz, Qux, Quux> ::capnp::traits::OwnedStruct
-                    for Owned<Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::OwnedStruct
+                    for Owned<Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
-                        type Reader<'a> = Reader<'a, Foo, Bar, Baz, Qux, Quux>;
-                        type Builder<'a> = Builder<'a, Foo, Bar, Baz, Qux, Quux>;
+                        type Reader<'a> = Reader<'a, Foo, Bar, Baz, Qux, Bubble>;
+                        type Builder<'a> = Builder<'a, Foo, Bar, Baz, Qux, Bubble>;
                     }
-                    impl<Foo, Bar, Baz, Qux, Quux> ::capnp::traits::Pipelined
-                    for Owned<Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::Pipelined
+                    for Owned<Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
-                        type Pipeline = Pipeline<Foo, Bar, Baz, Qux, Quux>;
+                        type Pipeline = Pipeline<Foo, Bar, Baz, Qux, Bubble>;
                     }
-                    pub struct Reader<'a, Foo, Bar, Baz, Qux, Quux>
+                    pub struct Reader<'a, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         reader: ::capnp::private::layout::StructReader<'a>,
                         _phantom: ::core::marker::PhantomData<
-                            (Foo, Bar, Baz, Qux, Quux),
+                            (Foo, Bar, Baz, Qux, Bubble),
                         >,
                     }
-                    impl<Foo, Bar, Baz, Qux, Quux> ::core::marker::Copy
-                    for Reader<'_, Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::core::marker::Copy
+                    for Reader<'_, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {}
-                    impl<Foo, Bar, Baz, Qux, Quux> ::core::clone::Clone
-                    for Reader<'_, Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::core::clone::Clone
+                    for Reader<'_, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         fn clone(&self) -> Self {
                             *self
                         }
                     }
-                    impl<Foo, Bar, Baz, Qux, Quux> ::capnp::traits::HasTypeId
-                    for Reader<'_, Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::HasTypeId
+                    for Reader<'_, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         const TYPE_ID: u64 = _private::TYPE_ID;
                     }
@@ -32000,15 +32007,15 @@ pub mod deep {
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
+                        Bubble,
                     > ::core::convert::From<::capnp::private::layout::StructReader<'a>>
-                    for Reader<'a, Foo, Bar, Baz, Qux, Quux>
+                    for Reader<'a, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         fn from(
                             reader: ::capnp::private::layout::StructReader<'a>,
@@ -32025,17 +32032,17 @@ pub mod deep {
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
-                    > ::core::convert::From<Reader<'a, Foo, Bar, Baz, Qux, Quux>>
+                        Bubble,
+                    > ::core::convert::From<Reader<'a, Foo, Bar, Baz, Qux, Bubble>>
                     for ::capnp::dynamic_value::Reader<'a>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
-                        fn from(reader: Reader<'a, Foo, Bar, Baz, Qux, Quux>) -> Self {
+                        fn from(reader: Reader<'a, Foo, Bar, Baz, Qux, Bubble>) -> Self {
                             Self::Struct(
                                 ::capnp::dynamic_struct::Reader::new(
                                     reader.reader,
@@ -32046,31 +32053,31 @@ pub mod deep {
                                             Bar,
                                             Baz,
                                             Qux,
-                                            Quux,
+                                            Bubble,
                                         >,
                                         annotation_types: _private::get_annotation_types::<
                                             Foo,
                                             Bar,
                                             Baz,
                                             Qux,
-                                            Quux,
+                                            Bubble,
                                         >,
                                         type_id: ::core::any::TypeId::of::<
-                                            Owned<Foo, Bar, Baz, Qux, Quux>,
+                                            Owned<Foo, Bar, Baz, Qux, Bubble>,
                                         >(),
                                     }),
                                 ),
                             )
                         }
                     }
-                    impl<Foo, Bar, Baz, Qux, Quux> ::core::fmt::Debug
-                    for Reader<'_, Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::core::fmt::Debug
+                    for Reader<'_, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         fn fmt(
                             &self,
@@ -32090,15 +32097,15 @@ pub mod deep {
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
+                        Bubble,
                     > ::capnp::traits::FromPointerReader<'a>
-                    for Reader<'a, Foo, Bar, Baz, Qux, Quux>
+                    for Reader<'a, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         fn get_from_pointer(
                             reader: &::capnp::private::layout::PointerReader<'a>,
@@ -32115,15 +32122,15 @@ pub mod deep {
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
+                        Bubble,
                     > ::capnp::traits::IntoInternalStructReader<'a>
-                    for Reader<'a, Foo, Bar, Baz, Qux, Quux>
+                    for Reader<'a, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         fn into_internal_struct_reader(
                             self,
@@ -32131,14 +32138,14 @@ pub mod deep {
                             self.reader
                         }
                     }
-                    impl<'a, Foo, Bar, Baz, Qux, Quux> ::capnp::traits::Imbue<'a>
-                    for Reader<'a, Foo, Bar, Baz, Qux, Quux>
+                    impl<'a, Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::Imbue<'a>
+                    for Reader<'a, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         fn imbue(
                             &mut self,
@@ -32158,16 +32165,18 @@ pub mod deep {
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
-                    > Reader<'a, Foo, Bar, Baz, Qux, Quux>
+                        Bubble,
+                    > Reader<'a, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
-                        pub fn reborrow(&self) -> Reader<'_, Foo, Bar, Baz, Qux, Quux> {
+                        pub fn reborrow(
+                            &self,
+                        ) -> Reader<'_, Foo, Bar, Baz, Qux, Bubble> {
                             Self { ..*self }
                         }
                         pub fn total_size(
@@ -32176,10 +32185,10 @@ pub mod deep {
                             self.reader.total_size()
                         }
                         #[inline]
-                        pub fn get_quux(
+                        pub fn get_bubble(
                             self,
                         ) -> ::capnp::Result<
-                            <Quux as ::capnp::traits::Owned>::Reader<'a>,
+                            <Bubble as ::capnp::traits::Owned>::Reader<'a>,
                         > {
                             ::capnp::traits::FromPointerReader::get_from_pointer(
                                 &self.reader.get_pointer_field(0),
@@ -32187,45 +32196,45 @@ pub mod deep {
                             )
                         }
                         #[inline]
-                        pub fn has_quux(&self) -> bool {
+                        pub fn has_bubble(&self) -> bool {
                             !self.reader.get_pointer_field(0).is_null()
                         }
                     }
-                    pub struct Builder<'a, Foo, Bar, Baz, Qux, Quux>
+                    pub struct Builder<'a, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         builder: ::capnp::private::layout::StructBuilder<'a>,
                         _phantom: ::core::marker::PhantomData<
-                            (Foo, Bar, Baz, Qux, Quux),
+                            (Foo, Bar, Baz, Qux, Bubble),
                         >,
                     }
-                    impl<Foo, Bar, Baz, Qux, Quux> ::capnp::traits::HasStructSize
-                    for Builder<'_, Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::HasStructSize
+                    for Builder<'_, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
                             data: 0,
                             pointers: 1,
                         };
                     }
-                    impl<Foo, Bar, Baz, Qux, Quux> ::capnp::traits::HasTypeId
-                    for Builder<'_, Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::HasTypeId
+                    for Builder<'_, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         const TYPE_ID: u64 = _private::TYPE_ID;
                     }
@@ -32235,15 +32244,15 @@ pub mod deep {
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
+                        Bubble,
                     > ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
-                    for Builder<'a, Foo, Bar, Baz, Qux, Quux>
+                    for Builder<'a, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         fn from(
                             builder: ::capnp::private::layout::StructBuilder<'a>,
@@ -32260,17 +32269,19 @@ pub mod deep {
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
-                    > ::core::convert::From<Builder<'a, Foo, Bar, Baz, Qux, Quux>>
+                        Bubble,
+                    > ::core::convert::From<Builder<'a, Foo, Bar, Baz, Qux, Bubble>>
                     for ::capnp::dynamic_value::Builder<'a>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
-                        fn from(builder: Builder<'a, Foo, Bar, Baz, Qux, Quux>) -> Self {
+                        fn from(
+                            builder: Builder<'a, Foo, Bar, Baz, Qux, Bubble>,
+                        ) -> Self {
                             Self::Struct(
                                 ::capnp::dynamic_struct::Builder::new(
                                     builder.builder,
@@ -32281,31 +32292,31 @@ pub mod deep {
                                             Bar,
                                             Baz,
                                             Qux,
-                                            Quux,
+                                            Bubble,
                                         >,
                                         annotation_types: _private::get_annotation_types::<
                                             Foo,
                                             Bar,
                                             Baz,
                                             Qux,
-                                            Quux,
+                                            Bubble,
                                         >,
                                         type_id: ::core::any::TypeId::of::<
-                                            Owned<Foo, Bar, Baz, Qux, Quux>,
+                                            Owned<Foo, Bar, Baz, Qux, Bubble>,
                                         >(),
                                     }),
                                 ),
                             )
                         }
                     }
-                    impl<'a, Foo, Bar, Baz, Qux, Quux> ::capnp::traits::ImbueMut<'a>
-                    for Builder<'a, Foo, Bar, Baz, Qux, Quux>
+                    impl<'a, Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::ImbueMut<'a>
+                    for Builder<'a, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         fn imbue_mut(
                             &mut self,
@@ -32325,15 +32336,15 @@ pub mod deep {
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
+                        Bubble,
                     > ::capnp::traits::FromPointerBuilder<'a>
-                    for Builder<'a, Foo, Bar, Baz, Qux, Quux>
+                    for Builder<'a, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         fn init_pointer(
                             builder: ::capnp::private::layout::PointerBuilder<'a>,
@@ -32364,15 +32375,15 @@ pub mod deep {
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
-                    > ::capnp::traits::SetterInput<Owned<Foo, Bar, Baz, Qux, Quux>>
-                    for Reader<'_, Foo, Bar, Baz, Qux, Quux>
+                        Bubble,
+                    > ::capnp::traits::SetterInput<Owned<Foo, Bar, Baz, Qux, Bubble>>
+                    for Reader<'_, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         fn set_pointer_builder(
                             mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
@@ -32388,23 +32399,23 @@ pub mod deep {
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
-                    > Builder<'a, Foo, Bar, Baz, Qux, Quux>
+                        Bubble,
+                    > Builder<'a, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         pub fn into_reader(
                             self,
-                        ) -> Reader<'a, Foo, Bar, Baz, Qux, Quux> {
+                        ) -> Reader<'a, Foo, Bar, Baz, Qux, Bubble> {
                             self.builder.into_reader().into()
                         }
                         pub fn reborrow(
                             &mut self,
-                        ) -> Builder<'_, Foo, Bar, Baz, Qux, Quux> {
+                        ) -> Builder<'_, Foo, Bar, Baz, Qux, Bubble> {
                             Builder {
                                 builder: self.builder.reborrow(),
                                 ..*self
@@ -32412,7 +32423,7 @@ pub mod deep {
                         }
                         pub fn reborrow_as_reader(
                             &self,
-                        ) -> Reader<'_, Foo, Bar, Baz, Qux, Quux> {
+                        ) -> Reader<'_, Foo, Bar, Baz, Qux, Bubble> {
                             self.builder.as_reader().into()
                         }
                         pub fn total_size(
@@ -32421,10 +32432,10 @@ pub mod deep {
                             self.builder.as_reader().total_size()
                         }
                         #[inline]
-                        pub fn get_quux(
+                        pub fn get_bubble(
                             self,
                         ) -> ::capnp::Result<
-                            <Quux as ::capnp::traits::Owned>::Builder<'a>,
+                            <Bubble as ::capnp::traits::Owned>::Builder<'a>,
                         > {
                             ::capnp::traits::FromPointerBuilder::get_from_pointer(
                                 self.builder.get_pointer_field(0),
@@ -32432,19 +32443,19 @@ pub mod deep {
                             )
                         }
                         #[inline]
-                        pub fn initn_quux(
+                        pub fn initn_bubble(
                             self,
                             length: u32,
-                        ) -> <Quux as ::capnp::traits::Owned>::Builder<'a> {
+                        ) -> <Bubble as ::capnp::traits::Owned>::Builder<'a> {
                             ::capnp::any_pointer::Builder::new(
                                     self.builder.get_pointer_field(0),
                                 )
                                 .initn_as(length)
                         }
                         #[inline]
-                        pub fn set_quux(
+                        pub fn set_bubble(
                             &mut self,
-                            value: impl ::capnp::traits::SetterInput<Quux>,
+                            value: impl ::capnp::traits::SetterInput<Bubble>,
                         ) -> ::capnp::Result<()> {
                             ::capnp::traits::SetterInput::set_pointer_builder(
                                 self.builder.reborrow().get_pointer_field(0),
@@ -32453,23 +32464,23 @@ pub mod deep {
                             )
                         }
                         #[inline]
-                        pub fn init_quux(
+                        pub fn init_bubble(
                             self,
-                        ) -> <Quux as ::capnp::traits::Owned>::Builder<'a> {
+                        ) -> <Bubble as ::capnp::traits::Owned>::Builder<'a> {
                             ::capnp::any_pointer::Builder::new(
                                     self.builder.get_pointer_field(0),
                                 )
                                 .init_as()
                         }
                         #[inline]
-                        pub fn has_quux(&self) -> bool {
+                        pub fn has_bubble(&self) -> bool {
                             !self.builder.is_pointer_field_null(0)
                         }
                     }
-                    pub struct Pipeline<Foo, Bar, Baz, Qux, Quux> {
+                    pub struct Pipeline<Foo, Bar, Baz, Qux, Bubble> {
                         _typeless: ::capnp::any_pointer::Pipeline,
                         _phantom: ::core::marker::PhantomData<
-                            (Foo, Bar, Baz, Qux, Quux),
+                            (Foo, Bar, Baz, Qux, Bubble),
                         >,
                     }
                     impl<
@@ -32477,9 +32488,9 @@ pub mod deep {
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
+                        Bubble,
                     > ::capnp::capability::FromTypelessPipeline
-                    for Pipeline<Foo, Bar, Baz, Qux, Quux> {
+                    for Pipeline<Foo, Bar, Baz, Qux, Bubble> {
                         fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
                             Self {
                                 _typeless: typeless,
@@ -32487,7 +32498,7 @@ pub mod deep {
                             }
                         }
                     }
-                    impl<Foo, Bar, Baz, Qux, Quux> Pipeline<Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> Pipeline<Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Pipelined,
                         <Foo as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
@@ -32497,17 +32508,17 @@ pub mod deep {
                         <Baz as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
                         Qux: ::capnp::traits::Pipelined,
                         <Qux as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-                        Quux: ::capnp::traits::Pipelined,
-                        <Quux as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                        Bubble: ::capnp::traits::Pipelined,
+                        <Bubble as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
-                        pub fn get_quux(
+                        pub fn get_bubble(
                             &self,
-                        ) -> <Quux as ::capnp::traits::Pipelined>::Pipeline {
+                        ) -> <Bubble as ::capnp::traits::Pipelined>::Pipeline {
                             ::capnp::capability::FromTypelessPipeline::new(
                                 self._typeless.get_pointer_field(0),
                             )
@@ -32538,11 +32549,11 @@ pub mod deep {
                             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
                             ::capnp::word(0, 0, 1, 0, 0, 0, 0, 0),
                             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-                            ::capnp::word(13, 0, 0, 0, 42, 0, 0, 0),
+                            ::capnp::word(13, 0, 0, 0, 58, 0, 0, 0),
                             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
                             ::capnp::word(8, 0, 0, 0, 3, 0, 1, 0),
                             ::capnp::word(20, 0, 0, 0, 2, 0, 1, 0),
-                            ::capnp::word(113, 117, 117, 120, 0, 0, 0, 0),
+                            ::capnp::word(98, 117, 98, 98, 108, 101, 0, 0),
                             ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
                             ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
                             ::capnp::word(156, 29, 213, 190, 28, 134, 155, 183),
@@ -32551,7 +32562,7 @@ pub mod deep {
                             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
                             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
                         ];
-                        pub(crate) fn get_field_types<Foo, Bar, Baz, Qux, Quux>(
+                        pub(crate) fn get_field_types<Foo, Bar, Baz, Qux, Bubble>(
                             index: u16,
                         ) -> ::capnp::introspect::Type
                         where
@@ -32559,14 +32570,16 @@ pub mod deep {
                             Bar: ::capnp::traits::Owned + 'static,
                             Baz: ::capnp::traits::Owned + 'static,
                             Qux: ::capnp::traits::Owned + 'static,
-                            Quux: ::capnp::traits::Owned + 'static,
+                            Bubble: ::capnp::traits::Owned + 'static,
                         {
                             match index {
-                                0 => <Quux as ::capnp::introspect::Introspect>::introspect(),
+                                0 => {
+                                    <Bubble as ::capnp::introspect::Introspect>::introspect()
+                                }
                                 _ => ::capnp::introspect::panic_invalid_field_index(index),
                             }
                         }
-                        pub(crate) fn get_annotation_types<Foo, Bar, Baz, Qux, Quux>(
+                        pub(crate) fn get_annotation_types<Foo, Bar, Baz, Qux, Bubble>(
                             child_index: Option<u16>,
                             index: u32,
                         ) -> ::capnp::introspect::Type
@@ -32575,7 +32588,7 @@ pub mod deep {
                             Bar: ::capnp::traits::Owned + 'static,
                             Baz: ::capnp::traits::Owned + 'static,
                             Qux: ::capnp::traits::Owned + 'static,
-                            Quux: ::capnp::traits::Owned + 'static,
+                            Bubble: ::capnp::traits::Owned + 'static,
                         {
                             ::capnp::introspect::panic_invalid_annotation_indices(
                                 child_index,
@@ -32599,19 +32612,19 @@ pub mod deep {
                 }
                 pub mod call_results {
                     #[derive(Copy, Clone)]
-                    pub struct Owned<Foo, Bar, Baz, Qux, Quux> {
+                    pub struct Owned<Foo, Bar, Baz, Qux, Bubble> {
                         _phantom: ::core::marker::PhantomData<
-                            (Foo, Bar, Baz, Qux, Quux),
+                            (Foo, Bar, Baz, Qux, Bubble),
                         >,
                     }
-                    impl<Foo, Bar, Baz, Qux, Quux> ::capnp::introspect::Introspect
-                    for Owned<Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::introspect::Introspect
+                    for Owned<Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         fn introspect() -> ::capnp::introspect::Type {
                             ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
@@ -32621,100 +32634,100 @@ pub mod deep {
                                         Bar,
                                         Baz,
                                         Qux,
-                                        Quux,
+                                        Bubble,
                                     >,
                                     annotation_types: _private::get_annotation_types::<
                                         Foo,
                                         Bar,
                                         Baz,
                                         Qux,
-                                        Quux,
+                                        Bubble,
                                     >,
                                     type_id: ::core::any::TypeId::of::<
-                                        Owned<Foo, Bar, Baz, Qux, Quux>,
+                                        Owned<Foo, Bar, Baz, Qux, Bubble>,
                                     >(),
                                 })
                                 .into()
                         }
                     }
-                    impl<Foo, Bar, Baz, Qux, Quux> ::capnp::traits::Owned
-                    for Owned<Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::Owned
+                    for Owned<Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
-                        type Reader<'a> = Reader<'a, Foo, Bar, Baz, Qux, Quux>;
-                        type Builder<'a> = Builder<'a, Foo, Bar, Baz, Qux, Quux>;
+                        type Reader<'a> = Reader<'a, Foo, Bar, Baz, Qux, Bubble>;
+                        type Builder<'a> = Builder<'a, Foo, Bar, Baz, Qux, Bubble>;
                     }
-                    impl<Foo, Bar, Baz, Qux, Quux> ::capnp::traits::OwnedStruct
-                    for Owned<Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::OwnedStruct
+                    for Owned<Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
-                        type Reader<'a> = Reader<'a, Foo, Bar, Baz, Qux, Quux>;
-                        type Builder<'a> = Builder<'a, Foo, Bar, Baz, Qux, Quux>;
+                        type Reader<'a> = Reader<'a, Foo, Bar, Baz, Qux, Bubble>;
+                        type Builder<'a> = Builder<'a, Foo, Bar, Baz, Qux, Bubble>;
                     }
-                    impl<Foo, Bar, Baz, Qux, Quux> ::capnp::traits::Pipelined
-                    for Owned<Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::Pipelined
+                    for Owned<Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
-                        type Pipeline = Pipeline<Foo, Bar, Baz, Qux, Quux>;
+                        type Pipeline = Pipeline<Foo, Bar, Baz, Qux, Bubble>;
                     }
-                    pub struct Reader<'a, Foo, Bar, Baz, Qux, Quux>
+                    pub struct Reader<'a, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         reader: ::capnp::private::layout::StructReader<'a>,
                         _phantom: ::core::marker::PhantomData<
-                            (Foo, Bar, Baz, Qux, Quux),
+                            (Foo, Bar, Baz, Qux, Bubble),
                         >,
                     }
-                    impl<Foo, Bar, Baz, Qux, Quux> ::core::marker::Copy
-                    for Reader<'_, Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::core::marker::Copy
+                    for Reader<'_, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {}
-                    impl<Foo, Bar, Baz, Qux, Quux> ::core::clone::Clone
-                    for Reader<'_, Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::core::clone::Clone
+                    for Reader<'_, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         fn clone(&self) -> Self {
                             *self
                         }
                     }
-                    impl<Foo, Bar, Baz, Qux, Quux> ::capnp::traits::HasTypeId
-                    for Reader<'_, Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::HasTypeId
+                    for Reader<'_, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         const TYPE_ID: u64 = _private::TYPE_ID;
                     }
@@ -32724,15 +32737,15 @@ pub mod deep {
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
+                        Bubble,
                     > ::core::convert::From<::capnp::private::layout::StructReader<'a>>
-                    for Reader<'a, Foo, Bar, Baz, Qux, Quux>
+                    for Reader<'a, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         fn from(
                             reader: ::capnp::private::layout::StructReader<'a>,
@@ -32749,17 +32762,17 @@ pub mod deep {
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
-                    > ::core::convert::From<Reader<'a, Foo, Bar, Baz, Qux, Quux>>
+                        Bubble,
+                    > ::core::convert::From<Reader<'a, Foo, Bar, Baz, Qux, Bubble>>
                     for ::capnp::dynamic_value::Reader<'a>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
-                        fn from(reader: Reader<'a, Foo, Bar, Baz, Qux, Quux>) -> Self {
+                        fn from(reader: Reader<'a, Foo, Bar, Baz, Qux, Bubble>) -> Self {
                             Self::Struct(
                                 ::capnp::dynamic_struct::Reader::new(
                                     reader.reader,
@@ -32770,31 +32783,31 @@ pub mod deep {
                                             Bar,
                                             Baz,
                                             Qux,
-                                            Quux,
+                                            Bubble,
                                         >,
                                         annotation_types: _private::get_annotation_types::<
                                             Foo,
                                             Bar,
                                             Baz,
                                             Qux,
-                                            Quux,
+                                            Bubble,
                                         >,
                                         type_id: ::core::any::TypeId::of::<
-                                            Owned<Foo, Bar, Baz, Qux, Quux>,
+                                            Owned<Foo, Bar, Baz, Qux, Bubble>,
                                         >(),
                                     }),
                                 ),
                             )
                         }
                     }
-                    impl<Foo, Bar, Baz, Qux, Quux> ::core::fmt::Debug
-                    for Reader<'_, Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::core::fmt::Debug
+                    for Reader<'_, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         fn fmt(
                             &self,
@@ -32814,15 +32827,15 @@ pub mod deep {
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
+                        Bubble,
                     > ::capnp::traits::FromPointerReader<'a>
-                    for Reader<'a, Foo, Bar, Baz, Qux, Quux>
+                    for Reader<'a, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         fn get_from_pointer(
                             reader: &::capnp::private::layout::PointerReader<'a>,
@@ -32839,15 +32852,15 @@ pub mod deep {
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
+                        Bubble,
                     > ::capnp::traits::IntoInternalStructReader<'a>
-                    for Reader<'a, Foo, Bar, Baz, Qux, Quux>
+                    for Reader<'a, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         fn into_internal_struct_reader(
                             self,
@@ -32855,14 +32868,14 @@ pub mod deep {
                             self.reader
                         }
                     }
-                    impl<'a, Foo, Bar, Baz, Qux, Quux> ::capnp::traits::Imbue<'a>
-                    for Reader<'a, Foo, Bar, Baz, Qux, Quux>
+                    impl<'a, Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::Imbue<'a>
+                    for Reader<'a, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         fn imbue(
                             &mut self,
@@ -32882,16 +32895,18 @@ pub mod deep {
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
-                    > Reader<'a, Foo, Bar, Baz, Qux, Quux>
+                        Bubble,
+                    > Reader<'a, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
-                        pub fn reborrow(&self) -> Reader<'_, Foo, Bar, Baz, Qux, Quux> {
+                        pub fn reborrow(
+                            &self,
+                        ) -> Reader<'_, Foo, Bar, Baz, Qux, Bubble> {
                             Self { ..*self }
                         }
                         pub fn total_size(
@@ -32936,41 +32951,41 @@ pub mod deep {
                             !self.reader.get_pointer_field(1).is_null()
                         }
                     }
-                    pub struct Builder<'a, Foo, Bar, Baz, Qux, Quux>
+                    pub struct Builder<'a, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         builder: ::capnp::private::layout::StructBuilder<'a>,
                         _phantom: ::core::marker::PhantomData<
-                            (Foo, Bar, Baz, Qux, Quux),
+                            (Foo, Bar, Baz, Qux, Bubble),
                         >,
                     }
-                    impl<Foo, Bar, Baz, Qux, Quux> ::capnp::traits::HasStructSize
-                    for Builder<'_, Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::HasStructSize
+                    for Builder<'_, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
                             data: 0,
                             pointers: 2,
                         };
                     }
-                    impl<Foo, Bar, Baz, Qux, Quux> ::capnp::traits::HasTypeId
-                    for Builder<'_, Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::HasTypeId
+                    for Builder<'_, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         const TYPE_ID: u64 = _private::TYPE_ID;
                     }
@@ -32980,15 +32995,15 @@ pub mod deep {
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
+                        Bubble,
                     > ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
-                    for Builder<'a, Foo, Bar, Baz, Qux, Quux>
+                    for Builder<'a, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         fn from(
                             builder: ::capnp::private::layout::StructBuilder<'a>,
@@ -33005,17 +33020,19 @@ pub mod deep {
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
-                    > ::core::convert::From<Builder<'a, Foo, Bar, Baz, Qux, Quux>>
+                        Bubble,
+                    > ::core::convert::From<Builder<'a, Foo, Bar, Baz, Qux, Bubble>>
                     for ::capnp::dynamic_value::Builder<'a>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
-                        fn from(builder: Builder<'a, Foo, Bar, Baz, Qux, Quux>) -> Self {
+                        fn from(
+                            builder: Builder<'a, Foo, Bar, Baz, Qux, Bubble>,
+                        ) -> Self {
                             Self::Struct(
                                 ::capnp::dynamic_struct::Builder::new(
                                     builder.builder,
@@ -33026,31 +33043,31 @@ pub mod deep {
                                             Bar,
                                             Baz,
                                             Qux,
-                                            Quux,
+                                            Bubble,
                                         >,
                                         annotation_types: _private::get_annotation_types::<
                                             Foo,
                                             Bar,
                                             Baz,
                                             Qux,
-                                            Quux,
+                                            Bubble,
                                         >,
                                         type_id: ::core::any::TypeId::of::<
-                                            Owned<Foo, Bar, Baz, Qux, Quux>,
+                                            Owned<Foo, Bar, Baz, Qux, Bubble>,
                                         >(),
                                     }),
                                 ),
                             )
                         }
                     }
-                    impl<'a, Foo, Bar, Baz, Qux, Quux> ::capnp::traits::ImbueMut<'a>
-                    for Builder<'a, Foo, Bar, Baz, Qux, Quux>
+                    impl<'a, Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::ImbueMut<'a>
+                    for Builder<'a, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         fn imbue_mut(
                             &mut self,
@@ -33070,15 +33087,15 @@ pub mod deep {
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
+                        Bubble,
                     > ::capnp::traits::FromPointerBuilder<'a>
-                    for Builder<'a, Foo, Bar, Baz, Qux, Quux>
+                    for Builder<'a, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         fn init_pointer(
                             builder: ::capnp::private::layout::PointerBuilder<'a>,
@@ -33109,15 +33126,15 @@ pub mod deep {
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
-                    > ::capnp::traits::SetterInput<Owned<Foo, Bar, Baz, Qux, Quux>>
-                    for Reader<'_, Foo, Bar, Baz, Qux, Quux>
+                        Bubble,
+                    > ::capnp::traits::SetterInput<Owned<Foo, Bar, Baz, Qux, Bubble>>
+                    for Reader<'_, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         fn set_pointer_builder(
                             mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
@@ -33133,23 +33150,23 @@ pub mod deep {
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
-                    > Builder<'a, Foo, Bar, Baz, Qux, Quux>
+                        Bubble,
+                    > Builder<'a, Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         pub fn into_reader(
                             self,
-                        ) -> Reader<'a, Foo, Bar, Baz, Qux, Quux> {
+                        ) -> Reader<'a, Foo, Bar, Baz, Qux, Bubble> {
                             self.builder.into_reader().into()
                         }
                         pub fn reborrow(
                             &mut self,
-                        ) -> Builder<'_, Foo, Bar, Baz, Qux, Quux> {
+                        ) -> Builder<'_, Foo, Bar, Baz, Qux, Bubble> {
                             Builder {
                                 builder: self.builder.reborrow(),
                                 ..*self
@@ -33157,7 +33174,7 @@ pub mod deep {
                         }
                         pub fn reborrow_as_reader(
                             &self,
-                        ) -> Reader<'_, Foo, Bar, Baz, Qux, Quux> {
+                        ) -> Reader<'_, Foo, Bar, Baz, Qux, Bubble> {
                             self.builder.as_reader().into()
                         }
                         pub fn total_size(
@@ -33264,10 +33281,10 @@ pub mod deep {
                             !self.builder.is_pointer_field_null(1)
                         }
                     }
-                    pub struct Pipeline<Foo, Bar, Baz, Qux, Quux> {
+                    pub struct Pipeline<Foo, Bar, Baz, Qux, Bubble> {
                         _typeless: ::capnp::any_pointer::Pipeline,
                         _phantom: ::core::marker::PhantomData<
-                            (Foo, Bar, Baz, Qux, Quux),
+                            (Foo, Bar, Baz, Qux, Bubble),
                         >,
                     }
                     impl<
@@ -33275,9 +33292,9 @@ pub mod deep {
                         Bar,
                         Baz,
                         Qux,
-                        Quux,
+                        Bubble,
                     > ::capnp::capability::FromTypelessPipeline
-                    for Pipeline<Foo, Bar, Baz, Qux, Quux> {
+                    for Pipeline<Foo, Bar, Baz, Qux, Bubble> {
                         fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
                             Self {
                                 _typeless: typeless,
@@ -33285,13 +33302,13 @@ pub mod deep {
                             }
                         }
                     }
-                    impl<Foo, Bar, Baz, Qux, Quux> Pipeline<Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> Pipeline<Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         pub fn get_deeper(
                             &self,
@@ -33306,7 +33323,7 @@ pub mod deep {
                             )
                         }
                     }
-                    impl<Foo, Bar, Baz, Qux, Quux> Pipeline<Foo, Bar, Baz, Qux, Quux>
+                    impl<Foo, Bar, Baz, Qux, Bubble> Pipeline<Foo, Bar, Baz, Qux, Bubble>
                     where
                         Foo: ::capnp::traits::Pipelined,
                         <Foo as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
@@ -33316,13 +33333,13 @@ pub mod deep {
                         <Baz as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
                         Qux: ::capnp::traits::Pipelined,
                         <Qux as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
-                        Quux: ::capnp::traits::Pipelined,
-                        <Quux as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                        Bubble: ::capnp::traits::Pipelined,
+                        <Bubble as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
                         Foo: ::capnp::traits::Owned + 'static,
                         Bar: ::capnp::traits::Owned + 'static,
                         Baz: ::capnp::traits::Owned + 'static,
                         Qux: ::capnp::traits::Owned + 'static,
-                        Quux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
                     {
                         pub fn get_foo(
                             &self,
@@ -33403,7 +33420,7 @@ pub mod deep {
                             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
                             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
                         ];
-                        pub(crate) fn get_field_types<Foo, Bar, Baz, Qux, Quux>(
+                        pub(crate) fn get_field_types<Foo, Bar, Baz, Qux, Bubble>(
                             index: u16,
                         ) -> ::capnp::introspect::Type
                         where
@@ -33411,7 +33428,7 @@ pub mod deep {
                             Bar: ::capnp::traits::Owned + 'static,
                             Baz: ::capnp::traits::Owned + 'static,
                             Qux: ::capnp::traits::Owned + 'static,
-                            Quux: ::capnp::traits::Owned + 'static,
+                            Bubble: ::capnp::traits::Owned + 'static,
                         {
                             match index {
                                 0 => <Foo as ::capnp::introspect::Introspect>::introspect(),
@@ -33426,7 +33443,7 @@ pub mod deep {
                                 _ => ::capnp::introspect::panic_invalid_field_index(index),
                             }
                         }
-                        pub(crate) fn get_annotation_types<Foo, Bar, Baz, Qux, Quux>(
+                        pub(crate) fn get_annotation_types<Foo, Bar, Baz, Qux, Bubble>(
                             child_index: Option<u16>,
                             index: u32,
                         ) -> ::capnp::introspect::Type
@@ -33435,7 +33452,7 @@ pub mod deep {
                             Bar: ::capnp::traits::Owned + 'static,
                             Baz: ::capnp::traits::Owned + 'static,
                             Qux: ::capnp::traits::Owned + 'static,
-                            Quux: ::capnp::traits::Owned + 'static,
+                            Bubble: ::capnp::traits::Owned + 'static,
                         {
                             ::capnp::introspect::panic_invalid_annotation_indices(
                                 child_index,

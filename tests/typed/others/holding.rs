@@ -89,6 +89,8 @@ fn a_handle_in_results_that_nobody_wants_is_released(setting: Setting) {
             // The cancellation and the results cross, or not.
             drop(harbour.rope());
         }
+        // Behind them all: those that have begun have ended.
+        count(&harbour);
         ropes_become(&books, &harbour, 0);
     });
     assert_eq!(books.ropes(), 0);
@@ -117,7 +119,10 @@ fn cancellation_lets_go_of_what_the_method_holds(setting: Setting) {
         let harbour = harbour(&ship);
         let (sender, returned) = unbounded();
         let call = harbour.until_canceled(|mut params| params.set_ship(mine));
-        let call = call.map(move |_| Ok(sender.send(()).unwrap()));
+        let call = call.map(move |_| {
+            sender.send(()).unwrap();
+            Ok(())
+        });
         (&books.told).soon();
         assert!(is_dropped.is_empty() && returned.is_empty());
         drop(call);

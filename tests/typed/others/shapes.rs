@@ -74,9 +74,9 @@ impl deep::inner2::deeper::deepest::Server<Text, Data, Text, Data, Text> for Bot
         params: deep::inner2::deeper::deepest::CallParams<Text, Data, Text, Data, Text>,
         mut results: deep::inner2::deeper::deepest::CallResults<'_, Text, Data, Text, Data, Text>,
     ) -> Result<()> {
-        let quux = params.get()?.get_quux()?;
+        let bubble = params.get()?.get_bubble()?;
         let mut results = results.get();
-        results.set_foo(quux)?;
+        results.set_foo(bubble)?;
         results.init_deeper().set_qux("qux")?;
         Ok(())
     }
@@ -85,7 +85,7 @@ impl deep::inner2::deeper::deepest::Server<Text, Data, Text, Data, Text> for Bot
 fn an_interface_nested_four_deep(setting: Setting) {
     type Deepest = deep::inner2::deeper::deepest::Client<Text, Data, Text, Data, Text>;
     offered(setting, Deepest::new(Bottom), |deepest| {
-        let called = deepest.call(|mut params| params.set_quux("down there")).soon().unwrap();
+        let called = deepest.call(|mut params| params.set_bubble("down there")).soon().unwrap();
         let called = called.get().unwrap();
         assert_eq!(text(called.get_foo()), "down there");
         assert_eq!(text(called.get_deeper().unwrap().get_qux()), "qux");

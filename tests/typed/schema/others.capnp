@@ -161,8 +161,8 @@ struct Deep(Foo, Bar) {
       baz @1 :Baz;
       qux @2 :Qux;
 
-      interface Deepest(Quux) {
-        call @0 (quux :Quux) -> (foo :Foo, deeper :Deeper(Text));
+      interface Deepest(Bubble) {
+        call @0 (bubble :Bubble) -> (foo :Foo, deeper :Deeper(Text));
       }
     }
   }
