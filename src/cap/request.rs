@@ -17,7 +17,7 @@ use super::call::{CallInfo, Hints, Mode, Responder, Route};
 use super::client::Client;
 use super::contents::{Payload, Response};
 use super::hook::{take_clients, BuildTable};
-use crate::error::{Error, Exception, Result};
+use crate::error::{Exception, Result};
 use crate::promise::{promise_from, Cancel, Promise};
 use crate::sync::{self, role, Arc, Duration, Instant, Role, Timer, TimerKey};
 use crate::wire::content::{Content, ContentBuilder, Place};
@@ -197,6 +197,10 @@ impl<P, R: 'static> Request<P, R> {
 const NOTHING: MessageSize = MessageSize { word_count: 0, cap_count: 0 };
 
 /// What a closure that fills a struct in may return: nothing, or whether it could.
+#[diagnostic::on_unimplemented(
+    message = "a closure that fills in a struct returns nothing or `capnp_threads::Result<()>`, not `{Self}`",
+    note = "after a setter that can fail, write `?`, and `Ok(())` at the end"
+)]
 pub trait Filled {
     /// Whether it could.
     ///
@@ -211,9 +215,9 @@ impl Filled for () {
     }
 }
 
-impl<E: Into<Error>> Filled for Result<(), E> {
+impl Filled for Result<()> {
     fn into_result(self) -> Result<()> {
-        self.map_err(Into::into)
+        self
     }
 }
 
