@@ -176,32 +176,20 @@ impl ClientHook for Client {
 
     fn when_more_resolved(&self) -> Option<capability::Promise<Box<dyn ClientHook>, capnp::Error>> {
         let promise = self.next_resolution()?;
-        Some(capability::Promise::from_future(async move {
-            Ok(Box::new(promise.await.map_err(to_capnp)?) as Box<dyn ClientHook>)
-        }))
+        Some(capability::Promise::from_future(
+            async move { Ok(Box::new(promise.await?) as Box<dyn ClientHook>) },
+        ))
     }
 
     fn when_resolved(&self) -> capability::Promise<(), capnp::Error> {
         let mut client = self.clone();
         capability::Promise::from_future(async move {
             while let Some(next) = client.next_resolution() {
-                client = next.await.map_err(to_capnp)?;
+                client = next.await?;
             }
             Ok(())
         })
     }
-}
-
-/// An error of ours as the `capnp` crate knows it.
-pub(crate) fn to_capnp(e: Error) -> capnp::Error {
-    use crate::error::ExceptionKind::{Disconnected, Failed, Overloaded, Unimplemented};
-    let make = match e.kind() {
-        Failed => capnp::Error::failed,
-        Overloaded => capnp::Error::overloaded,
-        Disconnected => capnp::Error::disconnected,
-        Unimplemented => capnp::Error::unimplemented,
-    };
-    make(e.to_string())
 }
 
 impl RequestHook for Request {
@@ -218,7 +206,7 @@ impl RequestHook for Request {
         let promise = sent.promise;
         RemotePromise {
             promise: capability::Promise::from_future(async move {
-                let response = promise.await.map_err(to_capnp)?;
+                let response = promise.await?;
                 Ok(capability::Response::new(Box::new(response)))
             }),
             pipeline: any_pointer::Pipeline::new(Box::new(sent.pipeline)),
@@ -227,7 +215,7 @@ impl RequestHook for Request {
 
     fn send_streaming(self: Box<Self>) -> capability::Promise<(), capnp::Error> {
         let promise = Request::send(*self).promise;
-        capability::Promise::from_future(async move { promise.await.map(drop).map_err(to_capnp) })
+        capability::Promise::from_future(async move { Ok(promise.await.map(drop)?) })
     }
 
     fn tail_send(
@@ -239,7 +227,7 @@ impl RequestHook for Request {
 
 impl ResponseHook for Response {
     fn get(&self) -> capnp::Result<any_pointer::Reader<'_>> {
-        Response::get(self).map_err(to_capnp)
+        Ok(Response::get(self)?)
     }
 }
 

@@ -196,10 +196,11 @@ impl<P, R: 'static> Request<P, R> {
 /// The size of params that were never looked at.
 const NOTHING: MessageSize = MessageSize { word_count: 0, cap_count: 0 };
 
-/// What a closure that fills a struct in may return: nothing, or whether it could.
+/// What a closure that fills a struct in may return: nothing, or what the setters of generated structs do. (No
+/// other results: so the compiler knows the type of the error where a block uses `?` and ends with `Ok(())`.)
 #[diagnostic::on_unimplemented(
-    message = "a closure that fills in a struct returns nothing or `capnp_threads::Result<()>`, not `{Self}`",
-    note = "after a setter that can fail, write `?`, and `Ok(())` at the end"
+    message = "a closure that fills in a struct returns nothing or `capnp::Result<()>`, not `{Self}`",
+    note = "in a block, write `?` after what can fail, and `Ok(())` at the end"
 )]
 pub trait Filled {
     /// Whether it could.
@@ -215,9 +216,9 @@ impl Filled for () {
     }
 }
 
-impl Filled for Result<()> {
+impl Filled for capnp::Result<()> {
     fn into_result(self) -> Result<()> {
-        self
+        Ok(self?)
     }
 }
 

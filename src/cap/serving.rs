@@ -12,7 +12,7 @@ use super::call::{CallInfo, Responder, Route};
 use super::contents::{Params, Payload};
 use super::object::LocalObject;
 use super::port::ConnectionId;
-use super::request::{Builder, Filled, Request};
+use super::request::{Builder, Request};
 use super::results::Results;
 use crate::error::{Error, Exception, Result};
 use crate::peer::Peer;
@@ -295,9 +295,9 @@ impl Deferred<()> {
 
 impl<R: Owned + 'static> Deferred<R> {
     /// Answers with the results that `fill` fills in, or with its error.
-    pub fn answer<F: Filled>(self, fill: impl FnOnce(R::Builder<'_>) -> F) {
+    pub fn answer(self, fill: impl FnOnce(R::Builder<'_>) -> Result<()>) {
         let mut results = Builder::new(Place::ReturnResults, None);
-        let filled = results.get().get_as().map_err(Error::from).and_then(|results| fill(results).into_result());
+        let filled = results.get().get_as().map_err(Error::from).and_then(fill);
         let outcome = filled.map_err(Exception::from).and_then(|()| results.finish());
         self.settle(outcome);
     }
