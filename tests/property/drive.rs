@@ -182,7 +182,7 @@ impl Run {
         let Some(theirs) = self.world.pick_in_peer(side, to) else { return };
         let mut world = self.world.lock();
         let Some((promise, fulfiller)) = world.fulfillers[side].pop() else { return };
-        world.graph.promises[promise] = Resolution::To(theirs.node);
+        world.graph.promises[promise].now = Resolution::To(theirs.node);
         world.log.push(format!("  promise {promise} is {:?}", theirs.node));
         drop(world);
         fulfiller.fulfill(theirs.client);
@@ -320,7 +320,7 @@ impl Run {
     fn promise(&self, side: usize) {
         let (client, fulfiller) = Client::promise();
         let mut world = self.world.lock();
-        let promise = world.new_promise();
+        let promise = world.new_promise(side);
         let reference = world.new_reference();
         world.fulfillers[side].push((promise, fulfiller));
         world.held[side].push(Held { client, node: Node::Promise(promise), reference });
@@ -335,9 +335,9 @@ impl Run {
         }
         let (promise, fulfiller) = world.fulfillers[side].remove(usize::from(which) % count);
         let to = to.filter(|held| !world.graph.kept(held.node).contains(&Root::Promise(promise)));
-        world.graph.promises[promise] =
+        world.graph.promises[promise].now =
             to.as_ref().map_or(Resolution::Broken, |held| Resolution::To(held.node));
-        let now = world.graph.promises[promise];
+        let now = world.graph.promises[promise].now;
         world.log.push(format!("  promise {promise} is {now:?}"));
         drop(world);
         match to {
@@ -357,7 +357,7 @@ impl Run {
         }
         let (at, held) = own[usize::from(which) % own.len()].clone();
         let (promise, fulfiller) = world.fulfillers[side].remove(at);
-        world.graph.promises[promise] = Resolution::Broken;
+        world.graph.promises[promise].now = Resolution::Broken;
         drop(world);
         drop(own);
         fulfiller.fulfill(held.client);
@@ -492,11 +492,8 @@ impl Run {
 
     /// When all is known, promises are as short as they can be.
     fn check_settled(&self, side: usize, held: &Held) {
-        // A promise that comes back while it is resolved is held to the place that it had then (Note [Tribble]), and
-        // does not become as short as it could.
-        let went_round = self.round != [None; 2];
         let world = self.world.lock();
-        if went_round || !world.graph.is_told(held.node, side) {
+        if !world.graph.is_told(held.node, side) {
             return;
         }
         let meaning = world.graph.meaning(held.node);
@@ -556,7 +553,7 @@ impl Run {
             let dropped: Vec<_> = world.waiting.iter_mut().flat_map(std::mem::take).collect();
             let resolved: Vec<_> = world.fulfillers.iter_mut().flat_map(std::mem::take).collect();
             for (promise, _) in &resolved {
-                world.graph.promises[*promise] = Resolution::Broken;
+                world.graph.promises[*promise].now = Resolution::Broken;
             }
             for waiting in dropped.iter().filter(|waiting| waiting.promised.is_none()) {
                 world.graph.calls[waiting.call].outcome = Outcome::Failed;
