@@ -165,14 +165,13 @@ impl Graph {
         [0, 1].into_iter().all(|vat| self.is_told(node, vat))
     }
 
-    /// Whether a vat may hold the node to the place that it had when the peer named it, for ever (Note [Tribble]): what
-    /// one vat promises has become what the other promises, and it travelled, so that the peer may have named it
-    /// before it was told.
+    /// Whether a vat may hold the node to the place that it had when the peer named it, for ever (Note [Tribble]):
+    /// what one vat promises has become what the other promises, and it travelled, so that the peer may have named
+    /// it before it was told. What a call through a promise returns is both.
     fn may_stay(&self, node: Node) -> bool {
         let chain = self.chain(node);
         self.travelled.contains(&node)
             && [0, 1].into_iter().all(|vat| chain.iter().any(|node| self.may_promise(vat, *node)))
-            && chain.len() > 1
     }
 
     /// The promises that lead from a node to what it means, itself among them.
