@@ -43,8 +43,9 @@ const WHAT: [(usize, What); 19] = [
     (16, What::Coordinate),
     (16, What::Callback),
 ];
-/// Bursts of calls around the moment when it becomes known what they are made on: added to the others.
-const BURSTS: [(usize, What); 2] = [(11, What::Round), (29, What::Again)];
+/// Bursts of calls around the moment when it becomes known what they are made on: added to the others. There are
+/// more steps, so that calls come back while more are made.
+const BURSTS: [(usize, What); 4] = [(8, What::Round), (40, What::Again), (16, What::Run), (16, What::Send)];
 
 /// An operation. (A union of strategies would seed a generator for each of its parts, which takes longer than to
 /// do what it gives.)
@@ -69,7 +70,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(600))]
+    #![proptest_config(config(1500))]
 
     #[test]
     fn bursts_of_calls_arrive_in_order(ops in prop::collection::vec(op(&[&BURSTS[..], &WHAT].concat()), 1..150)) {
