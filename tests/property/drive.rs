@@ -15,7 +15,8 @@ pub enum What {
     Call,
     /// Sends something round: a call to the peer that gives back what it is given, and calls on that at once.
     Round,
-    /// Calls again on what was sent round, by the pipeline's client or the response's.
+    /// Calls again on what was sent round, by the pipeline's client or the response's; first it may take the response,
+    /// resolve what was sent, or drop the clients for it.
     Again,
     /// Takes a client out of the pipeline of a call.
     Pipeline,
@@ -67,6 +68,8 @@ pub enum End {
 const MANY_STEPS: usize = 200_000;
 /// What a call for probing does: it returns nothing.
 const NOTHING: Behaviour = Behaviour { kind: 0, picks: 0 };
+/// Among how many of the latest calls that sent something round one is chosen.
+const LATEST: usize = 4;
 /// The kind of call that gives back what it is given.
 const GIVE_BACK: u8 = 8;
 
@@ -84,8 +87,8 @@ struct Run {
     world: Shared,
     sides: [Side; 2],
     pool: Pool,
-    /// For each vat, the last call that sent something round, and the reference to what comes back.
-    round: [Option<(usize, usize)>; 2],
+    /// For each vat, the calls that sent something round, and the reference to what comes back of each.
+    round: [Vec<(usize, usize)>; 2],
 }
 
 impl Run {
@@ -96,7 +99,7 @@ impl Run {
         let [first, second] = options;
         let log = world.clone();
         let sides = pair(first, second, move |event| log.log(|| format!("  0 {event}")));
-        let run = Run { world, sides, pool, round: [None; 2] };
+        let run = Run { world, sides, pool, round: Default::default() };
         for side in 0..2 {
             run.bootstrap(side);
             run.world.hold(side, run.world.new_object(side, &run.pool));
@@ -145,10 +148,10 @@ impl Run {
             What::Clone => self.clone_held(side, a),
             What::Settle => self.settle(),
             What::Run => drop(self.run_task(a)),
-            What::Send => drop(self.sides[side].step(Stage::Send)),
-            What::Receive => drop(self.sides[side].step(Stage::Receive)),
-            What::Coordinate => drop(self.sides[side].step(Stage::Coordinator)),
-            What::Callback => drop(self.sides[side].step(Stage::Callback)),
+            What::Send => self.steps(side, Stage::Send, a),
+            What::Receive => self.steps(side, Stage::Receive, a),
+            What::Coordinate => self.steps(side, Stage::Coordinator, a),
+            What::Callback => self.steps(side, Stage::Callback, a),
         }
     }
 
@@ -172,7 +175,7 @@ impl Run {
         let last = self.world.lock().pending[side].iter().filter(|p| p.pipeline.is_some()).count() - 1;
         self.pipeline(side, last as u8, 0);
         let Some(back) = self.world.last(side) else { return };
-        self.round[side] = Some((call, back.reference));
+        self.round[side].push((call, back.reference));
         self.call_on(side, &back, calls);
     }
 
@@ -182,32 +185,44 @@ impl Run {
         let Some(theirs) = self.world.pick_in_peer(side, to) else { return };
         let mut world = self.world.lock();
         let Some((promise, fulfiller)) = world.fulfillers[side].pop() else { return };
-        world.graph.promises[promise] = Resolution::To(theirs.node);
+        world.graph.promises[promise].now = Resolution::To(theirs.node);
         world.log.push(format!("  promise {promise} is {:?}", theirs.node));
         drop(world);
         fulfiller.fulfill(theirs.client);
     }
 
     fn call_again(&self, side: usize, with: u8, resolve: u8, calls: u8) {
-        let Some((call, reference)) = self.round[side] else { return };
+        let round = &self.round[side];
+        let back = usize::from(calls / 3) % round.len().clamp(1, LATEST);
+        let Some((call, reference)) = round.iter().rev().nth(back).copied() else { return };
         match resolve % 8 {
             0..2 => self.resolve_latest(side, resolve / 8),
-            2..6 => {
-                let ready = |p: &mut Pending| {
-                    p.promise
-                        .take_if(|promise| p.call == call && promise.is_ready())
-                        .map(|promise| (p.call, promise))
-                };
-                if let Some((_, (call, promise))) = self.take(side, 0, ready) {
-                    let response = promise.try_take().expect("it is ready");
-                    self.world.check_response(side, call, response, 0);
-                }
-            }
+            2..6 => self.response_of(side, call),
+            6 => self.drop_all_of(side, reference),
             _ => {}
         }
         if let Some(held) = self.world.pick_of(side, reference, with) {
             self.call_on(side, &held, calls);
         }
+    }
+
+    /// Takes the response of a call, if it has come, and holds all of it.
+    fn response_of(&self, side: usize, call: usize) {
+        let ready = |p: &mut Pending| p.promise.take_if(|promise| p.call == call && promise.is_ready());
+        if let Some((call, promise)) = self.take(side, 0, ready) {
+            let response = promise.try_take().expect("it is ready");
+            self.world.check_response(side, call, response, 0);
+        }
+    }
+
+    /// Drops all clients that a vat has for a reference: it may get new ones from a pipeline or a response.
+    fn drop_all_of(&self, side: usize, reference: usize) {
+        let mut world = self.world.lock();
+        let held = std::mem::take(&mut world.held[side]);
+        let (dropped, kept): (Vec<_>, _) = held.into_iter().partition(|held| held.reference == reference);
+        world.held[side] = kept;
+        drop(world);
+        drop(dropped);
     }
 
     /// One to three calls that do nothing.
@@ -320,7 +335,7 @@ impl Run {
     fn promise(&self, side: usize) {
         let (client, fulfiller) = Client::promise();
         let mut world = self.world.lock();
-        let promise = world.new_promise();
+        let promise = world.new_promise(side);
         let reference = world.new_reference();
         world.fulfillers[side].push((promise, fulfiller));
         world.held[side].push(Held { client, node: Node::Promise(promise), reference });
@@ -335,9 +350,9 @@ impl Run {
         }
         let (promise, fulfiller) = world.fulfillers[side].remove(usize::from(which) % count);
         let to = to.filter(|held| !world.graph.kept(held.node).contains(&Root::Promise(promise)));
-        world.graph.promises[promise] =
+        world.graph.promises[promise].now =
             to.as_ref().map_or(Resolution::Broken, |held| Resolution::To(held.node));
-        let now = world.graph.promises[promise];
+        let now = world.graph.promises[promise].now;
         world.log.push(format!("  promise {promise} is {now:?}"));
         drop(world);
         match to {
@@ -357,7 +372,7 @@ impl Run {
         }
         let (at, held) = own[usize::from(which) % own.len()].clone();
         let (promise, fulfiller) = world.fulfillers[side].remove(at);
-        world.graph.promises[promise] = Resolution::Broken;
+        world.graph.promises[promise].now = Resolution::Broken;
         drop(world);
         drop(own);
         fulfiller.fulfill(held.client);
@@ -391,6 +406,13 @@ impl Run {
             self.pool.run_task(usize::from(which) % count);
         }
         count > 0
+    }
+
+    /// One to four steps of a stage: with one each, few calls would come back before the operations end.
+    fn steps(&mut self, side: usize, stage: Stage, more: u8) {
+        for _ in 0..=more % 4 {
+            self.sides[side].step(stage);
+        }
     }
 
     /// Takes steps until there are none to take.
@@ -492,11 +514,8 @@ impl Run {
 
     /// When all is known, promises are as short as they can be.
     fn check_settled(&self, side: usize, held: &Held) {
-        // A promise that comes back while it is resolved is held to the place that it had then (Note [Tribble]), and
-        // does not become as short as it could.
-        let went_round = self.round != [None; 2];
         let world = self.world.lock();
-        if went_round || !world.graph.is_told(held.node, side) {
+        if !world.graph.is_told(held.node, side) {
             return;
         }
         let meaning = world.graph.meaning(held.node);
@@ -556,7 +575,7 @@ impl Run {
             let dropped: Vec<_> = world.waiting.iter_mut().flat_map(std::mem::take).collect();
             let resolved: Vec<_> = world.fulfillers.iter_mut().flat_map(std::mem::take).collect();
             for (promise, _) in &resolved {
-                world.graph.promises[*promise] = Resolution::Broken;
+                world.graph.promises[*promise].now = Resolution::Broken;
             }
             for waiting in dropped.iter().filter(|waiting| waiting.promised.is_none()) {
                 world.graph.calls[waiting.call].outcome = Outcome::Failed;

@@ -68,6 +68,13 @@ impl CallNode {
     }
 }
 
+/// A promise, by the vat that made it.
+#[derive(Clone, Copy, Debug)]
+pub struct Promised {
+    pub vat: usize,
+    pub now: Resolution,
+}
+
 /// What a node may depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Root {
@@ -79,8 +86,10 @@ pub enum Root {
 pub struct Graph {
     /// The vat of each object.
     pub places: Vec<usize>,
-    pub promises: Vec<Resolution>,
+    pub promises: Vec<Promised>,
     pub calls: Vec<CallNode>,
+    /// What was in params or results that went to the peer, by all that is known.
+    pub travelled: BTreeSet<Node>,
 }
 
 impl Graph {
@@ -88,7 +97,7 @@ impl Graph {
         match node {
             Node::Null => Meaning::Null,
             Node::Object(object) => Meaning::Object(object),
-            Node::Promise(promise) => match self.promises[promise] {
+            Node::Promise(promise) => match self.promises[promise].now {
                 Resolution::None => Meaning::Unknown,
                 Resolution::To(node) => self.meaning(node),
                 Resolution::Broken => Meaning::Broken,
@@ -109,6 +118,12 @@ impl Graph {
         !call.arrived && self.meaning(call.target).fails()
     }
 
+    /// Whether a call was made on an object of the caller's own vat.
+    pub fn is_to_own(&self, call: usize) -> bool {
+        let call = &self.calls[call];
+        call.target_object().is_some_and(|object| self.places[object] == call.caller)
+    }
+
     /// The call whose outcome is this call's.
     pub fn answered_by(&self, mut call: usize) -> usize {
         while let Outcome::Tail(tail) = self.calls[call].outcome {
@@ -118,11 +133,15 @@ impl Graph {
     }
 
     /// Whether a vat that holds the node learns what it means. Nobody does if a call on the way was for pipelining
-    /// alone. Where a vat sends a call back to its caller, or makes a tail call, the results pass it by.
+    /// alone. Where a vat sends a call back to its caller, or makes a tail call, the results pass it by. And what comes
+    /// back may stay where it is.
     pub fn is_told(&self, node: Node, vat: usize) -> bool {
+        if self.may_stay(node) {
+            return false;
+        }
         match node {
             Node::Null | Node::Object(_) => true,
-            Node::Promise(promise) => match self.promises[promise] {
+            Node::Promise(promise) => match self.promises[promise].now {
                 Resolution::To(node) => self.is_told_to_all(node),
                 Resolution::None | Resolution::Broken => true,
             },
@@ -146,6 +165,46 @@ impl Graph {
         [0, 1].into_iter().all(|vat| self.is_told(node, vat))
     }
 
+    /// Whether a vat may hold the node to the place that it had when the peer named it, for ever (Note [Tribble]):
+    /// what one vat promises has become what the other promises, and it travelled, so that the peer may have named
+    /// it before it was told. What a call through a promise returns is both.
+    fn may_stay(&self, node: Node) -> bool {
+        let chain = self.chain(node);
+        self.travelled.contains(&node)
+            && [0, 1].into_iter().all(|vat| chain.iter().any(|node| self.may_promise(vat, *node)))
+    }
+
+    /// The promises that lead from a node to what it means, itself among them.
+    fn chain(&self, mut node: Node) -> Vec<Node> {
+        let mut chain = Vec::new();
+        loop {
+            let next = match node {
+                Node::Null | Node::Object(_) => return chain,
+                Node::Promise(promise) => match self.promises[promise].now {
+                    Resolution::To(next) => next,
+                    Resolution::None | Resolution::Broken => Node::Null,
+                },
+                Node::Field(call, field) => match &self.calls[call].outcome {
+                    Outcome::Results(nodes) => nodes.get(field).copied().unwrap_or(Node::Null),
+                    Outcome::Tail(tail) => Node::Field(*tail, field),
+                    Outcome::Failed | Outcome::None => Node::Null,
+                },
+            };
+            chain.push(node);
+            node = next;
+        }
+    }
+
+    fn may_promise(&self, vat: usize, node: Node) -> bool {
+        match node {
+            Node::Promise(promise) => self.promises[promise].vat == vat,
+            Node::Field(call, _) => {
+                self.calls[call].target_object().is_none_or(|object| self.places[object] == vat)
+            }
+            Node::Null | Node::Object(_) => false,
+        }
+    }
+
     /// All promises and calls that a node keeps, if it is resolved to something or not. What is among them must not
     /// be resolved to the node: either it would wait for itself, or two answers, one in each vat, would keep each
     /// other's question, which nothing in the protocol can collect.
@@ -158,7 +217,7 @@ impl Graph {
     fn collect(&self, node: Node, kept: &mut BTreeSet<Root>) {
         match node {
             Node::Promise(promise) if kept.insert(Root::Promise(promise)) => {
-                if let Resolution::To(node) = self.promises[promise] {
+                if let Resolution::To(node) = self.promises[promise].now {
                     self.collect(node, kept);
                 }
             }

@@ -7,7 +7,7 @@ use capnp_threads::{
     Call, Client, ClientFulfiller, Deferred, Error, Pipeline, Pool, Promise, Response, Server,
 };
 
-use super::graph::{CallNode, Graph, Meaning, Node, Outcome, Resolution};
+use super::graph::{CallNode, Graph, Meaning, Node, Outcome, Promised, Resolution};
 
 /// A client that a vat holds, and what it stands for.
 #[derive(Clone)]
@@ -171,6 +171,9 @@ impl Shared {
             fields: [None; record::FIELDS as usize],
         });
         let nodes: Vec<Node> = params.iter().map(|p| p.node).collect();
+        if !world.graph.is_to_own(call) {
+            world.graph.travelled.extend(&nodes);
+        }
         world.log.push(format!(
             "  call {call} on {:?} (reference {}, number {sequence}) with {nodes:?}: {behaviour:?}",
             target.node, target.reference
@@ -188,6 +191,9 @@ impl Shared {
     pub fn set_outcome(&self, call: usize, outcome: Outcome) {
         let mut world = self.lock();
         world.log.push(format!("  call {call} is answered: {outcome:?}"));
+        if let Outcome::Results(nodes) = &outcome {
+            world.graph.travelled.extend(nodes);
+        }
         world.graph.calls[call].outcome = outcome;
     }
 
@@ -339,8 +345,8 @@ impl World {
         }
     }
 
-    pub fn new_promise(&mut self) -> usize {
-        self.graph.promises.push(Resolution::None);
+    pub fn new_promise(&mut self, vat: usize) -> usize {
+        self.graph.promises.push(Promised { vat, now: Resolution::None });
         self.graph.promises.len() - 1
     }
 
