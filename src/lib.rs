@@ -82,6 +82,6 @@ pub use conn::{Connection, Options};
 pub use error::{Error, Exception, ExceptionKind, ProtocolError, Result, TransportError};
 pub use limits::Limits;
 pub use peer::{Peer, PeerCredentials};
-pub use promise::{Cancel, Fulfiller, Promise};
+pub use promise::{Cancel, Promise};
 pub use state::Snapshot;
 pub use vat::{Listener, Vat};

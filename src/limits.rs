@@ -17,7 +17,8 @@ pub struct Limits {
     pub exports: usize,
     /// How many words of incoming calls may be in service, here or in a vat that they were handed on to, before
     /// the connection stops reading. One call is always admitted, however large. While questions of ours are
-    /// outstanding, what comes back must be read: then calls above four times the limit fail as `overloaded`.
+    /// outstanding, or a promise of the peer's is waited for, what comes must be read: then calls above four times
+    /// the limit fail as `overloaded`.
     pub call_words: usize,
     /// How many bytes may be queued for sending before a call blocks its caller, and before answers that the
     /// peer does not read stop the connection from reading.

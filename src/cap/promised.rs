@@ -1,6 +1,5 @@
 //! Promise clients of this vat: calls wait in them until it is known where they go.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,28 +11,7 @@ use super::port::{Generation, Notice, Port};
 use crate::error::Exception;
 use crate::id::ExportId;
 use crate::promise::{cancel, Fulfiller};
-use crate::sync::{per_thread, Arc, Mutex, OnceLock, Rank, Weak};
-
-/// What this thread resolves now, and is to resolve after that.
-struct Resolving {
-    /// How many promises, each because of the one before.
-    depth: usize,
-    later: VecDeque<(Arc<PromiseCell>, Client)>,
-}
-
-per_thread! {
-    static RESOLVING: RefCell<Resolving> = RefCell::new(Resolving { depth: 0, later: VecDeque::new() });
-}
-
-/// This thread resolves one promise less, also when it panics.
-struct Resolved;
-
-impl Drop for Resolved {
-    fn drop(&mut self) {
-        // Only an error where the thread is ending.
-        let _ = RESOLVING.try_with(|resolving| resolving.borrow_mut().depth -= 1);
-    }
-}
+use crate::sync::{in_turn, Arc, Mutex, OnceLock, Rank, Weak};
 
 /// A promise client's state. One thread at a time (the one that resolves it) hands the waiting calls on.
 ///
@@ -190,37 +168,10 @@ impl PromiseCell {
     /// Says what the promise is, and hands on all calls that wait. The first to resolve wins.
     ///
     /// Handing a call on may answer it, and so resolve promises in its results, and so on down a chain of calls.
-    /// So that a long chain takes no deep stack, what is resolved beyond some depth is put off.
+    /// A long chain takes no deep stack: that is done in turn.
     pub(crate) fn resolve(self: &Arc<Self>, client: Client) {
-        const DEEP: usize = 16;
-        let begun = RESOLVING.try_with(|resolving| {
-            let mut resolving = resolving.borrow_mut();
-            if resolving.depth == DEEP {
-                resolving.later.push_back((self.clone(), client.clone()));
-                return None;
-            }
-            resolving.depth += 1;
-            Some(resolving.depth)
-        });
-        match begun {
-            Ok(None) => {}
-            Ok(Some(depth)) => {
-                let _resolved = Resolved;
-                self.resolve_now(client);
-                if depth == 1 {
-                    Self::resolve_later();
-                }
-            }
-            // The thread is ending, and has no such list any more.
-            Err(_) => self.resolve_now(client),
-        }
-    }
-
-    /// Resolves what was put off.
-    fn resolve_later() {
-        while let Some((cell, client)) = RESOLVING.with(|r| r.borrow_mut().later.pop_front()) {
-            cell.resolve_now(client);
-        }
+        let this = self.clone();
+        in_turn(move || this.resolve_now(client));
     }
 
     fn resolve_now(self: &Arc<Self>, client: Client) {

@@ -1,14 +1,15 @@
 //! Streaming calls: many in flight, as many as a window allows.
 
 use std::fmt;
+use std::mem;
 
 use capnp::any_pointer;
 use capnp::traits::{Owned, SetterInput};
 use capnp::MessageSize;
 
 use super::request::{Filled, Request};
-use crate::error::{Error, Exception, Result};
-use crate::promise::{cancel, enter_blocking};
+use crate::error::{Exception, Result};
+use crate::promise::{cancel, enter_blocking, Sleeper};
 use crate::sync::{Arc, Condvar, Duration, Mutex, Rank};
 
 /// How many bytes of streaming calls are in flight by default: what the C++ implementation starts with.
@@ -37,6 +38,49 @@ struct Flow {
     largest: usize,
     calls: usize,
     failed: Option<Exception>,
+    /// Threads of pools that wait, and what for.
+    waiting: Vec<(Wanted, Arc<Sleeper>)>,
+}
+
+/// What a thread waits for.
+#[derive(Clone, Copy)]
+enum Wanted {
+    /// Room for one more call in a window of so many bytes.
+    Room(usize),
+    /// The answers to all calls.
+    Answers,
+}
+
+impl Flow {
+    /// Whether a thread has what it wants: nothing is sent after a failure.
+    fn has(&self, wanted: Wanted) -> bool {
+        let room = |window: usize| self.in_flight <= window.saturating_add(self.largest);
+        match wanted {
+            _ if self.failed.is_some() || self.calls == 0 => true,
+            Wanted::Room(window) => room(window),
+            Wanted::Answers => false,
+        }
+    }
+
+    fn outcome(&self) -> Result<()> {
+        match &self.failed {
+            Some(why) => Err(why.clone().into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts those as awake who have what they want.
+    fn wake(&mut self) {
+        let mut waiting = mem::take(&mut self.waiting);
+        waiting.retain(|(wanted, sleeper)| {
+            let has = self.has(*wanted);
+            if has {
+                sleeper.woken();
+            }
+            !has
+        });
+        self.waiting = waiting;
+    }
 }
 
 impl Stream {
@@ -48,7 +92,7 @@ impl Stream {
     /// A stream with a window of `bytes`, and the size of the largest call more. One call is always let through,
     /// however large.
     pub fn with_window(bytes: usize) -> Self {
-        let state = Flow { in_flight: 0, largest: 0, calls: 0, failed: None };
+        let state = Flow { in_flight: 0, largest: 0, calls: 0, failed: None, waiting: Vec::new() };
         let shared = Shared { state: Mutex::new(Rank::Promise, state), changed: Condvar::new() };
         Stream { window: bytes, shared: Arc::new(shared) }
     }
@@ -64,7 +108,7 @@ impl Stream {
     /// [`Promise::wait`](crate::Promise::wait) if the wait itself fails.
     pub fn send<P, R: 'static>(&self, mut request: Request<P, R>) -> Result<()> {
         let bytes = request.size();
-        self.wait(|flow| flow.calls == 0 || flow.in_flight <= self.window.saturating_add(flow.largest))?;
+        self.wait(Wanted::Room(self.window))?;
         let mut flow = self.shared.state.lock();
         flow.in_flight += bytes;
         flow.largest = flow.largest.max(bytes);
@@ -78,6 +122,7 @@ impl Stream {
             if let Err(e) = outcome {
                 flow.failed.get_or_insert(e.into());
             }
+            flow.wake();
             drop(flow);
             shared.changed.notify_all();
         });
@@ -92,37 +137,52 @@ impl Stream {
     /// # Errors
     /// The first failure of a call of this stream, which stays: a stream that failed has failed.
     pub fn finish(&self) -> Result<()> {
-        self.wait(|flow| flow.calls == 0)?;
-        match &self.shared.state.lock().failed {
-            Some(why) => Err(why.clone().into()),
-            None => Ok(()),
+        self.wait(Wanted::Answers)
+    }
+
+    fn wait(&self, wanted: Wanted) -> Result<()> {
+        loop {
+            let mut flow = self.shared.state.lock();
+            if flow.has(wanted) {
+                return flow.outcome();
+            }
+            // Under the lock: whoever brings an answer finds who has been counted as asleep.
+            let asleep = enter_blocking()?;
+            flow.waiting.retain(|(_, sleeper)| !sleeper.is_awake());
+            flow.waiting.extend(asleep.sleeper().map(|sleeper| (wanted, sleeper)));
+            drop(flow);
+            if let Some(outcome) = self.wait_as(wanted, asleep.sleeper()) {
+                return outcome;
+            }
         }
     }
 
-    fn wait(&self, enough: impl Fn(&Flow) -> bool) -> Result<()> {
-        let ready = |flow: &Flow| match &flow.failed {
-            Some(why) => Some(Err(Error::from(why.clone()))),
-            None => enough(flow).then_some(Ok(())),
-        };
-        if let Some(result) = ready(&self.shared.state.lock()) {
-            return result;
-        }
-        let _asleep = enter_blocking()?;
+    /// Waits, counted as asleep, until there is what is wanted. `None` if another thread has taken what this one was
+    /// woken for.
+    fn wait_as(&self, wanted: Wanted, sleeper: Option<Arc<Sleeper>>) -> Option<Result<()>> {
         let current = cancel::current();
         let _watch = current.as_ref().map(|c| {
-            let shared = self.shared.clone();
+            let (shared, sleeper) = (self.shared.clone(), sleeper.clone());
             c.watch_while(move || {
-                drop(shared.state.lock());
+                let mut flow = shared.state.lock();
+                if let Some(sleeper) = sleeper {
+                    flow.waiting.retain(|(_, waiting)| !Arc::ptr_eq(waiting, &sleeper));
+                    sleeper.woken();
+                }
+                drop(flow);
                 shared.changed.notify_all();
             })
         });
         let mut flow = self.shared.state.lock();
         loop {
-            if let Some(result) = ready(&flow) {
-                return result;
+            if flow.has(wanted) {
+                return Some(flow.outcome());
             }
             if current.as_ref().is_some_and(|c| c.is_canceled()) {
-                return Err(cancel::canceled().into());
+                return Some(Err(cancel::canceled().into()));
+            }
+            if sleeper.as_ref().is_some_and(|sleeper| sleeper.is_awake()) {
+                return None;
             }
             self.shared.changed.wait(&mut flow);
         }

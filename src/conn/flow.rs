@@ -21,8 +21,9 @@ const HARD: usize = 4;
 ///   there (or, if none will, until it is sent).
 /// - Answers that the peer does not read, by the receive thread too: the peer gets no more calls in.
 ///
-/// But while questions or Disembargoes of ours are outstanding, the receive thread reads on: calls in service may
-/// wait for what comes back, and a peer that waits for us to read would wait for ever. Then calls
+/// But while questions or Disembargoes of ours are outstanding, or somebody watches a promise of the peer's (a
+/// thread, or another connection that has exported it), the receive thread reads on: calls in service may
+/// wait for what comes, and a peer that waits for us to read would wait for ever. Then calls
 /// above four times the limit are refused as `overloaded` instead, and reading stops at four times the limit
 /// of unread answers. A call counts for no more than the limit, however large it is.
 /// ```

@@ -252,7 +252,7 @@ impl<T> fmt::Debug for Promise<T> {
 }
 
 /// The right to settle a [`Promise`], once. Dropped unused, it breaks the promise.
-pub struct Fulfiller<T> {
+pub(crate) struct Fulfiller<T> {
     cell: Option<Arc<dyn Settle<T>>>,
 }
 
@@ -263,12 +263,12 @@ trait Settle<U>: Send + Sync {
 
 impl<T> Fulfiller<T> {
     /// Gives the promise its value.
-    pub fn fulfill(mut self, value: T) {
+    pub(crate) fn fulfill(mut self, value: T) {
         self.settle(Ok(value));
     }
 
     /// Breaks the promise.
-    pub fn reject(mut self, why: Exception) {
+    pub(crate) fn reject(mut self, why: Exception) {
         self.settle(Err(why));
     }
 

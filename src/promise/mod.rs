@@ -6,5 +6,5 @@ mod cell;
 
 pub(crate) use blocking::{enter_blocking, with_blocking, Blocking, Sleeper};
 pub use cancel::Cancel;
-pub(crate) use cell::{promise, promise_from, Attachment};
-pub use cell::{Fulfiller, Promise};
+pub use cell::Promise;
+pub(crate) use cell::{promise, promise_from, Attachment, Fulfiller};

@@ -76,6 +76,8 @@ impl State {
         for (id, export) in self.exports.iter() {
             assert!(export.references > 0, "export {id} is held by nobody");
         }
+        let watched = self.promises.iter().filter(|(_, pending)| !pending.watchers.is_empty());
+        assert_eq!(watched.count(), self.watched, "promises that are watched are counted");
         for (id, import) in self.imports.iter() {
             assert!(import.references > 0, "import {id} was never given");
             if let Some(ImportedPromise::Pending(promise)) = &import.promise {

@@ -152,16 +152,24 @@ impl State {
 
     /// The last client of a promise of the peer's is gone.
     pub(super) fn promise_dropped(&mut self, id: RefId, fx: &mut Effects) {
-        if let Some(pending) = self.promises.remove(&id) {
+        if let Some(pending) = self.take_promise(id) {
             self.forget_pipelined(&pending, id);
             fx.discard(pending);
         }
+    }
+
+    /// Takes a promise out of the table.
+    fn take_promise(&mut self, id: RefId) -> Option<Pending> {
+        let pending = self.promises.remove(&id)?;
+        self.watched -= usize::from(!pending.watchers.is_empty());
+        Some(pending)
     }
 
     /// Has `watcher` told when the promise is resolved, or gives it back if it is.
     pub(crate) fn watch(&mut self, promise: &RemoteRef, watcher: Watcher) -> Option<Watcher> {
         match self.promises.get_mut(&promise.id) {
             Some(pending) => {
+                self.watched += usize::from(pending.watchers.is_empty());
                 pending.watchers.push_back(watcher);
                 None
             }
@@ -203,7 +211,7 @@ impl State {
 
     /// Resolves a promise of the peer's that somebody here holds; gives what its clients are now.
     pub(super) fn resolve_promise(&mut self, id: RefId, to: Accepted, fx: &mut Effects) -> Option<Client> {
-        let pending = self.promises.remove(&id)?;
+        let pending = self.take_promise(id)?;
         let Some(cell) = pending.cell.upgrade() else {
             // The results of a question are there for others, too.
             let client = match (&pending.place, pending.used) {
@@ -225,6 +233,7 @@ impl State {
 
     pub(super) fn end_promises(&mut self, why: &Exception, fx: &mut Effects) {
         let promises = std::mem::take(&mut self.promises);
+        self.watched = 0;
         for (_, pending) in promises.iter() {
             let broken = Client::broken(why.clone());
             if let Some(cell) = pending.cell.upgrade() {

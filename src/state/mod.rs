@@ -79,6 +79,8 @@ pub(crate) struct State {
     export_ids: HashMap<usize, ExportId>,
     imports: Given<ImportId, Import>,
     promises: Given<RefId, Pending>,
+    /// How many of the promises somebody watches.
+    watched: usize,
     embargoes: Allocated<EmbargoId, Embargo>,
     next_generation: Generation,
     next_ref: u64,
@@ -108,6 +110,7 @@ impl State {
             export_ids: HashMap::new(),
             imports: Given::default(),
             promises: Given::default(),
+            watched: 0,
             embargoes: Allocated::new(),
             next_generation: 0,
             next_ref: 0,
@@ -125,9 +128,10 @@ impl State {
         self.questions.len() + self.pipeline_questions.len()
     }
 
-    /// How much the peer is still to send that calls here may wait for: answers, and Disembargoes that come back.
+    /// How much the peer is still to send that calls here may wait for: answers, Disembargoes that come back, and
+    /// what promises are that somebody watches.
     pub(crate) fn awaited(&self) -> usize {
-        self.outstanding() + self.embargoes.len()
+        self.outstanding() + self.embargoes.len() + self.watched
     }
 
     /// Whether no call is under way in either direction. What has been answered, and is held for calls on the

@@ -5,37 +5,51 @@ use std::collections::VecDeque;
 
 use super::per_thread;
 
-type Turn = Box<dyn FnOnce()>;
+/// How many bodies run one inside the other before the next is put off.
+const DEEP: usize = 16;
 
-per_thread! {
-    /// What this thread is to do when it has done what it does now.
-    static WAITING: RefCell<Option<VecDeque<Turn>>> = RefCell::new(None);
+/// What this thread does now, and is to do after that.
+struct Turns {
+    /// How many bodies, each inside the one before.
+    depth: usize,
+    later: VecDeque<Box<dyn FnOnce()>>,
 }
 
-/// Runs `body` now, or, inside another body that this thread runs so, after that: a long chain of things that
-/// each lead to the next takes no deep stack.
+per_thread! {
+    static TURNS: RefCell<Turns> = RefCell::new(Turns { depth: 0, later: VecDeque::new() });
+}
+
+/// Runs `body` now, or, deep inside other bodies that this thread runs so, after the outermost of them: a long
+/// chain of things that each lead to the next takes no deep stack.
 pub(crate) fn in_turn(body: impl FnOnce() + 'static) {
     let mut body = Some(body);
-    let nested = WAITING.try_with(|waiting| match &mut *waiting.borrow_mut() {
-        Some(turns) => turns.extend(body.take().map(|body| Box::new(body) as Turn)),
-        none => *none = Some(VecDeque::new()),
+    let depth = TURNS.try_with(|turns| {
+        let mut turns = turns.borrow_mut();
+        match turns.depth {
+            DEEP => turns.later.extend(body.take().map(|body| Box::new(body) as Box<dyn FnOnce()>)),
+            _ => turns.depth += 1,
+        }
+        turns.depth
     });
     let Some(body) = body else { return };
     // Only an error where the thread is ending, and has no such list any more.
-    let _end = nested.is_ok().then_some(End);
+    let Ok(depth) = depth else { return body() };
+    let _end = End;
     body();
-    while let Ok(Some(next)) = WAITING.try_with(|waiting| waiting.borrow_mut().as_mut()?.pop_front()) {
-        next();
+    if depth == 1 {
+        while let Ok(Some(next)) = TURNS.try_with(|turns| turns.borrow_mut().later.pop_front()) {
+            next();
+        }
     }
 }
 
-/// This thread runs no body any more, also when one panicked.
+/// This thread runs one body less, also when one panicked. What was put off is done after the next one then.
 struct End;
 
 impl Drop for End {
     fn drop(&mut self) {
-        let rest = WAITING.try_with(|waiting| waiting.borrow_mut().take());
-        drop(rest);
+        // Only an error where the thread is ending.
+        let _ = TURNS.try_with(|turns| turns.borrow_mut().depth -= 1);
     }
 }
 
@@ -45,29 +59,51 @@ mod tests {
 
     use super::*;
 
+    type Seen = Rc<RefCell<Vec<usize>>>;
+
+    /// A chain of bodies, each of which leads to the next, and sees itself before that.
+    fn chain(n: usize, end: usize, seen: &Seen) {
+        let seen = seen.clone();
+        in_turn(move || {
+            seen.borrow_mut().push(n);
+            if n < end {
+                chain(n + 1, end, &seen);
+            }
+        });
+    }
+
     #[test]
     fn a_chain_runs_in_order_and_takes_no_stack() {
-        fn link(n: u32, seen: &Rc<RefCell<Vec<u32>>>) {
-            let seen = seen.clone();
-            in_turn(move || {
-                if n < 100_000 {
-                    link(n + 1, &seen);
-                }
-                seen.borrow_mut().push(n);
-            });
-        }
-        let seen = Rc::default();
-        link(0, &seen);
+        let seen = Seen::default();
+        chain(0, 100_000, &seen);
         assert!(seen.borrow().iter().copied().eq(0..=100_000));
     }
 
     #[test]
-    fn a_panic_ends_the_chain() {
-        let panicking = || in_turn(|| panic!("on purpose"));
+    fn what_is_not_deep_is_done_at_once() {
+        let seen = Seen::default();
+        let inner = seen.clone();
+        in_turn(move || {
+            chain(1, DEEP, &inner);
+            inner.borrow_mut().push(0);
+        });
+        // The last of the chain would have been one too deep.
+        assert!(seen.borrow().iter().copied().eq((1..DEEP).chain([0, DEEP])));
+    }
+
+    #[test]
+    fn a_panic_loses_nothing() {
+        let seen = Seen::default();
+        let inner = seen.clone();
+        let panicking = std::panic::AssertUnwindSafe(move || {
+            in_turn(move || {
+                chain(1, DEEP, &inner);
+                panic!("on purpose");
+            });
+        });
         assert!(std::panic::catch_unwind(panicking).is_err());
-        let ran = Rc::new(RefCell::new(false));
-        let run = ran.clone();
-        in_turn(move || *run.borrow_mut() = true);
-        assert!(*ran.borrow());
+        assert!(seen.borrow().iter().copied().eq(1..DEEP));
+        chain(0, 0, &seen);
+        assert!(seen.borrow().iter().copied().eq((1..DEEP).chain([0, DEEP])));
     }
 }

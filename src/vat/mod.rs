@@ -92,7 +92,8 @@ impl Vat {
         self
     }
 
-    /// Has every call over each connection fail as `overloaded` unless it is answered within `timeout`.
+    /// Has every call over each connection fail as `overloaded` unless it is answered within `timeout`. So does the
+    /// question for a bootstrap object: its client is broken then.
     #[must_use]
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
         self.call_timeout = Some(timeout);

@@ -1,4 +1,4 @@
-//! Promises and what becomes of them, in both directions, circles above all: rule 7.
+//! Promises and what becomes of them, in both directions, circles above all: rule 7. `Resolve` itself is in `resolve`.
 
 use std::time::Duration;
 
@@ -6,41 +6,6 @@ use capnp_threads::transport::Transport;
 use capnp_threads::{Client, Exception, Vat};
 
 use crate::support::*;
-
-/// Rule 7: what a Resolve brings for a promise that was released is released at once, whatever it is.
-#[test]
-fn rule7_what_comes_for_a_released_promise_is_released() {
-    for (to, brought) in [
-        (Ok(Cap::Hosted(11)), Some(11)),
-        (Ok(Cap::Promise(11)), Some(11)),
-        (Ok(Cap::Third { vine: 11 }), Some(11)),
-        (Ok(Cap::None), None),
-        (Err("broken".to_owned()), None),
-    ] {
-        let mut peer = Peer::new(Client::null());
-        let promise = peer.introduce(Cap::Promise(10));
-        drop(promise);
-        assert_eq!(peer.expect_release(10), 1);
-        // As if it had been sent before the Release came.
-        peer.send(Msg::Resolve { promise: 10, to });
-        if let Some(id) = brought {
-            assert_eq!(peer.expect_release(id), 1);
-        }
-        peer.finish_clean();
-    }
-}
-
-/// Rule 7: and what it names of ours stays as it is.
-#[test]
-fn rule7_what_is_ours_is_not_released_for_a_released_promise() {
-    let recorder = Recorder::new();
-    let mut peer = Peer::new(recorder.client());
-    let object = peer.get_bootstrap();
-    peer.resolve(10, Cap::Yours(object));
-    let call = peer.call(Target::Import(object), NOTE, 1).send();
-    peer.expect_done(call, 1);
-    peer.finish_clean();
-}
 
 /// Rule 7: the promise is released when it is resolved, once for each time that it was named; what it has
 /// become is held as long as somebody holds that.
@@ -83,44 +48,6 @@ fn rule7_who_waits_for_a_promise_is_told() {
     assert_eq!(settled, promise);
     drop((promise, settled));
     peer.finish_clean();
-}
-
-/// A promise that was broken fails whoever waits or calls with what the peer said.
-#[test]
-fn rule7_a_broken_promise_fails_with_its_reason() {
-    let mut peer = Peer::new(Client::null());
-    let promise = peer.introduce(Cap::Promise(10));
-    peer.send(Msg::Resolve { promise: 10, to: Err("lost".into()) });
-    assert_eq!(peer.expect_release(10), 1);
-    assert!(promise.resolve().unwrap_err().to_string().contains("lost"));
-    assert!(wait_failed(send(&promise, NOTE, 1, &[])).contains("lost"));
-    // It can be passed on as what it is.
-    let id = peer.export_promise(&promise);
-    assert_eq!(peer.expect_resolve(id), Err("lost".into()));
-    let call = peer.call(Target::Import(id), NOTE, 2).send();
-    peer.expect_exception(call, "lost");
-    drop(promise);
-    peer.finish_clean();
-}
-
-/// Rule 7: a promise that is itself is broken.
-#[test]
-fn rule7_a_promise_that_is_itself_is_broken() {
-    for used in [false, true] {
-        let mut peer = Peer::new(Client::null());
-        let promise = peer.introduce(Cap::Promise(10));
-        let first = used.then(|| send(&promise, NOTE, 1, &[]));
-        let call = used.then(|| peer.expect_call_of(1).question);
-        peer.resolve(10, Cap::Promise(10));
-        assert_eq!(peer.expect_release(10), 2);
-        assert!(wait_failed(send(&promise, NOTE, 2, &[])).contains("resolved to itself"));
-        if let (Some(first), Some(call)) = (first, call) {
-            peer.results(call, 1, &[]);
-            wait(first).unwrap();
-        }
-        drop(promise);
-        peer.finish_clean();
-    }
 }
 
 /// Rule 7: two promises of the peer's that lead to each other by way of ours.
@@ -176,7 +103,10 @@ fn rule7_a_circle_through_both_vats_is_broken() {
         for question in forwarded.into_iter().chain([other]) {
             peer.expect_exception(question, "resolved to itself");
         }
-        assert!(wait_failed(send(&ours, NOTE, 3, &[])).contains("resolved to itself"));
+        for promise in [&theirs, &ours] {
+            assert!(promise.resolve().unwrap_err().to_string().contains("resolved to itself"));
+            assert!(wait_failed(send(promise, NOTE, 3, &[])).contains("resolved to itself"));
+        }
         if let (Some(first), Some(call)) = (first, call) {
             peer.answer(call, Outcome::Exception("resolved to itself".into()));
             wait_failed(first);
@@ -206,7 +136,10 @@ fn rule7_a_circle_that_closes_here_is_broken() {
         fulfiller.fulfill(theirs.clone());
         let why = peer.expect_resolve(id).unwrap_err();
         assert!(why.contains("resolved to itself"), "{why}");
-        assert!(wait_failed(send(&theirs, NOTE, 3, &[])).contains("resolved to itself"));
+        for promise in [&theirs, &ours] {
+            assert!(promise.resolve().unwrap_err().to_string().contains("resolved to itself"));
+            assert!(wait_failed(send(promise, NOTE, 3, &[])).contains("resolved to itself"));
+        }
         if let (Some(first), Some(call)) = (first, call) {
             peer.results(call, 1, &[]);
             wait(first).unwrap();
@@ -262,50 +195,6 @@ fn rule7_a_promise_of_ours_is_told_once() {
     peer.finish_clean();
 }
 
-/// A promise of ours that is another promise is told only when that is known, and to be what that is.
-#[test]
-fn rule7_a_promise_of_a_promise_is_told_when_both_are_known() {
-    let recorder = Recorder::new();
-    let mut peer = Peer::new(Client::null());
-    let (outer, outer_fulfiller) = Client::promise();
-    let (inner, inner_fulfiller) = Client::promise();
-    let (outer_id, inner_id) = (peer.export_promise(&outer), peer.export_promise(&inner));
-    outer_fulfiller.fulfill(inner.clone());
-    peer.expect_quiet();
-    assert_eq!(peer.export_promise(&outer), inner_id, "it is named as what it is");
-    inner_fulfiller.fulfill(recorder.client());
-    let mut resolved = Vec::new();
-    for _ in 0..2 {
-        resolved.push(peer.expect_any_resolve());
-    }
-    resolved.sort_by_key(|(id, _)| *id);
-    let Ok(Cap::Hosted(object)) = resolved[0].1 else { panic!("{resolved:?}") };
-    let expected: Vec<_> = [outer_id, inner_id].map(|id| (id, Ok(Cap::Hosted(object)))).into();
-    assert_eq!(resolved, expected);
-    peer.finish_clean();
-}
-
-/// Rule 7: `senderPromise` never names a promise that was resolved on the wire: it is named as what it is.
-#[test]
-fn rule7_a_resolved_promise_is_not_named_again() {
-    let recorder = Recorder::new();
-    let mut peer = Peer::new(Client::null());
-    let (ours, fulfiller) = Client::promise();
-    let id = peer.export_promise(&ours);
-    fulfiller.fulfill(recorder.client());
-    let Ok(Cap::Hosted(object)) = peer.expect_resolve(id) else { panic!("the object is hosted here") };
-    assert_eq!(peer.export(&ours), Cap::Hosted(object));
-    // Nor as that which the peer hosts.
-    let theirs = peer.introduce(Cap::Hosted(20));
-    let (ours, fulfiller) = Client::promise();
-    let id = peer.export_promise(&ours);
-    fulfiller.fulfill(theirs.clone());
-    assert_eq!(peer.expect_resolve(id), Ok(Cap::Yours(20)));
-    assert_eq!(peer.export(&ours), Cap::Yours(20));
-    drop((theirs, ours));
-    peer.finish_clean();
-}
-
 /// Rule 7: the ID of a promise that was released and given out again is another promise's; nothing is told of
 /// the first.
 #[test]
@@ -322,50 +211,4 @@ fn rule7_a_released_promise_is_not_told() {
     second_fulfiller.reject(Exception::failed("the second"));
     assert_eq!(peer.expect_resolve(id), Err("the second".into()));
     peer.finish_clean();
-}
-
-/// A promise that nobody will keep is told to be broken; so is one that becomes null, since other
-/// implementations do not take `none` in a Resolve.
-#[test]
-fn rule7_a_promise_of_ours_that_will_not_be_kept_is_told_to_be_broken() {
-    let mut peer = Peer::new(Client::null());
-    let (dropped, fulfiller) = Client::promise();
-    let id = peer.export_promise(&dropped);
-    drop(fulfiller);
-    assert!(peer.expect_resolve(id).unwrap_err().contains("dropped"));
-    let (null, fulfiller) = Client::promise();
-    let id = peer.export_promise(&null);
-    fulfiller.fulfill(Client::null());
-    assert!(peer.expect_resolve(id).unwrap_err().contains("null"));
-    let call = peer.call(Target::Import(id), NOTE, 1).send();
-    peer.expect_exception(call, "null");
-    peer.finish_clean();
-}
-
-/// A second Resolve, and one for what was never a promise, are errors of the peer's.
-#[test]
-fn rule7_a_resolve_that_makes_no_sense_aborts() {
-    let mut peer = Peer::new(Client::null());
-    let settled = peer.introduce(Cap::Hosted(10));
-    peer.resolve(10, Cap::None);
-    peer.expect_abort("is not a promise");
-    drop(settled);
-
-    let mut peer = Peer::new(Client::null());
-    let theirs = peer.introduce(Cap::Promise(10));
-    // What the promise is told to be keeps it in the table.
-    let (ours, fulfiller) = Client::promise();
-    let id = peer.export_promise(&ours);
-    fulfiller.fulfill(theirs.clone());
-    assert_eq!(peer.expect_resolve(id), Ok(Cap::Yours(10)));
-    peer.resolve(10, Cap::Hosted(11));
-    peer.resolve(10, Cap::Hosted(12));
-    peer.expect_abort("second Resolve");
-    drop(theirs);
-
-    let mut peer = Peer::new(Client::null());
-    let theirs = peer.introduce(Cap::Promise(10));
-    peer.send_wrong(Msg::Resolve { promise: 10, to: Ok(Cap::Yours(99)) });
-    peer.expect_abort("not in the export table");
-    drop(theirs);
 }

@@ -1,6 +1,6 @@
-//! `Resolve`: rule 7, in both directions.
+//! `Resolve`, in both directions: rule 7. What becomes of promises beyond that is in `promises` and `circles`.
 
-use capnp_threads::{Client, ClientFulfiller};
+use capnp_threads::{Client, ClientFulfiller, Exception};
 
 use crate::support::*;
 
@@ -8,7 +8,7 @@ use crate::support::*;
 #[test]
 fn rule7_resolve_of_a_released_promise_releases_what_it_brings() {
     let mut peer = Peer::new(Client::null());
-    for cap in [Cap::Hosted(6), Cap::Promise(6)] {
+    for cap in [Cap::Hosted(6), Cap::Promise(6), Cap::Third { vine: 6 }] {
         for used in [false, true] {
             let promise = peer.introduce(Cap::Promise(5));
             if used {
@@ -57,6 +57,8 @@ fn rule7_resolve_of_a_released_promise_that_brings_nothing() {
         peer.settle();
         // The last reference that settling took is given back by a callback.
         peer.wait_tables(|tables| tables.imports() == 0 && tables.export_references() == 1);
+        let call = peer.call(Target::Import(object), NOTE, 1).send();
+        peer.expect_done(call, 1);
     }
     peer.finish_clean();
 }
@@ -128,36 +130,6 @@ fn rule7_a_circle_that_is_closed_after_the_release_is_a_new_promise() {
     peer.finish_clean();
 }
 
-/// Rule 7: a promise of the peer's and one of ours that are resolved to each other fail our calls, whoever closes
-/// the circle.
-#[test]
-fn rule7_a_circle_through_both_vats_breaks() {
-    for ours_first in [true, false] {
-        let (mut peer, client, id, fulfiller, exported) = exported_promise();
-        let theirs = peer.introduce(Cap::Promise(5));
-        if ours_first {
-            fulfiller.fulfill(theirs.clone());
-            assert_eq!(peer.expect_resolve(id), Ok(Cap::Yours(5)));
-            peer.resolve(5, Cap::Yours(id));
-        } else {
-            peer.resolve(5, Cap::Yours(id));
-            peer.sync();
-            fulfiller.fulfill(theirs.clone());
-            assert!(peer.expect_resolve(id).unwrap_err().contains("resolved to itself"));
-        }
-        for promise in [&theirs, &exported] {
-            assert!(promise.resolve().unwrap_err().to_string().contains("resolved to itself"));
-            assert!(wait_failed(send(promise, NOTE, 2, &[])).contains("resolved to itself"));
-        }
-        drop((theirs, exported));
-        // Calls of the peer's on our promise may go to its own until it lets go of ours.
-        peer.release(id, 1);
-        assert_eq!(peer.expect_release(5), 1);
-        drop(client);
-        peer.finish_clean();
-    }
-}
-
 /// Rule 7: only a promise can be resolved.
 #[test]
 fn rule7_resolve_of_a_settled_capability_aborts() {
@@ -183,6 +155,16 @@ fn rule7_a_second_resolve_aborts() {
     assert!(wait_failed(send(&promise, NOTE, 1, &[])).contains("second Resolve"));
 }
 
+/// Rule 7: what it names of ours must be there.
+#[test]
+fn rule7_resolve_to_an_unknown_export_aborts() {
+    let mut peer = Peer::new(Client::null());
+    let promise = peer.introduce(Cap::Promise(5));
+    peer.send_wrong(Msg::Resolve { promise: 5, to: Ok(Cap::Yours(99)) });
+    peer.expect_abort("not in the export table");
+    assert!(wait_failed(send(&promise, NOTE, 1, &[])).contains("not in the export table"));
+}
+
 /// Rule 7: a promise that the peer breaks fails its calls and those who wait for it, and is released.
 #[test]
 fn rule7_resolve_with_an_exception_breaks_the_promise() {
@@ -199,6 +181,11 @@ fn rule7_resolve_with_an_exception_breaks_the_promise() {
             assert!(wait_failed(early).contains("no luck"));
         }
         assert_eq!(peer.expect_release(5), 1);
+        // It can be passed on as what it is.
+        let id = peer.export_promise(&promise);
+        assert_eq!(peer.expect_resolve(id), Err("no luck".into()));
+        let call = peer.call(Target::Import(id), NOTE, 3).send();
+        peer.expect_exception(call, "no luck");
         drop(promise);
         peer.finish_clean();
     }
@@ -221,16 +208,21 @@ fn rule7_resolve_to_none_is_null() {
     peer.finish_clean();
 }
 
-/// Rule 7: the broken and the null capability, too, are resolutions of a promise of ours that the peer is told, by
-/// an exception each; its calls fail.
+/// Rule 7: a promise of ours that is broken, or null, or that nobody will keep is told to be broken; its calls fail.
 #[test]
 fn rule7_a_promise_of_ours_is_broken_or_null() {
-    for to in [Client::broken(capnp_threads::Exception::failed("no luck")), Client::null()] {
+    type End = fn(ClientFulfiller);
+    let ends: [(&str, End); 3] = [
+        ("no luck", |fulfiller| fulfiller.reject(Exception::failed("no luck"))),
+        // Other implementations do not take `none` in a Resolve.
+        ("null", |fulfiller| fulfiller.fulfill(Client::null())),
+        ("dropped", drop),
+    ];
+    for (why, end) in ends {
         let (mut peer, client, id, fulfiller, exported) = exported_promise();
         let early = peer.call(Target::Import(id), NOTE, 5).send();
         peer.settle();
-        let why = if to.is_null() { "null" } else { "no luck" };
-        fulfiller.fulfill(to);
+        end(fulfiller);
         assert!(peer.expect_resolve(id).unwrap_err().contains(why));
         let late = peer.call(Target::Import(id), NOTE, 6).send();
         for question in [early, late] {
@@ -269,7 +261,7 @@ fn rule7_a_resolved_promise_is_described_as_what_it_became() {
 #[test]
 fn rule7_a_broken_promise_is_described_as_a_new_one() {
     let (mut peer, client, id, fulfiller, exported) = exported_promise();
-    fulfiller.reject(capnp_threads::Exception::failed("no luck"));
+    fulfiller.reject(Exception::failed("no luck"));
     assert!(peer.expect_resolve(id).unwrap_err().contains("no luck"));
     let Cap::Promise(new) = described(&mut peer, &client, &exported) else { panic!("a promise") };
     assert_ne!(new, id);
@@ -278,39 +270,35 @@ fn rule7_a_broken_promise_is_described_as_a_new_one() {
     peer.finish_clean();
 }
 
-/// Rule 7: a promise that became another promise is described as that one, and both are told what it becomes.
+/// Rule 7: a promise that became another promise is described as that one, and both are told what it becomes, when
+/// that is known; whether the peer had the other one before or not.
 #[test]
 fn rule7_a_promise_that_became_a_promise_is_described_as_that() {
-    let object = Recorder::new();
-    let (mut peer, client, id, fulfiller, exported) = exported_promise();
-    let (next, next_fulfiller) = Client::promise();
-    fulfiller.fulfill(next);
-    // Once to see that it is resolved, and once to watch the next.
-    peer.settle();
-    peer.settle();
-    let Cap::Promise(second) = described(&mut peer, &client, &exported) else { panic!("a promise") };
-    assert_ne!(second, id);
-    peer.settle();
-    next_fulfiller.fulfill(object.client());
-    // Who watched first is told first.
-    let Ok(Cap::Hosted(settled)) = peer.expect_resolve(id) else { panic!("hosted here") };
-    assert_eq!(peer.expect_resolve(second), Ok(Cap::Hosted(settled)));
-    assert_eq!(described(&mut peer, &client, &exported), Cap::Hosted(settled));
-    drop((client, exported));
-    peer.finish_clean();
-}
-
-/// Rule 7: a promise that was released before it is resolved is not resolved on the wire.
-#[test]
-fn rule7_a_released_promise_of_ours_is_not_resolved() {
-    let (mut peer, client, id, fulfiller, exported) = exported_promise();
-    peer.release(id, 1);
-    peer.sync();
-    fulfiller.fulfill(Recorder::new().client());
-    peer.expect_quiet();
-    assert_eq!(peer.vat.snapshot().exports(), 0);
-    drop((client, exported));
-    peer.finish_clean();
+    for known in [false, true] {
+        let object = Recorder::new();
+        let (mut peer, client, id, fulfiller, exported) = exported_promise();
+        let (next, next_fulfiller) = Client::promise();
+        let before = known.then(|| described(&mut peer, &client, &next));
+        fulfiller.fulfill(next);
+        // Once to see that it is resolved, and once to watch the next.
+        peer.settle();
+        peer.settle();
+        peer.expect_quiet();
+        let Cap::Promise(second) = described(&mut peer, &client, &exported) else { panic!("a promise") };
+        assert_ne!(second, id);
+        assert!(before.is_none_or(|before| before == Cap::Promise(second)));
+        peer.settle();
+        next_fulfiller.fulfill(object.client());
+        let mut told = [peer.expect_any_resolve(), peer.expect_any_resolve()];
+        told.sort_by_key(|(id, _)| *id);
+        let Ok(Cap::Hosted(settled)) = told[0].1 else { panic!("hosted here") };
+        let mut expected = [id, second].map(|id| (id, Ok(Cap::Hosted(settled))));
+        expected.sort_by_key(|(id, _)| *id);
+        assert_eq!(told, expected);
+        assert_eq!(described(&mut peer, &client, &exported), Cap::Hosted(settled));
+        drop((client, exported));
+        peer.finish_clean();
+    }
 }
 
 /// A promise of ours that the peer holds, and a client of the peer's capability 7.

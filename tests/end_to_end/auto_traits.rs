@@ -4,8 +4,8 @@ use std::future::Future;
 
 use capnp_threads::transport::{Frame, TraceEvent, Transport};
 use capnp_threads::{
-    Call, Cancel, Client, ClientFulfiller, Connection, ConnectionId, Deferred, Error, Exception, Fulfiller,
-    Limits, Listener, Options, Params, Peer, Pipeline, Pool, Promise, ProtocolError, RemotePromise, Request,
+    Call, Cancel, Client, ClientFulfiller, Connection, ConnectionId, Deferred, Error, Exception, Limits,
+    Listener, Options, Params, Peer, Pipeline, Pool, Promise, ProtocolError, RemotePromise, Request,
     Response, Result, Server, Snapshot, Stream, TransportError, Vat,
 };
 
@@ -40,7 +40,6 @@ const _: () = {
     shared::<Frame>();
     shared::<Promise<Response>>();
     shared::<RemotePromise>();
-    shared::<Fulfiller<Client>>();
     sent::<Transport>();
 };
 

@@ -93,8 +93,9 @@ fn all_calls_of_a_connection_have_a_deadline() {
     for wire in Wire::ALL {
         let here = Vat::new().call_timeout(SHORT);
         let two = Two::new(wire, here, Vat::new().bootstrap(slow.client.clone()), &Limits::default());
-        // So that the first call does not spend its time waiting for this.
-        let remote = two.here.bootstrap::<Client>().resolve().unwrap();
+        // So that the first call does not spend its time waiting for this, which has no more time itself.
+        let remote = std::iter::repeat_with(|| two.here.bootstrap::<Client>().resolve());
+        let remote = remote.take(1000).flatten().next().unwrap();
         let late = send(&remote, 1, "");
         let ahead = send(&late.pipeline.client(), 0, "");
         assert_late(late.soon());

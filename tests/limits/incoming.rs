@@ -2,7 +2,7 @@
 
 use capnp_threads::transport::Transport;
 use capnp_threads::{Client, Limits, Vat};
-use crossbeam_channel::unbounded;
+use crossbeam_channel::{unbounded, Receiver};
 
 use crate::support::{
     answer, ask, cap, echo, give, limits, object, send, soon, text, until, Gate, Holding, Log, Two,
@@ -87,6 +87,44 @@ fn a_call_at_the_limit_can_call_back() {
     for _ in 0..10 {
         let response = answer(give(&two.remote, &echo())).unwrap();
         assert_eq!(response.get_as::<capnp::text::Reader>().unwrap(), "back");
+    }
+}
+
+/// A call in service that waits for what a promise of its caller's is hears of it, although it fills the limit.
+#[test]
+fn a_call_at_the_limit_can_wait_for_a_promise() {
+    let (resolving, started) = resolving();
+    let (two, _, _) = watched(limits(|l| l.call_words = 1), &resolving);
+    resolves(&two, &started);
+}
+
+/// So it is where the one who waits is behind another connection, and this one has only handed the promise on.
+#[test]
+fn a_call_at_the_limit_can_wait_for_a_promise_in_another_vat() {
+    let (resolving, started) = resolving();
+    let beyond = Two::in_memory(Limits::default(), Limits::default(), &resolving);
+    let (two, _, _) = watched(limits(|l| l.call_words = 1), &beyond.remote);
+    resolves(&two, &started);
+}
+
+/// Waits until it is known what the capability that it is called with is.
+fn resolving() -> (Client, Receiver<()>) {
+    let (start, started) = unbounded();
+    let resolving = object(move |call| {
+        start.send(()).unwrap();
+        cap(call)?.resolve().map(drop)
+    });
+    (resolving, started)
+}
+
+#[track_caller]
+fn resolves(two: &Two, started: &Receiver<()>) {
+    for _ in 0..10 {
+        let (promise, fulfiller) = Client::promise();
+        let call = give(&two.remote, &promise);
+        soon(started);
+        fulfiller.fulfill(echo());
+        answer(call).unwrap();
     }
 }
 

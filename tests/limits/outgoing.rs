@@ -162,7 +162,6 @@ fn a_call_has_its_time() {
     let (a, b) = Transport::in_memory();
     let holding = Holding::new();
     let vat = Vat::new().call_timeout(SHORT);
-    // The bootstrap has its time too, so that is asked for by another vat.
     let there = Vat::new().bootstrap(holding.object.clone()).over(b).unwrap();
     let here = vat.over(a).unwrap();
     let held = send(&here.bootstrap::<Client>(), "held");
@@ -175,6 +174,28 @@ fn a_call_has_its_time() {
     drop(holding.let_go);
     until(&here, |tables| tables.questions() == 0);
     until(&there, |tables| tables.answers() == 0);
+}
+
+/// So has the question for the bootstrap object, and whoever waits for that, or calls it, hears.
+#[test]
+fn a_bootstrap_has_its_time() {
+    let (a, b) = Transport::in_memory();
+    let gate = Gate::default();
+    let there = Vat::new().bootstrap(echo()).over(gate.before(b)).unwrap();
+    let here = Vat::new().call_timeout(SHORT).over(a).unwrap();
+    let shut = gate.shut();
+    let bootstrap = here.bootstrap::<Client>();
+    let (tell, told) = bounded(1);
+    let waiting = bootstrap.clone();
+    std::thread::spawn(move || tell.send(waiting.resolve()));
+    let why = failure(soon(&told));
+    assert_eq!(why.kind(), ExceptionKind::Overloaded);
+    assert_eq!(why.reason(), "the call's deadline has passed");
+    assert_eq!(failure(ask(&bootstrap, "")), why);
+    shut.open();
+    until(&here, |tables| tables.questions() == 0);
+    until(&there, |tables| tables.answers() == 0 && tables.exports() == 0);
+    assert!(here.is_connected() && there.is_connected());
 }
 
 /// The time of a call counts from when its caller begins to wait for room.

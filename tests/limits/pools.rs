@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use capnp_threads::{Client, ExceptionKind, Pool};
+use capnp_threads::{Client, ExceptionKind, Pool, Result, Stream};
 
-use crate::support::{answer, ask, echo, failure, limits, object_in, send, Two, DEADLINE};
+use crate::support::{answer, ask, echo, failure, limits, object_in, request, send, Two, DEADLINE};
 
 /// A chain of objects, each of which calls the next and waits for it.
 fn chain(pool: &Pool, length: usize) -> Client {
@@ -68,11 +68,31 @@ fn an_unbounded_pool_always_has_a_thread() {
 /// A thread whose answer is there can do something again, though the system has not let it run yet.
 #[test]
 fn a_thread_that_is_woken_is_not_asleep() {
+    woken_is_not_asleep(|promise| answer(send(promise, "")).map(drop));
+}
+
+/// So can one that waits in a stream.
+#[test]
+fn a_thread_that_a_stream_wakes_is_not_asleep() {
+    woken_is_not_asleep(|promise| {
+        let stream = Stream::new();
+        stream.send(request(promise, ""))?;
+        stream.finish()
+    });
+    woken_is_not_asleep(|promise| {
+        let stream = Stream::with_window(0);
+        (0..3).try_for_each(|_| stream.send(request(promise, "")))
+    });
+}
+
+/// `wait` returns when the promise that it is given is known to be null.
+#[track_caller]
+fn woken_is_not_asleep(wait: fn(&Client) -> Result<()>) {
     for _ in 0..20 {
         let pool = Pool::with_limit(2);
         let waiting = [(); 2].map(|()| {
             let (promise, fulfiller) = Client::promise();
-            let object = object_in(&pool, move |_| answer(send(&promise, "")).map(drop));
+            let object = object_in(&pool, move |_| wait(&promise));
             (send(&object, ""), fulfiller)
         });
         let until = Instant::now() + DEADLINE;
