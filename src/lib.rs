@@ -78,7 +78,7 @@ pub use cap::{
     Call, Capability, Client, ClientFulfiller, ConnectionId, Deferred, Filled, FromServer, Params, Pipeline,
     Pool, RemotePromise, Request, Response, Results, Server, Stream, StreamingRequest,
 };
-pub use conn::{Connection, Options};
+pub use conn::{Connection, Options, Threads};
 pub use error::{Error, Exception, ExceptionKind, ProtocolError, Result, TransportError};
 pub use limits::Limits;
 pub use peer::{Peer, PeerCredentials};

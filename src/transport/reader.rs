@@ -67,6 +67,20 @@ impl<R: Read> FrameReader<R> {
         &mut self.stream
     }
 
+    /// Whether the next message has arrived whole: [`next_frame`](Self::next_frame) will not read the stream.
+    pub fn is_ready(&self) -> bool {
+        let bytes = &Word::words_to_bytes(&self.buffer)[self.start..self.end];
+        let number_at = |at: usize| bytes.get(at..at + 4).map(|bytes| number(bytes) as usize);
+        let Some(segments) = number_at(0).map(|last| last.saturating_add(1)) else { return false };
+        if segments > bytes.len() / 4 {
+            return false;
+        }
+        let table = (segments / 2 + 1) * WORD;
+        let lengths = (1..=segments).map(|i| number_at(4 * i));
+        let words = lengths.sum::<Option<usize>>();
+        words.is_some_and(|words| words <= bytes.len() / WORD && table + words * WORD <= bytes.len())
+    }
+
     /// The next message, or `None` if the stream ended between two messages.
     ///
     /// # Errors
