@@ -49,8 +49,8 @@
 //! Each connection has four: *send* and *receive* do I/O, the *coordinator* handles messages one by one, and
 //! *callback* does what handling them left to be done. They never wait for a user's code, and methods do not
 //! run on them. What is registered with [`Promise::on_ready`], [`Cancel::on_cancel`] or
-//! [`Connection::on_disconnect`] does: it must be short, and waiting there is refused. Calls can be made
-//! anywhere. In methods everything may wait.
+//! [`Connection::on_disconnect`] does, where it is about a call over a connection: it must be short, and waiting
+//! there is refused. Calls can be made anywhere. In methods everything may wait. See [`guide::threads`].
 //!
 //! NOTES.md, in the repository, is the map of the source.
 

@@ -147,8 +147,7 @@ fn wrong_arguments() {
     }
 }
 
-/// What the typed bindings promise: how much of its own code a server takes, and a client. Imports and comments do
-/// not count; what does is what the README shows.
+/// How much code of its own a server takes, and a client. Imports do not count; what does is in the README.
 #[test]
 fn hello_is_short() {
     let source = read("examples/hello/main.rs");

@@ -4,8 +4,10 @@
 //! Each call made on a reference arrives at the right object, once, in the order made on that reference, with
 //! capabilities that mean the right objects, and gets its answer. When all is dropped, all tables are empty.
 //!
-//! A failure is shown as the shortest list of operations that proptest found, with what happened; such a list
-//! can be put into `replays` as it was printed.
+//! Some runs make calls in bursts on one reference around the moment when it becomes known what it is: so that an
+//! embargo that is missing shows.
+//!
+//! A failure is shown as the shortest list of operations that proptest found, with what happened.
 
 #[path = "property/drive.rs"]
 mod drive;
@@ -42,8 +44,13 @@ fn what() -> impl Strategy<Value = What> {
     ]
 }
 
-fn op() -> impl Strategy<Value = Op> {
-    (what(), 0..2usize, any::<u8>(), any::<u8>(), any::<u8>())
+/// The same, and bursts of calls around the moment when it becomes known what they are made on.
+fn what_in_bursts() -> impl Strategy<Value = What> {
+    prop_oneof![8 => Just(What::Round), 20 => Just(What::Again), 72 => what()]
+}
+
+fn op(what: impl Strategy<Value = What>) -> impl Strategy<Value = Op> {
+    (what, 0..2usize, any::<u8>(), any::<u8>(), any::<u8>())
         .prop_map(|(w, side, a, b, c)| Op(w, side, a, b, c))
 }
 
@@ -56,7 +63,17 @@ proptest! {
     #![proptest_config(config(1500))]
 
     #[test]
-    fn calls_arrive_in_order_where_they_should(ops in prop::collection::vec(op(), 1..200)) {
+    fn calls_arrive_in_order_where_they_should(ops in prop::collection::vec(op(what()), 1..200)) {
+        run(&ops, End::Quiet).map_err(TestCaseError::fail)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(config(600))]
+
+    #[test]
+    fn bursts_of_calls_arrive_in_order(ops in prop::collection::vec(op(what_in_bursts()), 1..150)) {
+        let ops: Vec<Op> = [Op(What::Settle, 0, 0, 0, 0)].into_iter().chain(ops).collect();
         run(&ops, End::Quiet).map_err(TestCaseError::fail)?;
     }
 }
@@ -65,7 +82,7 @@ proptest! {
     #![proptest_config(config(500))]
 
     #[test]
-    fn an_abort_ends_everything_that_waits(ops in prop::collection::vec(op(), 1..120)) {
+    fn an_abort_ends_everything_that_waits(ops in prop::collection::vec(op(what_in_bursts()), 1..120)) {
         run(&ops, End::Abort).map_err(TestCaseError::fail)?;
     }
 }

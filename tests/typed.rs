@@ -12,6 +12,8 @@ mod support;
 mod annotated;
 #[path = "typed/answering.rs"]
 mod answering;
+#[path = "typed/brands.rs"]
+mod brands;
 #[path = "typed/clients.rs"]
 mod clients;
 #[path = "typed/failures.rs"]

@@ -3,7 +3,7 @@
 use capnp_threads::{Capability, ExceptionKind, RemotePromise, Stream, Vat};
 
 use crate::generated::bench_capnp::{bench, unserved};
-use crate::server::Bench;
+use crate::server::{room, Bench};
 use crate::Result;
 
 pub(crate) fn run(address: &str) -> Result<()> {
@@ -143,8 +143,9 @@ pub(crate) fn callback(
     target: bench::Client,
     data: &[u8],
 ) -> RemotePromise<bench::callback_results::Owned> {
-    bench.callback(|mut params| {
-        params.set_target(target);
-        params.set_data(data);
-    })
+    let mut request = bench.callback_request();
+    let mut params = request.get_sized(room(data.len(), 1));
+    params.set_target(target);
+    params.set_data(data);
+    request.send()
 }

@@ -9,7 +9,7 @@ use capnp_threads::{Capability, Connection, RemotePromise, Stream, Vat};
 
 use crate::check::callback;
 use crate::generated::bench_capnp::bench;
-use crate::server::Bench;
+use crate::server::{room, Bench};
 use crate::Result;
 
 /// How the calls are made.
@@ -88,7 +88,9 @@ impl Work {
     }
 
     fn echo(&self, bench: &bench::Client) -> RemotePromise<bench::echo_results::Owned> {
-        bench.echo(|mut params| params.set_data(&self.payload))
+        let mut request = bench.echo_request();
+        request.get_sized(room(self.payload.len(), 0)).set_data(&self.payload);
+        request.send()
     }
 
     /// Some calls before those that are measured.
@@ -129,7 +131,9 @@ impl Work {
         let start = Instant::now();
         let stream = Stream::new();
         for _ in 0..self.count {
-            bench.push(&stream, |mut params| params.set_data(&self.payload))?;
+            let mut request = bench.push_request();
+            request.get_sized(room(self.payload.len(), 0)).set_data(&self.payload);
+            request.send(&stream)?;
         }
         let pushed = bench.pushed().wait()?.get()?.get_bytes();
         let sent = (self.count * self.payload.len()) as u64;

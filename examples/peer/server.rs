@@ -2,9 +2,15 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use capnp::MessageSize;
 use capnp_threads::{Capability, Error, Exception, Result};
 
 use crate::generated::bench_capnp::bench;
+
+/// Room for a struct with a few fields, `bytes` of data, and so many capabilities.
+pub(crate) fn room(bytes: usize, capabilities: u32) -> MessageSize {
+    MessageSize { word_count: 4 + bytes.div_ceil(8) as u64, cap_count: capabilities }
+}
 
 #[derive(Default)]
 pub(crate) struct Bench {
@@ -16,12 +22,13 @@ pub(crate) struct Bench {
 
 impl bench::Server for Bench {
     fn echo(&self, params: bench::EchoParams, mut results: bench::EchoResults) -> Result<()> {
-        results.get().set_data(params.get()?.get_data()?);
+        let data = params.get()?.get_data()?;
+        results.get_sized(room(data.len(), 0)).set_data(data);
         Ok(())
     }
 
     fn next(&self, _: bench::NextParams, mut results: bench::NextResults) -> Result<()> {
-        results.get().set_next(bench::Client::new(Bench::default()));
+        results.get_sized(room(0, 1)).set_next(bench::Client::new(Bench::default()));
         Ok(())
     }
 
@@ -32,14 +39,15 @@ impl bench::Server for Bench {
     fn callback(&self, params: bench::CallbackParams, results: bench::CallbackResults) -> Result<()> {
         let params = params.get()?;
         let data = params.get_data()?;
-        let echoed = params.get_target()?.echo(|mut params| params.set_data(data));
+        let mut request = params.get_target()?.echo_request();
+        request.get_sized(room(data.len(), 0)).set_data(data);
+        let echoed = request.send();
         let deferred = results.defer()?;
-        echoed.on_ready(|response| match response {
-            Ok(response) => deferred.answer(|mut results| {
-                results.set_data(response.get()?.get_data()?);
+        echoed.on_ready(|response| {
+            deferred.answer(|mut results| {
+                results.set_data(response?.get()?.get_data()?);
                 Ok(())
-            }),
-            Err(e) => deferred.fail(e),
+            })
         });
         Ok(())
     }
@@ -50,7 +58,7 @@ impl bench::Server for Bench {
     }
 
     fn pushed(&self, _: bench::PushedParams, mut results: bench::PushedResults) -> Result<()> {
-        results.get().set_bytes(self.bytes.load(Ordering::Relaxed));
+        results.get_sized(room(0, 0)).set_bytes(self.bytes.load(Ordering::Relaxed));
         Ok(())
     }
 
@@ -67,7 +75,7 @@ impl bench::Server for Bench {
     }
 
     fn identity(&self, params: bench::IdentityParams, mut results: bench::IdentityResults) -> Result<()> {
-        results.get().set_cap(params.get()?.get_cap()?);
+        results.get_sized(room(0, 1)).set_cap(params.get()?.get_cap()?);
         Ok(())
     }
 

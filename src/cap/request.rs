@@ -33,7 +33,8 @@ pub struct Request<P = any_pointer::Owned, R = any_pointer::Owned> {
     target: Client,
     interface_id: u64,
     method_id: u16,
-    params: Builder,
+    /// `None` until there is something in them.
+    params: Option<Builder>,
     hints: Hints,
     timeout: Option<Duration>,
     marker: PhantomData<fn() -> (P, R)>,
@@ -56,7 +57,7 @@ impl Request {
             target,
             interface_id,
             method_id,
-            params: Builder::new(Place::CallParams, size_hint),
+            params: size_hint.map(|size| Builder::new(Place::CallParams, Some(size))),
             hints: Hints::default(),
             timeout: None,
             marker: PhantomData,
@@ -65,7 +66,7 @@ impl Request {
 
     /// The params as a new struct of a type that the compiler generated, as in `init::<add_params::Builder>()`.
     pub fn init<'a, T: FromPointerBuilder<'a>>(&'a mut self) -> T {
-        self.params.get().init_as()
+        self.params(None).init_as()
     }
 
     /// The same call, taken to be of a method with these params and results.
@@ -81,7 +82,15 @@ impl<P: Owned, R: 'static> Request<P, R> {
     /// # Panics
     /// If they were set as something that is not a `P`, before a [`cast`](Request::cast).
     pub fn get(&mut self) -> P::Builder<'_> {
-        self.params.get().get_as().expect("the params are what was built here")
+        self.params(None).get_as().expect("the params are what was built here")
+    }
+
+    /// As [`get`](Self::get), with a hint of their size, which saves segments. Only the first hint counts.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn get_sized(&mut self, size_hint: MessageSize) -> P::Builder<'_> {
+        self.params(Some(size_hint)).get_as().expect("the params are what was built here")
     }
 
     /// Copies the params from a reader.
@@ -89,7 +98,7 @@ impl<P: Owned, R: 'static> Request<P, R> {
     /// # Errors
     /// If what is read is malformed.
     pub fn set(&mut self, params: impl SetterInput<P>) -> Result<()> {
-        Ok(self.params.get().set_as::<P>(params)?)
+        Ok(self.params(None).set_as::<P>(params)?)
     }
 
     /// Fills the params in with `fill`, and sends the call: [`send`](Self::send). If `fill` fails, its error is
@@ -101,8 +110,13 @@ impl<P: Owned, R: 'static> Request<P, R> {
 }
 
 impl<P, R: 'static> Request<P, R> {
-    /// Has the call fail as `overloaded`, and be canceled, unless it is answered within `timeout` of being
-    /// sent. The time spent waiting for room to send it counts.
+    /// Has the call fail as `overloaded` unless it is answered within `timeout` of being sent. The time spent
+    /// waiting for room to send it, or in a promise, counts. Once it has failed, the call is canceled when nobody
+    /// holds its promise, its pipeline or a client of that any more.
+    ///
+    /// Bounds the wait for a response: without effect where there is none, in
+    /// [`send_for_pipeline`](Self::send_for_pipeline) (but for the wait for room) and in
+    /// [`Call::tail_call`](super::Call::tail_call).
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -155,14 +169,20 @@ impl<P, R: 'static> Request<P, R> {
         RemotePromise { promise, pipeline }
     }
 
+    fn params(&mut self, size_hint: Option<MessageSize>) -> any_pointer::Builder<'_> {
+        self.params.get_or_insert_with(|| Builder::new(Place::CallParams, size_hint)).get()
+    }
+
     /// How many bytes the params take so far.
     pub(crate) fn size(&mut self) -> usize {
-        self.params.get().target_size().map_or(0, |size| size.word_count as usize * 8)
+        let size = self.params.as_mut().and_then(|params| params.get().target_size().ok());
+        size.map_or(0, |size| size.word_count as usize * 8)
     }
 
     /// Sends the call with its answer going where `responder` says.
     pub(crate) fn deliver(self, responder: Responder, cancel: Cancel, deadline: Option<Instant>) {
         let Request { target, interface_id, method_id, params, hints, .. } = self;
+        let params = params.unwrap_or_else(|| Builder::new(Place::CallParams, Some(NOTHING)));
         let params = match params.finish() {
             Ok(params) => params,
             Err(why) => return responder.answer(Err(why)),
@@ -172,6 +192,9 @@ impl<P, R: 'static> Request<P, R> {
         target.deliver(call, mode);
     }
 }
+
+/// The size of params that were never looked at.
+const NOTHING: MessageSize = MessageSize { word_count: 0, cap_count: 0 };
 
 /// What a closure that fills a struct in may return: nothing, or whether it could.
 pub trait Filled {

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 
 use capnp::any_pointer;
 use capnp::traits::{Owned, SetterInput};
+use capnp::MessageSize;
 
 use super::port::ConnectionId;
 use super::request::{BoundToItsThread, Request};
@@ -37,6 +38,15 @@ impl<R: Owned> Results<'_, R> {
     /// If they were set as something that is not an `R`, through [`Call`].
     pub fn get(&mut self) -> R::Builder<'_> {
         self.call.results().get_as().expect("the results are what was built here")
+    }
+
+    /// As [`get`](Self::get), with a hint of their size, which saves segments. Only the first hint counts.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn get_sized(&mut self, size_hint: MessageSize) -> R::Builder<'_> {
+        let results = self.call.results_sized(Some(size_hint));
+        results.get_as().expect("the results are what was built here")
     }
 
     /// Copies the results from a reader.

@@ -147,6 +147,7 @@ impl Call {
 
     /// Hands the call on: `request`'s answer becomes this call's answer, and pipelined calls go to it at once.
     /// Where both lead over the same connection, the results do not even come here (`sendResultsTo.yourself`).
+    /// The caller waits, so a timeout of the request's has no effect.
     ///
     /// # Blocking
     /// As [`Request::send`].

@@ -4,6 +4,7 @@ use std::fmt;
 
 use capnp::any_pointer;
 use capnp::traits::{Owned, SetterInput};
+use capnp::MessageSize;
 
 use super::request::{Filled, Request};
 use crate::error::{Error, Exception, Result};
@@ -167,6 +168,11 @@ impl<P: Owned> StreamingRequest<P> {
     /// The params, to be filled in.
     pub fn get(&mut self) -> P::Builder<'_> {
         self.0.get()
+    }
+
+    /// As [`get`](Self::get), with a hint of their size: [`Request::get_sized`].
+    pub fn get_sized(&mut self, size_hint: MessageSize) -> P::Builder<'_> {
+        self.0.get_sized(size_hint)
     }
 
     /// Copies the params from a reader.

@@ -3,13 +3,15 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
+use capnp::MessageSize;
+use capnp_threads::generated::rpc_capnp::exception;
 use capnp_threads::{Call, Client, Deferred, ExceptionKind, Limits, Result, Vat};
 use crossbeam_channel::{bounded, unbounded, Receiver, Sender};
 
 use crate::support::wires::{Two, Wire};
 use crate::support::{
     ask, cap, echo, given_back, object, reply, reply_cap, request, said, send, text, text_in, unexpected,
-    why, with_cap, Soon,
+    why, with_cap, Soon, TEST,
 };
 
 /// An object here and the same one there: what a method does must not depend on that.
@@ -361,4 +363,30 @@ fn what_is_not_there_is_unimplemented() -> Result<()> {
         assert!(why(ask(client, 5, "")).contains("method 5"));
     });
     Ok(())
+}
+
+/// Params and results whose size is known beforehand are built in one piece, so without a far pointer.
+#[test]
+fn a_hint_of_the_size_saves_a_segment() {
+    const SIZE: MessageSize = MessageSize { word_count: 600, cap_count: 0 };
+    let object = object(|call| {
+        let sized = call.method_id() == 1;
+        let (params, mut results) = call.typed::<exception::Owned, exception::Owned>();
+        let mut filled = if sized { results.get_sized(SIZE) } else { results.get() };
+        filled.set_reason(params.get()?.get_reason()?);
+        filled.set_trace(params.words().to_string());
+        Ok(())
+    });
+    near_and_far(&object, |client| {
+        let words = |method| {
+            let mut request = client.request(TEST, method).cast::<exception::Owned, exception::Owned>();
+            let mut params = if method == 1 { request.get_sized(SIZE) } else { request.get() };
+            params.set_reason("x".repeat(4000));
+            let response = request.send().promise.soon().unwrap();
+            let params_words = response.get().unwrap().get_trace().unwrap().to_str().unwrap();
+            (params_words.parse::<usize>().unwrap(), response.words())
+        };
+        let (plain, sized) = (words(0), words(1));
+        assert!(plain.0 > sized.0 && plain.1 > sized.1, "plain {plain:?}, sized {sized:?}");
+    });
 }

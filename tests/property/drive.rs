@@ -13,6 +13,10 @@ use super::world::{Behaviour, Held, Object, Pending, Shared, Waiting};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     Call,
+    /// Sends something round: a call to the peer that gives back what it is given, and calls on that at once.
+    Round,
+    /// Calls again on what was sent round, by the pipeline's client or the response's.
+    Again,
     /// Takes a client out of the pipeline of a call.
     Pipeline,
     /// Takes a response that has come.
@@ -63,6 +67,8 @@ pub enum End {
 const MANY_STEPS: usize = 200_000;
 /// What a call for probing does: it returns nothing.
 const NOTHING: Behaviour = Behaviour { kind: 0, picks: 0 };
+/// The kind of call that gives back what it is given.
+const GIVE_BACK: u8 = 8;
 
 /// Runs the operations, and checks. Where something is not as it should be, tells what happened.
 pub fn run(ops: &[Op], end: End) -> Result<(), String> {
@@ -78,6 +84,8 @@ struct Run {
     world: Shared,
     sides: [Side; 2],
     pool: Pool,
+    /// For each vat, the last call that sent something round, and the reference to what comes back.
+    round: [Option<(usize, usize)>; 2],
 }
 
 impl Run {
@@ -88,7 +96,7 @@ impl Run {
         let [first, second] = options;
         let log = world.clone();
         let sides = pair(first, second, move |event| log.log(|| format!("  0 {event}")));
-        let run = Run { world, sides, pool };
+        let run = Run { world, sides, pool, round: [None; 2] };
         for side in 0..2 {
             run.bootstrap(side);
             run.world.hold(side, run.world.new_object(side, &run.pool));
@@ -120,7 +128,9 @@ impl Run {
 
     fn op(&mut self, Op(what, side, a, b, c): Op) {
         match what {
-            What::Call => self.call(side, a, b, c),
+            What::Call => self.call_somebody(side, a, b, c),
+            What::Round => self.send_round(side, a, b, c),
+            What::Again => self.call_again(side, a, b, c),
             What::Pipeline => self.pipeline(side, a, b),
             What::Response => self.response(side, a, b),
             What::DropHeld => self.drop_held(side, a),
@@ -142,15 +152,77 @@ impl Run {
         }
     }
 
-    fn call(&self, side: usize, target: u8, params: u8, behaviour: u8) {
+    fn call_somebody(&self, side: usize, target: u8, params: u8, behaviour: u8) {
         let Some(target) = self.world.pick(side, target) else { return };
         let params = self.world.picks(side, params);
         let kind = Behaviour { kind: behaviour % 8, picks: behaviour / 8 * 5 };
-        let call = self.world.new_call(side, &target, &params, kind);
+        self.call(side, &target, params, kind, behaviour % 16);
+    }
+
+    /// What is sent round is anything that the vat holds, or a new promise; to somebody in the peer.
+    fn send_round(&mut self, side: usize, target: u8, what: u8, calls: u8) {
+        let Some(target) = self.world.pick_in_peer(side, target) else { return };
+        let new = what % 2 == 0;
+        if new {
+            self.promise(side);
+        }
+        let what = if new { self.world.last(side) } else { self.world.pick(side, what / 2) };
+        let Some(what) = what else { return };
+        let call = self.call(side, &target, vec![what], Behaviour { kind: GIVE_BACK, picks: 0 }, 0);
+        let last = self.world.lock().pending[side].iter().filter(|p| p.pipeline.is_some()).count() - 1;
+        self.pipeline(side, last as u8, 0);
+        let Some(back) = self.world.last(side) else { return };
+        self.round[side] = Some((call, back.reference));
+        self.call_on(side, &back, calls);
+    }
+
+    /// The latest promise is something that the peer has: it may be what was sent round, and be named by the peer as it
+    /// comes back.
+    fn resolve_latest(&self, side: usize, to: u8) {
+        let Some(theirs) = self.world.pick_in_peer(side, to) else { return };
+        let mut world = self.world.lock();
+        let Some((promise, fulfiller)) = world.fulfillers[side].pop() else { return };
+        world.graph.promises[promise] = Resolution::To(theirs.node);
+        world.log.push(format!("  promise {promise} is {:?}", theirs.node));
+        drop(world);
+        fulfiller.fulfill(theirs.client);
+    }
+
+    fn call_again(&self, side: usize, with: u8, resolve: u8, calls: u8) {
+        let Some((call, reference)) = self.round[side] else { return };
+        match resolve % 8 {
+            0..2 => self.resolve_latest(side, resolve / 8),
+            2..6 => {
+                let ready = |p: &mut Pending| {
+                    p.promise
+                        .take_if(|promise| p.call == call && promise.is_ready())
+                        .map(|promise| (p.call, promise))
+                };
+                if let Some((_, (call, promise))) = self.take(side, 0, ready) {
+                    let response = promise.try_take().expect("it is ready");
+                    self.world.check_response(side, call, response, 0);
+                }
+            }
+            _ => {}
+        }
+        if let Some(held) = self.world.pick_of(side, reference, with) {
+            self.call_on(side, &held, calls);
+        }
+    }
+
+    /// One to three calls that do nothing.
+    fn call_on(&self, side: usize, target: &Held, calls: u8) {
+        for _ in 0..=calls % 3 {
+            self.call(side, target, Vec::new(), NOTHING, 0);
+        }
+    }
+
+    fn call(&self, side: usize, target: &Held, params: Vec<Held>, kind: Behaviour, how: u8) -> usize {
+        let call = self.world.new_call(side, target, &params, kind);
         let clients: Vec<Client> = params.into_iter().map(|held| held.client).collect();
         let mut request = target.client.request(1, 1);
         record::write(request.get(), call as u64, &clients);
-        let pending = match behaviour % 16 {
+        let pending = match how {
             15 => Pending { call, promise: None, pipeline: Some(request.send_for_pipeline()) },
             14 => Pending { call, promise: Some(request.no_pipelining().send().promise), pipeline: None },
             _ => {
@@ -162,6 +234,7 @@ impl Run {
         world.calls[call].dropped = pending.promise.is_none();
         world.graph.calls[call].silent = pending.promise.is_none();
         world.pending[side].push(pending);
+        call
     }
 
     fn pipeline(&self, side: usize, which: u8, field: u8) {
@@ -419,8 +492,11 @@ impl Run {
 
     /// When all is known, promises are as short as they can be.
     fn check_settled(&self, side: usize, held: &Held) {
+        // A promise that comes back while it is resolved is held to the place that it had then (Note [Tribble]), and
+        // does not become as short as it could.
+        let went_round = self.round != [None; 2];
         let world = self.world.lock();
-        if !world.graph.is_told(held.node, side) {
+        if went_round || !world.graph.is_told(held.node, side) {
             return;
         }
         let meaning = world.graph.meaning(held.node);

@@ -118,6 +118,29 @@ impl Shared {
         (!held.is_empty()).then(|| held[usize::from(seed) % held.len()].clone())
     }
 
+    /// The reference that a vat got last.
+    pub fn last(&self, side: usize) -> Option<Held> {
+        self.lock().held[side].last().cloned()
+    }
+
+    /// Some of the references that a vat holds to what is in the peer for sure.
+    pub fn pick_in_peer(&self, side: usize, seed: u8) -> Option<Held> {
+        let world = self.lock();
+        let is_there = |held: &&Held| match world.graph.meaning(held.node) {
+            Meaning::Object(object) => world.graph.places[object] != side,
+            _ => false,
+        };
+        let there: Vec<_> = world.held[side].iter().filter(is_there).collect();
+        (!there.is_empty()).then(|| there[usize::from(seed) % there.len()].clone())
+    }
+
+    /// One of the clients that a vat has for a reference.
+    pub fn pick_of(&self, side: usize, reference: usize, seed: u8) -> Option<Held> {
+        let world = self.lock();
+        let of: Vec<_> = world.held[side].iter().filter(|held| held.reference == reference).collect();
+        (!of.is_empty()).then(|| of[usize::from(seed) % of.len()].clone())
+    }
+
     /// Up to as many references as a record has fields, out of one number.
     pub fn picks(&self, side: usize, seed: u8) -> Vec<Held> {
         let count = [0, 1, 1, 2, 3][usize::from(seed) % 5];
@@ -342,8 +365,8 @@ impl Drop for Object {
 impl Server for Object {
     fn dispatch(&self, call: &mut Call) -> capnp_threads::Result<()> {
         let (number, caps) = record::read(call.params().get()?)?;
-        let (id, behaviour) = self.world.arrive(self.id, number, caps);
-        match behaviour.kind % 8 {
+        let (id, behaviour) = self.world.arrive(self.id, number, caps.clone());
+        match behaviour.kind {
             0 | 1 => self.give(id, call, behaviour.picks),
             2 | 3 => self.defer(id, call, None),
             4 => self.tail_call(id, call, behaviour.picks),
@@ -351,6 +374,7 @@ impl Server for Object {
                 let results = self.give_pipeline(id, call, behaviour.picks)?;
                 self.defer(id, call, Some(results))
             }
+            8 => self.give_back(id, call, &caps),
             6 => {
                 self.world.set_outcome(id, Outcome::Failed);
                 Err(Error::failed("as told"))
@@ -364,14 +388,31 @@ impl Object {
     /// Fills in the results.
     fn write(&self, id: usize, call: &mut Call, seed: u8) -> Vec<Held> {
         let results = self.world.without_circles(id, self.world.picks(self.side, seed));
+        self.write_all(id, call, &results);
+        results
+    }
+
+    fn write_all(&self, id: usize, call: &mut Call, results: &[Held]) {
         let clients: Vec<Client> = results.iter().map(|held| held.client.clone()).collect();
         record::write(call.results(), id as u64, &clients);
         self.world.set_outcome(id, Outcome::Results(results.iter().map(|r| r.node).collect()));
-        results
     }
 
     fn give(&self, id: usize, call: &mut Call, seed: u8) -> capnp_threads::Result<()> {
         self.write(id, call, seed);
+        Ok(())
+    }
+
+    /// The params are the results.
+    fn give_back(&self, id: usize, call: &mut Call, params: &[Client]) -> capnp_threads::Result<()> {
+        let nodes = self.world.lock().calls[id].params.clone();
+        let held = nodes.into_iter().zip(params).map(|(node, client)| Held {
+            client: client.clone(),
+            node,
+            reference: self.world.lock().new_reference(),
+        });
+        let results = self.world.without_circles(id, held.collect());
+        self.write_all(id, call, &results);
         Ok(())
     }
 

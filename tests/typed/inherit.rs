@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use capnp_threads::{Capability, Client, ExceptionKind, Result};
 
 use crate::generated::inherit_capnp::*;
-use crate::support::{offered, text, Setting, Soon};
+use crate::support::{hook, offered, text, Setting, Soon};
 
 in_each_setting!(
     a_client_has_its_own_methods_and_upcasts_have_theirs,
@@ -176,8 +176,8 @@ fn an_interface_without_methods_is_a_capability(setting: Setting) {
         let (mouse, bird) = (quiet::Client::new(Mouse), mallard::Client::new(Bird::default()));
         let mut request = pond.quietest_request();
         let mut guests = request.get().init_guests(2);
-        guests.set(0, capnp::capability::FromClientHook::into_client_hook(quiet::Client::from(bird)));
-        guests.set(1, capnp::capability::FromClientHook::into_client_hook(mouse.clone()));
+        guests.set(0, hook(&bird));
+        guests.set(1, hook(&mouse));
         let guest = request.send().soon().unwrap().get().unwrap().get_guest().unwrap();
         assert_eq!(guest.resolve().unwrap(), mouse);
         assert!(guest.local_server::<Mouse>().is_some());

@@ -3,8 +3,9 @@
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use capnp::capability::{DynClientHook, FromClientHook};
 use capnp_threads::transport::Transport;
-use capnp_threads::{Capability, Limits, Promise, RemotePromise, Response, Result, Snapshot, Vat};
+use capnp_threads::{Capability, Client, Limits, Promise, RemotePromise, Response, Result, Snapshot, Vat};
 use crossbeam_channel::Receiver;
 
 /// Turns a hang into a failure.
@@ -119,6 +120,16 @@ pub fn why<T>(result: Result<T>) -> String {
         Ok(_) => panic!("an error was expected"),
         Err(e) => e.to_string(),
     }
+}
+
+/// A client as lists and pointers of any kind take it.
+pub fn hook(client: &impl AsRef<Client>) -> Box<DynClientHook> {
+    Box::new(client.as_ref().clone())
+}
+
+/// A client that comes as its hook.
+pub fn hooked<C: Capability>(hook: Box<DynClientHook>) -> C {
+    <Client as FromClientHook>::new(hook).into()
 }
 
 /// Text as a string of its own.
