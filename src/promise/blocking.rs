@@ -79,7 +79,8 @@ pub(crate) fn with_blocking<R>(observer: Arc<dyn Blocking>, body: impl FnOnce() 
 pub(crate) fn enter_blocking() -> Result<Asleep, Exception> {
     if role() != Role::User {
         return Err(Exception::failed(
-            "waiting on a connection's own thread would stop the connection: wait on a thread of your own",
+            "waiting on a connection's own thread, or in an object that runs in place, would stop the connection: \
+             wait on a thread of your own",
         ));
     }
     let observer = OBSERVER.with(|o| o.borrow().clone());
