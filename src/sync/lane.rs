@@ -273,7 +273,9 @@ mod loom_tests {
             let (lane, log) = (Arc::new(Lane::new()), log());
             let (lanes, logs) = (lane.clone(), log.clone());
             let borrower = beside(move || {
-                lanes.put_all(vec![1, 2]).unwrap();
+                if lanes.put_all(vec![1, 2]).is_err() {
+                    return;
+                }
                 if let Some(mut turn) = lanes.take_turn() {
                     while let Some(item) = turn.next() {
                         logs.lock().push(item);
@@ -285,14 +287,12 @@ mod loom_tests {
                 lanes.push(3).unwrap();
                 lanes.close();
             });
-            // Items of the borrower's may come too late for the closed lane.
             own_thread(&lane, &log);
             pusher.join().unwrap();
-            let _ = borrower.join();
+            borrower.join().unwrap();
+            // What came too late for the closed lane was refused.
             let log = log.lock();
-            assert!(log.contains(&3));
-            let place = |item| log.iter().position(|i| *i == item);
-            assert!(place(1).is_none() || place(1) < place(2));
+            assert!([vec![3], vec![1, 2, 3], vec![3, 1, 2]].contains(&log), "{log:?}");
         });
     }
 
