@@ -291,7 +291,7 @@ mod loom_tests {
             pusher.join().unwrap();
             borrower.join().unwrap();
             // What came too late for the closed lane was refused.
-            let log = log.lock();
+            let log = log.lock().clone();
             assert!([vec![3], vec![1, 2, 3], vec![3, 1, 2]].contains(&log), "{log:?}");
         });
     }
