@@ -196,13 +196,29 @@ impl StdError for Exception {
 
 impl From<capnp::Error> for Exception {
     fn from(e: capnp::Error) -> Self {
-        let kind = match e.kind {
-            capnp::ErrorKind::Overloaded => ExceptionKind::Overloaded,
-            capnp::ErrorKind::Disconnected => ExceptionKind::Disconnected,
-            capnp::ErrorKind::Unimplemented => ExceptionKind::Unimplemented,
-            _ => ExceptionKind::Failed,
+        let (kind, reason) = match e.kind {
+            capnp::ErrorKind::Failed => (ExceptionKind::Failed, e.extra.clone()),
+            capnp::ErrorKind::Overloaded => (ExceptionKind::Overloaded, e.extra.clone()),
+            capnp::ErrorKind::Disconnected => (ExceptionKind::Disconnected, e.extra.clone()),
+            capnp::ErrorKind::Unimplemented => (ExceptionKind::Unimplemented, e.extra.clone()),
+            // What is wrong with a message: one of many kinds of their own.
+            _ => (ExceptionKind::Failed, e.to_string()),
         };
-        Exception::new(kind, e.to_string()).with_source(e)
+        Exception::new(kind, reason).with_source(e)
+    }
+}
+
+/// For code that is written against the `capnp` crate: kind and reason are kept, what else is known is not.
+impl From<Error> for capnp::Error {
+    fn from(e: Error) -> Self {
+        let why = Exception::from(e);
+        let make = match why.kind() {
+            ExceptionKind::Failed => capnp::Error::failed,
+            ExceptionKind::Overloaded => capnp::Error::overloaded,
+            ExceptionKind::Disconnected => capnp::Error::disconnected,
+            ExceptionKind::Unimplemented => capnp::Error::unimplemented,
+        };
+        make(why.reason().to_owned())
     }
 }
 

@@ -18,6 +18,8 @@ mod brands;
 mod clients;
 #[path = "typed/failures.rs"]
 mod failures;
+#[path = "typed/foreign.rs"]
+mod foreign;
 #[path = "typed/generated/mod.rs"]
 mod generated;
 #[path = "typed/generics.rs"]

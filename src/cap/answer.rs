@@ -84,7 +84,7 @@ impl AnswerCell {
                 state.cells.push((path.into(), Arc::downgrade(&cell)));
                 Client(Kind::Promise(cell))
             }
-            Source::Abandoned => Client::broken(Exception::failed("the call was canceled")),
+            Source::Abandoned => Client::broken(abandoned()),
         }
     }
 
@@ -95,8 +95,14 @@ impl AnswerCell {
             return;
         }
         let old = (mem::replace(&mut state.source, Source::Abandoned), state.question.take());
+        let fulfiller = state.fulfiller.take();
         drop(state);
         drop(old);
+        // What was registered with the promise, as a function that maps it, is not run for an answer that comes
+        // all the same.
+        if let Some(fulfiller) = fulfiller {
+            fulfiller.reject(abandoned());
+        }
     }
 }
 
@@ -157,6 +163,10 @@ impl Awaiting for AnswerCell {
     fn waits_in(&self) -> Option<Arc<PromiseCell>> {
         self.0.lock().waits_in.upgrade()
     }
+}
+
+fn abandoned() -> Exception {
+    Exception::failed("the call was canceled")
 }
 
 type Cell = (Box<[u16]>, Arc<PromiseCell>);

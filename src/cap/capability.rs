@@ -89,8 +89,8 @@ pub trait Capability:
 
     /// This client as one of another interface, unchecked: if the object does not have that, calls are answered
     /// with `unimplemented`.
-    fn cast_to<C: Capability>(self) -> C {
-        C::from(self.into())
+    fn cast_to<C: Capability>(&self) -> C {
+        C::from(self.as_ref().clone())
     }
 }
 

@@ -70,25 +70,30 @@ pub(crate) fn take_clients(table: BuildTable) -> Result<Vec<Client>, Exception> 
 enum Question {
     None,
     Asked,
-    /// The client, and where the hook that answered lies.
+    /// The client, and where its copy lies that was the answer.
     Answered(Client, usize),
 }
 
 per_thread! {
-    /// Where a hook of ours, asked whether it is one, leaves its client. Only `Client::get_ptr` answers, so
-    /// a foreign hook can't be taken for ours, whatever numbers it returns; and it says where it lies, so that
-    /// a foreign hook that wraps one of ours and asks it can't either.
+    /// Where a hook of ours, asked for a copy of itself, leaves its client. Only `Client::add_ref` answers, so a
+    /// foreign hook can't be taken for ours, whatever numbers it returns; and it says where the copy lies, so that a
+    /// foreign hook that wraps one of ours, and whose copies wrap copies of that, can't either. (Where the hook
+    /// itself lies says nothing: the first field of a wrapper lies there too.)
     static QUESTION: RefCell<Question> = RefCell::new(Question::None);
 }
 
 /// The client behind a hook, if it is ours.
 pub(crate) fn from_hook(hook: &dyn ClientHook) -> Option<Client> {
-    QUESTION.with(|q| *q.borrow_mut() = Question::Asked);
-    hook.get_ptr();
+    QUESTION.with(|q| q.replace(Question::Asked));
+    let copy = hook.add_ref();
     match QUESTION.with(|q| q.replace(Question::None)) {
-        Question::Answered(client, at) if at == std::ptr::from_ref(hook).cast::<()>().addr() => Some(client),
+        Question::Answered(client, at) if at == address_of(&*copy) => Some(client),
         _ => None,
     }
+}
+
+fn address_of(hook: &dyn ClientHook) -> usize {
+    std::ptr::from_ref(hook).cast::<()>().addr()
 }
 
 impl Client {
@@ -126,7 +131,13 @@ impl FromClientHook for Client {
 
 impl ClientHook for Client {
     fn add_ref(&self) -> Box<dyn ClientHook> {
-        Box::new(self.clone())
+        let copy = Box::new(self.clone());
+        QUESTION.with(|q| {
+            if let question @ Question::Asked = &mut *q.borrow_mut() {
+                *question = Question::Answered(self.clone(), address_of(&*copy));
+            }
+        });
+        copy
     }
 
     fn new_call(
@@ -155,11 +166,6 @@ impl ClientHook for Client {
     }
 
     fn get_ptr(&self) -> usize {
-        QUESTION.with(|q| {
-            if let question @ Question::Asked = &mut *q.borrow_mut() {
-                *question = Question::Answered(self.clone(), std::ptr::from_ref(self).addr());
-            }
-        });
         self.address()
     }
 
@@ -170,32 +176,20 @@ impl ClientHook for Client {
 
     fn when_more_resolved(&self) -> Option<capability::Promise<Box<dyn ClientHook>, capnp::Error>> {
         let promise = self.next_resolution()?;
-        Some(capability::Promise::from_future(async move {
-            Ok(Box::new(promise.await.map_err(to_capnp)?) as Box<dyn ClientHook>)
-        }))
+        Some(capability::Promise::from_future(
+            async move { Ok(Box::new(promise.await?) as Box<dyn ClientHook>) },
+        ))
     }
 
     fn when_resolved(&self) -> capability::Promise<(), capnp::Error> {
         let mut client = self.clone();
         capability::Promise::from_future(async move {
             while let Some(next) = client.next_resolution() {
-                client = next.await.map_err(to_capnp)?;
+                client = next.await?;
             }
             Ok(())
         })
     }
-}
-
-/// An error of ours as the `capnp` crate knows it.
-pub(crate) fn to_capnp(e: Error) -> capnp::Error {
-    use crate::error::ExceptionKind::{Disconnected, Failed, Overloaded, Unimplemented};
-    let make = match e.kind() {
-        Failed => capnp::Error::failed,
-        Overloaded => capnp::Error::overloaded,
-        Disconnected => capnp::Error::disconnected,
-        Unimplemented => capnp::Error::unimplemented,
-    };
-    make(e.to_string())
 }
 
 impl RequestHook for Request {
@@ -212,7 +206,7 @@ impl RequestHook for Request {
         let promise = sent.promise;
         RemotePromise {
             promise: capability::Promise::from_future(async move {
-                let response = promise.await.map_err(to_capnp)?;
+                let response = promise.await?;
                 Ok(capability::Response::new(Box::new(response)))
             }),
             pipeline: any_pointer::Pipeline::new(Box::new(sent.pipeline)),
@@ -221,7 +215,7 @@ impl RequestHook for Request {
 
     fn send_streaming(self: Box<Self>) -> capability::Promise<(), capnp::Error> {
         let promise = Request::send(*self).promise;
-        capability::Promise::from_future(async move { promise.await.map(drop).map_err(to_capnp) })
+        capability::Promise::from_future(async move { Ok(promise.await.map(drop)?) })
     }
 
     fn tail_send(
@@ -233,7 +227,7 @@ impl RequestHook for Request {
 
 impl ResponseHook for Response {
     fn get(&self) -> capnp::Result<any_pointer::Reader<'_>> {
-        Response::get(self).map_err(to_capnp)
+        Ok(Response::get(self)?)
     }
 }
 

@@ -17,7 +17,7 @@ use super::call::{CallInfo, Hints, Mode, Responder, Route};
 use super::client::Client;
 use super::contents::{Payload, Response};
 use super::hook::{take_clients, BuildTable};
-use crate::error::{Error, Exception, Result};
+use crate::error::{Exception, Result};
 use crate::promise::{promise_from, Cancel, Promise};
 use crate::sync::{self, role, Arc, Duration, Instant, Role, Timer, TimerKey};
 use crate::wire::content::{Content, ContentBuilder, Place};
@@ -196,7 +196,12 @@ impl<P, R: 'static> Request<P, R> {
 /// The size of params that were never looked at.
 const NOTHING: MessageSize = MessageSize { word_count: 0, cap_count: 0 };
 
-/// What a closure that fills a struct in may return: nothing, or whether it could.
+/// What a closure that fills a struct in may return: nothing, or what the setters of generated structs do. (No
+/// other results: so the compiler knows the type of the error where a block uses `?` and ends with `Ok(())`.)
+#[diagnostic::on_unimplemented(
+    message = "a closure that fills in a struct returns nothing or `capnp::Result<()>`, not `{Self}`",
+    note = "in a block, write `?` after what can fail, and `Ok(())` at the end"
+)]
 pub trait Filled {
     /// Whether it could.
     ///
@@ -211,9 +216,9 @@ impl Filled for () {
     }
 }
 
-impl<E: Into<Error>> Filled for Result<(), E> {
+impl Filled for capnp::Result<()> {
     fn into_result(self) -> Result<()> {
-        self.map_err(Into::into)
+        Ok(self?)
     }
 }
 

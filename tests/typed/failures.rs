@@ -15,7 +15,7 @@ in_each_setting!(
     a_null_client_in_params_fails_its_calls,
     an_error_of_a_call_is_passed_on,
     a_failed_call_breaks_what_is_ahead,
-    an_error_type_of_ones_own_fills_params,
+    errors_of_ours_and_of_texts_pass_through_filling_params,
 );
 
 fn fail(worker: &worker::Client, kind: Kind, why: &str) -> Error {
@@ -92,7 +92,7 @@ fn an_error_in_filling_the_params_is_the_answer(setting: Setting) {
     offered(setting, object, |worker| {
         let later = worker.later(|mut params| {
             params.set_text("half");
-            Err(Exception::overloaded("changed its mind"))
+            Err(capnp::Error::overloaded("changed its mind".into()))
         });
         assert!(later.is_ready());
         let error = later.soon().unwrap_err();
@@ -137,7 +137,7 @@ fn an_error_of_a_call_is_passed_on(setting: Setting) {
 
 fn a_failed_call_breaks_what_is_ahead(setting: Setting) {
     offered(setting, silent(), |worker| {
-        let opened = worker.open(|_| Err(Exception::overloaded("not now")));
+        let opened = worker.open(|_| Err(capnp::Error::overloaded("not now".into())));
         let door = opened.pipeline.get().get_room().get_door();
         assert_eq!(add(&door, 1, 1).unwrap_err().kind(), ExceptionKind::Overloaded);
         let opened = worker::Client::broken(Exception::disconnected("away")).open(|_| ());
@@ -146,20 +146,13 @@ fn a_failed_call_breaks_what_is_ahead(setting: Setting) {
     });
 }
 
-fn an_error_type_of_ones_own_fills_params(setting: Setting) {
-    #[derive(Debug)]
-    struct Mine;
-    impl From<Mine> for Error {
-        fn from(_: Mine) -> Self {
-            Error::failed("mine")
-        }
-    }
+fn errors_of_ours_and_of_texts_pass_through_filling_params(setting: Setting) {
     offered(setting, silent(), |worker| {
-        let error = worker.add(|_| Err(Mine)).soon().unwrap_err();
-        assert!(error.to_string().contains("mine"));
+        let error = worker.add(|_| Ok(Err(Error::overloaded("ours"))?)).soon().unwrap_err();
+        assert_eq!(error.to_string(), "overloaded: ours");
         let sum = worker.add(|mut params| {
-            params.set_a(1);
-            Ok::<(), Mine>(())
+            params.set_a(std::str::from_utf8(b"1")?.len() as i64);
+            Ok(())
         });
         assert_eq!(crate::work::sum_in(sum.soon().unwrap()), 1);
     });

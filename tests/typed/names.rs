@@ -148,6 +148,11 @@ fn fields_are_called_like_keywords(setting: Setting) {
             fields::async_::Try(client) => assert_eq!(client.unwrap().resolve().unwrap(), two),
             _ => panic!("another variant"),
         }
+        let used = words.use_(|fields| fields.init_async().set_self("variant")).soon().unwrap();
+        match used.get().unwrap().get_async().which().unwrap() {
+            fields::async_::Self_(said) => assert_eq!(text(said), "variant"),
+            _ => panic!("another variant"),
+        }
     });
 }
 
@@ -185,6 +190,9 @@ fn types_are_called_like_keywords(setting: Setting) {
         let given = words.struct_().soon().unwrap();
         let given = given.get().unwrap().get_struct().unwrap();
         assert_eq!(given.get_enum().unwrap(), words::Match::Else);
+        let mut message = capnp::message::Builder::new_default();
+        let default: words::struct_::Builder<'_> = message.init_root();
+        assert_eq!(default.get_enum().unwrap(), words::Match::Self_);
     });
 }
 
@@ -282,7 +290,6 @@ fn namesake() -> collisions::Client {
     <collisions::Client as Capability>::new(Namesake)
 }
 
-#[expect(clippy::needless_borrow, reason = "what is tested")]
 fn methods_are_called_like_ours(setting: Setting) {
     offered(setting, namesake(), |object| {
         macro_rules! said {

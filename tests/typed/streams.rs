@@ -191,7 +191,7 @@ fn streaming_methods_without_params_and_with_a_struct(setting: Setting) {
 fn an_error_in_filling_the_params_sends_nothing(setting: Setting) {
     offered(setting, drain(), |sink| {
         let stream = Stream::new();
-        let sent = sink.write(&stream, |_| Err(Error::failed("no number")));
+        let sent = sink.write(&stream, |_| Err(capnp::Error::failed("no number".into())));
         assert!(why(sent).contains("no number"));
         // It is not the stream's failure.
         write(&sink, &stream, 4, 0).unwrap();

@@ -5943,7 +5943,7 @@ pub mod fields {
         }
     }
     pub mod async_ {
-        pub use self::Which::{Await, Dyn, Try};
+        pub use self::Which::{Await, Dyn, Try, Self_};
         #[derive(Copy, Clone)]
         pub struct Owned(());
         impl ::capnp::introspect::Introspect for Owned {
@@ -6058,6 +6058,13 @@ pub mod fields {
                 !self.reader.get_pointer_field(4).is_null()
             }
             #[inline]
+            pub fn has_self(&self) -> bool {
+                if self.reader.get_data_field::<u16>(1) != 3 {
+                    return false;
+                }
+                !self.reader.get_pointer_field(4).is_null()
+            }
+            #[inline]
             pub fn which(
                 self,
             ) -> ::core::result::Result<WhichReader<'a>, ::capnp::NotInSchema> {
@@ -6086,6 +6093,16 @@ pub mod fields {
                                         ::core::result::Result::Err(e)
                                     }
                                 },
+                            ),
+                        )
+                    }
+                    3 => {
+                        ::core::result::Result::Ok(
+                            Self_(
+                                ::capnp::traits::FromPointerReader::get_from_pointer(
+                                    &self.reader.get_pointer_field(4),
+                                    ::core::option::Option::None,
+                                ),
                             ),
                         )
                     }
@@ -6235,6 +6252,31 @@ pub mod fields {
                 !self.builder.is_pointer_field_null(4)
             }
             #[inline]
+            pub fn set_self(
+                &mut self,
+                value: impl ::capnp::traits::SetterInput<::capnp::text::Owned>,
+            ) {
+                self.builder.set_data_field::<u16>(1, 3);
+                ::capnp::traits::SetterInput::set_pointer_builder(
+                        self.builder.reborrow().get_pointer_field(4),
+                        value,
+                        false,
+                    )
+                    .unwrap()
+            }
+            #[inline]
+            pub fn init_self(self, size: u32) -> ::capnp::text::Builder<'a> {
+                self.builder.set_data_field::<u16>(1, 3);
+                self.builder.get_pointer_field(4).init_text(size)
+            }
+            #[inline]
+            pub fn has_self(&self) -> bool {
+                if self.builder.get_data_field::<u16>(1) != 3 {
+                    return false;
+                }
+                !self.builder.is_pointer_field_null(4)
+            }
+            #[inline]
             pub fn which(
                 self,
             ) -> ::core::result::Result<WhichBuilder<'a>, ::capnp::NotInSchema> {
@@ -6266,6 +6308,16 @@ pub mod fields {
                             ),
                         )
                     }
+                    3 => {
+                        ::core::result::Result::Ok(
+                            Self_(
+                                ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                                    self.builder.get_pointer_field(4),
+                                    ::core::option::Option::None,
+                                ),
+                            ),
+                        )
+                    }
                     x => ::core::result::Result::Err(::capnp::NotInSchema(x)),
                 }
             }
@@ -6280,45 +6332,52 @@ pub mod fields {
         }
         impl Pipeline {}
         mod _private {
-            pub(crate) static ENCODED_NODE: [::capnp::Word; 62] = [
+            pub(crate) static ENCODED_NODE: [::capnp::Word; 77] = [
                 ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
                 ::capnp::word(2, 79, 133, 244, 129, 109, 73, 237),
                 ::capnp::word(21, 0, 0, 0, 1, 0, 1, 0),
                 ::capnp::word(145, 109, 95, 26, 94, 45, 9, 238),
-                ::capnp::word(5, 0, 7, 0, 1, 0, 3, 0),
+                ::capnp::word(5, 0, 7, 0, 1, 0, 4, 0),
                 ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
                 ::capnp::word(21, 0, 0, 0, 218, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-                ::capnp::word(25, 0, 0, 0, 175, 0, 0, 0),
+                ::capnp::word(25, 0, 0, 0, 231, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
                 ::capnp::word(109, 101, 116, 104, 111, 100, 115, 46),
                 ::capnp::word(99, 97, 112, 110, 112, 58, 70, 105),
                 ::capnp::word(101, 108, 100, 115, 46, 97, 115, 121),
                 ::capnp::word(110, 99, 0, 0, 0, 0, 0, 0),
-                ::capnp::word(12, 0, 0, 0, 3, 0, 4, 0),
+                ::capnp::word(16, 0, 0, 0, 3, 0, 4, 0),
                 ::capnp::word(0, 0, 255, 255, 0, 0, 0, 0),
                 ::capnp::word(0, 0, 1, 0, 6, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-                ::capnp::word(69, 0, 0, 0, 50, 0, 0, 0),
+                ::capnp::word(97, 0, 0, 0, 50, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-                ::capnp::word(64, 0, 0, 0, 3, 0, 1, 0),
-                ::capnp::word(76, 0, 0, 0, 2, 0, 1, 0),
+                ::capnp::word(92, 0, 0, 0, 3, 0, 1, 0),
+                ::capnp::word(104, 0, 0, 0, 2, 0, 1, 0),
                 ::capnp::word(1, 0, 254, 255, 4, 0, 0, 0),
                 ::capnp::word(0, 0, 1, 0, 7, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-                ::capnp::word(73, 0, 0, 0, 34, 0, 0, 0),
+                ::capnp::word(101, 0, 0, 0, 34, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-                ::capnp::word(68, 0, 0, 0, 3, 0, 1, 0),
-                ::capnp::word(80, 0, 0, 0, 2, 0, 1, 0),
+                ::capnp::word(96, 0, 0, 0, 3, 0, 1, 0),
+                ::capnp::word(108, 0, 0, 0, 2, 0, 1, 0),
                 ::capnp::word(2, 0, 253, 255, 4, 0, 0, 0),
                 ::capnp::word(0, 0, 1, 0, 8, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-                ::capnp::word(77, 0, 0, 0, 34, 0, 0, 0),
+                ::capnp::word(105, 0, 0, 0, 34, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-                ::capnp::word(72, 0, 0, 0, 3, 0, 1, 0),
-                ::capnp::word(84, 0, 0, 0, 2, 0, 1, 0),
+                ::capnp::word(100, 0, 0, 0, 3, 0, 1, 0),
+                ::capnp::word(112, 0, 0, 0, 2, 0, 1, 0),
+                ::capnp::word(3, 0, 252, 255, 4, 0, 0, 0),
+                ::capnp::word(0, 0, 1, 0, 9, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(109, 0, 0, 0, 42, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(104, 0, 0, 0, 3, 0, 1, 0),
+                ::capnp::word(116, 0, 0, 0, 2, 0, 1, 0),
                 ::capnp::word(97, 119, 97, 105, 116, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
@@ -6343,6 +6402,14 @@ pub mod fields {
                 ::capnp::word(17, 0, 0, 0, 0, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(115, 101, 108, 102, 0, 0, 0, 0),
+                ::capnp::word(12, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(12, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ];
             pub(crate) fn get_field_types(index: u16) -> ::capnp::introspect::Type {
                 match index {
@@ -6352,6 +6419,9 @@ pub mod fields {
                     }
                     2 => {
                         <crate::generated::methods_capnp::words::Owned as ::capnp::introspect::Introspect>::introspect()
+                    }
+                    3 => {
+                        <::capnp::text::Owned as ::capnp::introspect::Introspect>::introspect()
                     }
                     _ => ::capnp::introspect::panic_invalid_field_index(index),
                 }
@@ -6372,17 +6442,24 @@ pub mod fields {
                 MEMBERS_BY_NAME,
             );
             pub(crate) static NONUNION_MEMBERS: &[u16] = &[];
-            pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[0, 1, 2];
-            pub(crate) static MEMBERS_BY_NAME: &[u16] = &[0, 1, 2];
+            pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[0, 1, 2, 3];
+            pub(crate) static MEMBERS_BY_NAME: &[u16] = &[0, 1, 3, 2];
             pub(crate) const TYPE_ID: u64 = 0xed49_6d81_f485_4f02;
         }
-        pub enum Which<A0> {
+        pub enum Which<A0, A1> {
             Await(()),
             Dyn(A0),
             Try(::capnp::Result<crate::generated::methods_capnp::words::Client>),
+            Self_(A1),
         }
-        pub type WhichReader<'a> = Which<::capnp::Result<::capnp::text::Reader<'a>>>;
-        pub type WhichBuilder<'a> = Which<::capnp::Result<::capnp::text::Builder<'a>>>;
+        pub type WhichReader<'a> = Which<
+            ::capnp::Result<::capnp::text::Reader<'a>>,
+            ::capnp::Result<::capnp::text::Reader<'a>>,
+        >;
+        pub type WhichBuilder<'a> = Which<
+            ::capnp::Result<::capnp::text::Builder<'a>>,
+            ::capnp::Result<::capnp::text::Builder<'a>>,
+        >;
     }
 }
 pub mod words {
@@ -7203,6 +7280,7 @@ pub mod words {
         If = 0,
         Else = 1,
         Loop = 2,
+        Self_ = 3,
     }
     impl ::capnp::introspect::Introspect for Match {
         fn introspect() -> ::capnp::introspect::Type {
@@ -7240,6 +7318,7 @@ pub mod words {
                 0 => ::core::result::Result::Ok(Self::If),
                 1 => ::core::result::Result::Ok(Self::Else),
                 2 => ::core::result::Result::Ok(Self::Loop),
+                3 => ::core::result::Result::Ok(Self::Self_),
                 n => ::core::result::Result::Err(::capnp::NotInSchema(n)),
             }
         }
@@ -7254,7 +7333,7 @@ pub mod words {
         const TYPE_ID: u64 = 0xdbdb_e856_2620_397cu64;
     }
     mod match_ {
-        pub(crate) static ENCODED_NODE: [::capnp::Word; 30] = [
+        pub(crate) static ENCODED_NODE: [::capnp::Word; 34] = [
             ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
             ::capnp::word(124, 57, 32, 38, 86, 232, 219, 219),
             ::capnp::word(20, 0, 0, 0, 2, 0, 0, 0),
@@ -7264,7 +7343,7 @@ pub mod words {
             ::capnp::word(21, 0, 0, 0, 210, 0, 0, 0),
             ::capnp::word(33, 0, 0, 0, 7, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(29, 0, 0, 0, 79, 0, 0, 0),
+            ::capnp::word(29, 0, 0, 0, 103, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(109, 101, 116, 104, 111, 100, 115, 46),
@@ -7272,19 +7351,23 @@ pub mod words {
             ::capnp::word(114, 100, 115, 46, 77, 97, 116, 99),
             ::capnp::word(104, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 1, 0, 1, 0),
-            ::capnp::word(12, 0, 0, 0, 1, 0, 2, 0),
+            ::capnp::word(16, 0, 0, 0, 1, 0, 2, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(29, 0, 0, 0, 26, 0, 0, 0),
+            ::capnp::word(41, 0, 0, 0, 26, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(21, 0, 0, 0, 42, 0, 0, 0),
+            ::capnp::word(33, 0, 0, 0, 42, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(2, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(13, 0, 0, 0, 42, 0, 0, 0),
+            ::capnp::word(25, 0, 0, 0, 42, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(3, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(17, 0, 0, 0, 42, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(105, 102, 0, 0, 0, 0, 0, 0),
             ::capnp::word(101, 108, 115, 101, 0, 0, 0, 0),
             ::capnp::word(108, 111, 111, 112, 0, 0, 0, 0),
+            ::capnp::word(115, 101, 108, 102, 0, 0, 0, 0),
         ];
         pub(crate) fn get_annotation_types(
             child_index: Option<u16>,
@@ -7403,7 +7486,9 @@ pub mod words {
                 crate::generated::methods_capnp::words::Match,
                 ::capnp::NotInSchema,
             > {
-                ::core::convert::TryFrom::try_from(self.reader.get_data_field::<u16>(0))
+                ::core::convert::TryFrom::try_from(
+                    self.reader.get_data_field_mask::<u16>(0, 3),
+                )
             }
         }
         pub struct Builder<'a> {
@@ -7505,14 +7590,16 @@ pub mod words {
                 crate::generated::methods_capnp::words::Match,
                 ::capnp::NotInSchema,
             > {
-                ::core::convert::TryFrom::try_from(self.builder.get_data_field::<u16>(0))
+                ::core::convert::TryFrom::try_from(
+                    self.builder.get_data_field_mask::<u16>(0, 3),
+                )
             }
             #[inline]
             pub fn set_enum(
                 &mut self,
                 value: crate::generated::methods_capnp::words::Match,
             ) {
-                self.builder.set_data_field::<u16>(0, value as u16);
+                self.builder.set_data_field_mask::<u16>(0, value as u16, 3);
             }
         }
         pub struct Pipeline {
@@ -7546,7 +7633,7 @@ pub mod words {
                 ::capnp::word(4, 0, 0, 0, 3, 0, 4, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
                 ::capnp::word(0, 0, 1, 0, 0, 0, 0, 0),
-                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
                 ::capnp::word(13, 0, 0, 0, 42, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
                 ::capnp::word(8, 0, 0, 0, 3, 0, 1, 0),
@@ -7556,7 +7643,7 @@ pub mod words {
                 ::capnp::word(124, 57, 32, 38, 86, 232, 219, 219),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-                ::capnp::word(15, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(15, 0, 3, 0, 0, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ];

@@ -28809,6 +28809,7 @@ pub mod sailors {
     }
 }
 pub mod deep {
+    pub use self::Which::{Nothing, Some};
     #[derive(Copy, Clone)]
     pub struct Owned<Foo, Bar> {
         _phantom: ::core::marker::PhantomData<(Foo, Bar)>,
@@ -29002,14 +29003,10 @@ pub mod deep {
             !self.reader.get_pointer_field(1).is_null()
         }
         #[inline]
-        pub fn get_other(
+        pub fn get_turned(
             self,
         ) -> ::capnp::Result<
-            crate::generated::others_capnp::deep::Reader<
-                'a,
-                ::capnp::text::Owned,
-                ::capnp::data::Owned,
-            >,
+            crate::generated::others_capnp::deep::Reader<'a, Bar, Foo>,
         > {
             ::capnp::traits::FromPointerReader::get_from_pointer(
                 &self.reader.get_pointer_field(2),
@@ -29017,8 +29014,36 @@ pub mod deep {
             )
         }
         #[inline]
-        pub fn has_other(&self) -> bool {
+        pub fn has_turned(&self) -> bool {
             !self.reader.get_pointer_field(2).is_null()
+        }
+        #[inline]
+        pub fn get_inners(
+            self,
+        ) -> ::capnp::Result<
+            ::capnp::struct_list::Reader<
+                'a,
+                crate::generated::others_capnp::deep::inner::Owned<Foo, Bar>,
+            >,
+        > {
+            ::capnp::traits::FromPointerReader::get_from_pointer(
+                &self.reader.get_pointer_field(3),
+                ::core::option::Option::None,
+            )
+        }
+        #[inline]
+        pub fn has_inners(&self) -> bool {
+            !self.reader.get_pointer_field(3).is_null()
+        }
+        #[inline]
+        pub fn which(
+            self,
+        ) -> ::core::result::Result<WhichReader<'a, Foo, Bar>, ::capnp::NotInSchema> {
+            match self.reader.get_data_field::<u16>(0) {
+                0 => ::core::result::Result::Ok(Nothing(())),
+                1 => ::core::result::Result::Ok(Some(self.reader.into())),
+                x => ::core::result::Result::Err(::capnp::NotInSchema(x)),
+            }
         }
     }
     pub struct Builder<'a, Foo, Bar>
@@ -29035,8 +29060,8 @@ pub mod deep {
         Bar: ::capnp::traits::Owned + 'static,
     {
         const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
-            data: 0,
-            pointers: 3,
+            data: 1,
+            pointers: 6,
         };
     }
     impl<Foo, Bar> ::capnp::traits::HasTypeId for Builder<'_, Foo, Bar>
@@ -29224,14 +29249,10 @@ pub mod deep {
             !self.builder.is_pointer_field_null(1)
         }
         #[inline]
-        pub fn get_other(
+        pub fn get_turned(
             self,
         ) -> ::capnp::Result<
-            crate::generated::others_capnp::deep::Builder<
-                'a,
-                ::capnp::text::Owned,
-                ::capnp::data::Owned,
-            >,
+            crate::generated::others_capnp::deep::Builder<'a, Bar, Foo>,
         > {
             ::capnp::traits::FromPointerBuilder::get_from_pointer(
                 self.builder.get_pointer_field(2),
@@ -29239,13 +29260,9 @@ pub mod deep {
             )
         }
         #[inline]
-        pub fn set_other(
+        pub fn set_turned(
             &mut self,
-            value: crate::generated::others_capnp::deep::Reader<
-                '_,
-                ::capnp::text::Owned,
-                ::capnp::data::Owned,
-            >,
+            value: crate::generated::others_capnp::deep::Reader<'_, Bar, Foo>,
         ) -> ::capnp::Result<()> {
             ::capnp::traits::SetterInput::set_pointer_builder(
                 self.builder.reborrow().get_pointer_field(2),
@@ -29254,21 +29271,86 @@ pub mod deep {
             )
         }
         #[inline]
-        pub fn init_other(
+        pub fn init_turned(
             self,
-        ) -> crate::generated::others_capnp::deep::Builder<
-            'a,
-            ::capnp::text::Owned,
-            ::capnp::data::Owned,
-        > {
+        ) -> crate::generated::others_capnp::deep::Builder<'a, Bar, Foo> {
             ::capnp::traits::FromPointerBuilder::init_pointer(
                 self.builder.get_pointer_field(2),
                 0,
             )
         }
         #[inline]
-        pub fn has_other(&self) -> bool {
+        pub fn has_turned(&self) -> bool {
             !self.builder.is_pointer_field_null(2)
+        }
+        #[inline]
+        pub fn get_inners(
+            self,
+        ) -> ::capnp::Result<
+            ::capnp::struct_list::Builder<
+                'a,
+                crate::generated::others_capnp::deep::inner::Owned<Foo, Bar>,
+            >,
+        > {
+            ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                self.builder.get_pointer_field(3),
+                ::core::option::Option::None,
+            )
+        }
+        #[inline]
+        pub fn set_inners(
+            &mut self,
+            value: ::capnp::struct_list::Reader<
+                '_,
+                crate::generated::others_capnp::deep::inner::Owned<Foo, Bar>,
+            >,
+        ) -> ::capnp::Result<()> {
+            ::capnp::traits::SetterInput::set_pointer_builder(
+                self.builder.reborrow().get_pointer_field(3),
+                value,
+                false,
+            )
+        }
+        #[inline]
+        pub fn init_inners(
+            self,
+            size: u32,
+        ) -> ::capnp::struct_list::Builder<
+            'a,
+            crate::generated::others_capnp::deep::inner::Owned<Foo, Bar>,
+        > {
+            ::capnp::traits::FromPointerBuilder::init_pointer(
+                self.builder.get_pointer_field(3),
+                size,
+            )
+        }
+        #[inline]
+        pub fn has_inners(&self) -> bool {
+            !self.builder.is_pointer_field_null(3)
+        }
+        #[inline]
+        pub fn set_nothing(&mut self, _value: ()) {
+            self.builder.set_data_field::<u16>(0, 0);
+        }
+        #[inline]
+        pub fn init_some(
+            mut self,
+        ) -> crate::generated::others_capnp::deep::some::Builder<'a, Foo, Bar> {
+            self.builder.set_data_field::<u16>(0, 1);
+            self.builder.set_data_field::<i32>(1, 0i32);
+            self.builder.reborrow().get_pointer_field(4).clear();
+            self.builder.reborrow().get_pointer_field(5).clear();
+            self.builder.into()
+        }
+        #[inline]
+        pub fn which(
+            self,
+        ) -> ::core::result::Result<WhichBuilder<'a, Foo, Bar>, ::capnp::NotInSchema> {
+            match self.builder.get_data_field::<u16>(0) {
+                0 => ::core::result::Result::Ok(Nothing(())),
+                1 => ::core::result::Result::Ok(Some(self.builder.into())),
+                x => ::core::result::Result::Err(::capnp::NotInSchema(x)),
+            }
         }
     }
     pub struct Pipeline<Foo, Bar> {
@@ -29288,12 +29370,9 @@ pub mod deep {
         Foo: ::capnp::traits::Owned + 'static,
         Bar: ::capnp::traits::Owned + 'static,
     {
-        pub fn get_other(
+        pub fn get_turned(
             &self,
-        ) -> crate::generated::others_capnp::deep::Pipeline<
-            ::capnp::text::Owned,
-            ::capnp::data::Owned,
-        > {
+        ) -> crate::generated::others_capnp::deep::Pipeline<Bar, Foo> {
             ::capnp::capability::FromTypelessPipeline::new(
                 self._typeless.get_pointer_field(2),
             )
@@ -29320,54 +29399,78 @@ pub mod deep {
         }
     }
     mod _private {
-        pub(crate) static ENCODED_NODE: [::capnp::Word; 94] = [
+        pub(crate) static ENCODED_NODE: [::capnp::Word; 144] = [
             ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
             ::capnp::word(85, 235, 14, 64, 186, 34, 39, 198),
-            ::capnp::word(13, 0, 0, 0, 1, 0, 0, 0),
+            ::capnp::word(13, 0, 0, 0, 1, 0, 1, 0),
             ::capnp::word(95, 59, 37, 56, 120, 204, 56, 234),
-            ::capnp::word(3, 0, 7, 0, 0, 0, 0, 0),
+            ::capnp::word(6, 0, 7, 0, 0, 0, 2, 0),
             ::capnp::word(0, 0, 0, 0, 1, 0, 0, 0),
             ::capnp::word(21, 0, 0, 0, 146, 0, 0, 0),
-            ::capnp::word(29, 0, 0, 0, 55, 0, 0, 0),
+            ::capnp::word(29, 0, 0, 0, 71, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(61, 0, 0, 0, 175, 0, 0, 0),
+            ::capnp::word(73, 0, 0, 0, 87, 1, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(53, 1, 0, 0, 23, 0, 0, 0),
+            ::capnp::word(253, 1, 0, 0, 23, 0, 0, 0),
             ::capnp::word(111, 116, 104, 101, 114, 115, 46, 99),
             ::capnp::word(97, 112, 110, 112, 58, 68, 101, 101),
             ::capnp::word(112, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(12, 0, 0, 0, 1, 0, 1, 0),
+            ::capnp::word(16, 0, 0, 0, 1, 0, 1, 0),
             ::capnp::word(125, 23, 17, 92, 83, 128, 163, 168),
-            ::capnp::word(17, 0, 0, 0, 50, 0, 0, 0),
-            ::capnp::word(139, 231, 64, 161, 133, 10, 6, 180),
-            ::capnp::word(13, 0, 0, 0, 50, 0, 0, 0),
+            ::capnp::word(25, 0, 0, 0, 50, 0, 0, 0),
             ::capnp::word(190, 113, 250, 175, 191, 43, 243, 152),
-            ::capnp::word(9, 0, 0, 0, 58, 0, 0, 0),
+            ::capnp::word(21, 0, 0, 0, 58, 0, 0, 0),
+            ::capnp::word(139, 231, 64, 161, 133, 10, 6, 180),
+            ::capnp::word(17, 0, 0, 0, 50, 0, 0, 0),
+            ::capnp::word(29, 5, 68, 154, 207, 188, 213, 255),
+            ::capnp::word(13, 0, 0, 0, 66, 0, 0, 0),
             ::capnp::word(73, 110, 110, 101, 114, 0, 0, 0),
-            ::capnp::word(68, 105, 118, 101, 114, 0, 0, 0),
             ::capnp::word(73, 110, 110, 101, 114, 50, 0, 0),
-            ::capnp::word(12, 0, 0, 0, 3, 0, 4, 0),
+            ::capnp::word(68, 105, 118, 101, 114, 0, 0, 0),
+            ::capnp::word(65, 108, 105, 97, 115, 101, 115, 0),
+            ::capnp::word(24, 0, 0, 0, 3, 0, 4, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 1, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(69, 0, 0, 0, 34, 0, 0, 0),
+            ::capnp::word(153, 0, 0, 0, 34, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(64, 0, 0, 0, 3, 0, 1, 0),
-            ::capnp::word(76, 0, 0, 0, 2, 0, 1, 0),
+            ::capnp::word(148, 0, 0, 0, 3, 0, 1, 0),
+            ::capnp::word(160, 0, 0, 0, 2, 0, 1, 0),
             ::capnp::word(1, 0, 0, 0, 1, 0, 0, 0),
             ::capnp::word(0, 0, 1, 0, 1, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(73, 0, 0, 0, 34, 0, 0, 0),
+            ::capnp::word(157, 0, 0, 0, 34, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(68, 0, 0, 0, 3, 0, 1, 0),
-            ::capnp::word(80, 0, 0, 0, 2, 0, 1, 0),
+            ::capnp::word(152, 0, 0, 0, 3, 0, 1, 0),
+            ::capnp::word(164, 0, 0, 0, 2, 0, 1, 0),
             ::capnp::word(2, 0, 0, 0, 2, 0, 0, 0),
             ::capnp::word(0, 0, 1, 0, 2, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(77, 0, 0, 0, 50, 0, 0, 0),
+            ::capnp::word(161, 0, 0, 0, 58, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(72, 0, 0, 0, 3, 0, 1, 0),
-            ::capnp::word(156, 0, 0, 0, 2, 0, 1, 0),
+            ::capnp::word(156, 0, 0, 0, 3, 0, 1, 0),
+            ::capnp::word(240, 0, 0, 0, 2, 0, 1, 0),
+            ::capnp::word(3, 0, 0, 0, 3, 0, 0, 0),
+            ::capnp::word(0, 0, 1, 0, 3, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(237, 0, 0, 0, 58, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(232, 0, 0, 0, 3, 0, 1, 0),
+            ::capnp::word(24, 1, 0, 0, 2, 0, 1, 0),
+            ::capnp::word(4, 0, 255, 255, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 1, 0, 4, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(21, 1, 0, 0, 66, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(16, 1, 0, 0, 3, 0, 1, 0),
+            ::capnp::word(28, 1, 0, 0, 2, 0, 1, 0),
+            ::capnp::word(5, 0, 254, 255, 0, 0, 0, 0),
+            ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(86, 205, 71, 179, 18, 106, 149, 129),
+            ::capnp::word(25, 1, 0, 0, 42, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(102, 111, 111, 0, 0, 0, 0, 0),
             ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
@@ -29384,7 +29487,7 @@ pub mod deep {
             ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(111, 116, 104, 101, 114, 0, 0, 0),
+            ::capnp::word(116, 117, 114, 110, 101, 100, 0, 0),
             ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(85, 235, 14, 64, 186, 34, 39, 198),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
@@ -29399,17 +29502,43 @@ pub mod deep {
             ::capnp::word(8, 0, 0, 0, 3, 0, 1, 0),
             ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(16, 0, 0, 0, 3, 0, 1, 0),
-            ::capnp::word(12, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(1, 0, 1, 0, 0, 0, 0, 0),
+            ::capnp::word(85, 235, 14, 64, 186, 34, 39, 198),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(13, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(85, 235, 14, 64, 186, 34, 39, 198),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(105, 110, 110, 101, 114, 115, 0, 0),
+            ::capnp::word(14, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 3, 0, 1, 0),
+            ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(125, 23, 17, 92, 83, 128, 163, 168),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 1, 0),
+            ::capnp::word(1, 0, 0, 0, 31, 0, 0, 0),
+            ::capnp::word(4, 0, 0, 0, 2, 0, 1, 0),
+            ::capnp::word(85, 235, 14, 64, 186, 34, 39, 198),
+            ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(14, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(110, 111, 116, 104, 105, 110, 103, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(115, 111, 109, 101, 0, 0, 0, 0),
             ::capnp::word(8, 0, 0, 0, 0, 0, 1, 0),
             ::capnp::word(5, 0, 0, 0, 34, 0, 0, 0),
             ::capnp::word(5, 0, 0, 0, 34, 0, 0, 0),
@@ -29426,8 +29555,20 @@ pub mod deep {
                 1 => <Bar as ::capnp::introspect::Introspect>::introspect(),
                 2 => {
                     <crate::generated::others_capnp::deep::Owned<
-                        ::capnp::text::Owned,
-                        ::capnp::data::Owned,
+                        Bar,
+                        Foo,
+                    > as ::capnp::introspect::Introspect>::introspect()
+                }
+                3 => {
+                    <::capnp::struct_list::Owned<
+                        crate::generated::others_capnp::deep::inner::Owned<Foo, Bar>,
+                    > as ::capnp::introspect::Introspect>::introspect()
+                }
+                4 => <() as ::capnp::introspect::Introspect>::introspect(),
+                5 => {
+                    <crate::generated::others_capnp::deep::some::Owned<
+                        Foo,
+                        Bar,
                     > as ::capnp::introspect::Introspect>::introspect()
                 }
                 _ => ::capnp::introspect::panic_invalid_field_index(index),
@@ -29452,11 +29593,21 @@ pub mod deep {
             MEMBERS_BY_DISCRIMINANT,
             MEMBERS_BY_NAME,
         );
-        pub(crate) static NONUNION_MEMBERS: &[u16] = &[0, 1, 2];
-        pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
-        pub(crate) static MEMBERS_BY_NAME: &[u16] = &[1, 0, 2];
+        pub(crate) static NONUNION_MEMBERS: &[u16] = &[0, 1, 2, 3];
+        pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[4, 5];
+        pub(crate) static MEMBERS_BY_NAME: &[u16] = &[1, 0, 3, 4, 5, 2];
         pub(crate) const TYPE_ID: u64 = 0xc627_22ba_400e_eb55;
     }
+    pub enum Which<A0> {
+        Nothing(()),
+        Some(A0),
+    }
+    pub type WhichReader<'a, Foo, Bar> = Which<
+        crate::generated::others_capnp::deep::some::Reader<'a, Foo, Bar>,
+    >;
+    pub type WhichBuilder<'a, Foo, Bar> = Which<
+        crate::generated::others_capnp::deep::some::Builder<'a, Foo, Bar>,
+    >;
     pub mod inner {
         #[derive(Copy, Clone)]
         pub struct Owned<Foo, Bar> {
@@ -29990,593 +30141,6 @@ pub mod deep {
             pub(crate) const TYPE_ID: u64 = 0xa8a3_8053_5c11_177d;
         }
     }
-    pub mod diver {
-        #![allow(unused_variables)]
-        /// A client of the interface `Deep.Diver`.
-        pub struct Client<Foo, Bar, Baz> {
-            client: ::capnp_threads::Client,
-            _phantom: ::core::marker::PhantomData<fn() -> (Foo, Bar, Baz)>,
-        }
-        impl<Foo, Bar, Baz> ::capnp_threads::Capability for Client<Foo, Bar, Baz>
-        where
-            Foo: ::capnp::traits::Owned + 'static,
-            Bar: ::capnp::traits::Owned + 'static,
-            Baz: ::capnp::traits::Owned + 'static,
-        {}
-        impl<Foo, Bar, Baz> ::core::convert::From<::capnp_threads::Client>
-        for Client<Foo, Bar, Baz> {
-            fn from(client: ::capnp_threads::Client) -> Self {
-                Self {
-                    client,
-                    _phantom: ::core::marker::PhantomData,
-                }
-            }
-        }
-        impl<Foo, Bar, Baz> ::core::convert::From<Client<Foo, Bar, Baz>>
-        for ::capnp_threads::Client {
-            fn from(client: Client<Foo, Bar, Baz>) -> Self {
-                client.client
-            }
-        }
-        impl<Foo, Bar, Baz> ::core::convert::AsRef<::capnp_threads::Client>
-        for Client<Foo, Bar, Baz> {
-            fn as_ref(&self) -> &::capnp_threads::Client {
-                &self.client
-            }
-        }
-        impl<Foo, Bar, Baz> ::core::clone::Clone for Client<Foo, Bar, Baz> {
-            fn clone(&self) -> Self {
-                Self {
-                    client: ::core::clone::Clone::clone(&self.client),
-                    _phantom: ::core::marker::PhantomData,
-                }
-            }
-        }
-        impl<Foo, Bar, Baz> ::core::cmp::PartialEq for Client<Foo, Bar, Baz> {
-            fn eq(&self, other: &Self) -> bool {
-                self.client == other.client
-            }
-        }
-        impl<Foo, Bar, Baz> ::core::cmp::Eq for Client<Foo, Bar, Baz> {}
-        impl<Foo, Bar, Baz> ::core::fmt::Debug for Client<Foo, Bar, Baz> {
-            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-                ::core::fmt::Debug::fmt(&self.client, f)
-            }
-        }
-        impl<Foo, Bar, Baz> ::capnp::capability::FromClientHook
-        for Client<Foo, Bar, Baz> {
-            fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
-                Self {
-                    client: ::capnp::capability::FromClientHook::new(hook),
-                    _phantom: ::core::marker::PhantomData,
-                }
-            }
-            fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
-                ::capnp::capability::FromClientHook::into_client_hook(self.client)
-            }
-            fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
-                &self.client
-            }
-        }
-        impl<Foo, Bar, Baz> Client<Foo, Bar, Baz>
-        where
-            Foo: ::capnp::traits::Owned + 'static,
-            Bar: ::capnp::traits::Owned + 'static,
-            Baz: ::capnp::traits::Owned + 'static,
-        {
-            /// Begins a call of the method `dive`.
-            pub fn dive_request(
-                &self,
-            ) -> ::capnp_threads::Request<
-                crate::generated::others_capnp::deep::inner2::Owned<
-                    Foo,
-                    Bar,
-                    ::capnp::text::Owned,
-                >,
-                crate::generated::others_capnp::deep::Owned<
-                    ::capnp::struct_list::Owned<
-                        crate::generated::others_capnp::cargo::Owned,
-                    >,
-                    Baz,
-                >,
-            > {
-                self.client.request(_private::TYPE_ID, 0u16).cast()
-            }
-            /// Calls the method `dive`, with params that `fill` fills in.
-            pub fn dive<_F: ::capnp_threads::Filled>(
-                &self,
-                fill: impl ::core::ops::FnOnce(
-                    <crate::generated::others_capnp::deep::inner2::Owned<
-                        Foo,
-                        Bar,
-                        ::capnp::text::Owned,
-                    > as ::capnp::traits::Owned>::Builder<'_>,
-                ) -> _F,
-            ) -> ::capnp_threads::RemotePromise<
-                crate::generated::others_capnp::deep::Owned<
-                    ::capnp::struct_list::Owned<
-                        crate::generated::others_capnp::cargo::Owned,
-                    >,
-                    Baz,
-                >,
-            > {
-                self.dive_request().send_with(fill)
-            }
-        }
-        /// The params of the method `dive`.
-        pub type DiveParams<Foo, Bar> = ::capnp_threads::Params<
-            crate::generated::others_capnp::deep::inner2::Owned<
-                Foo,
-                Bar,
-                ::capnp::text::Owned,
-            >,
-        >;
-        /// The results of the method `dive`, to be filled in.
-        pub type DiveResults<'a, Baz> = ::capnp_threads::Results<
-            'a,
-            crate::generated::others_capnp::deep::Owned<
-                ::capnp::struct_list::Owned<
-                    crate::generated::others_capnp::cargo::Owned,
-                >,
-                Baz,
-            >,
-        >;
-        /// What an object with the interface `Deep.Diver` implements. Methods that are not written answer `unimplemented`.
-        #[diagnostic::on_unimplemented(
-            message = "`{Self}` cannot serve the interface `Deep.Diver`",
-            note = "implement the trait `Server` of the interface's module for `{Self}`"
-        )]
-        pub trait Server<
-            Foo,
-            Bar,
-            Baz,
-        >: ::core::marker::Send + ::core::marker::Sync + 'static
-        where
-            Foo: ::capnp::traits::Owned + 'static,
-            Bar: ::capnp::traits::Owned + 'static,
-            Baz: ::capnp::traits::Owned + 'static,
-        {
-            /// The method `dive`.
-            fn dive(
-                &self,
-                params: DiveParams<Foo, Bar>,
-                results: DiveResults<'_, Baz>,
-            ) -> ::capnp_threads::Result<()> {
-                ::core::result::Result::Err(
-                    ::capnp_threads::Error::unimplemented(
-                        "the method `dive` of `Deep.Diver` is not implemented",
-                    ),
-                )
-            }
-        }
-        impl<Foo, Bar, Baz, _S> ::capnp_threads::FromServer<_S> for Client<Foo, Bar, Baz>
-        where
-            _S: Server<Foo, Bar, Baz>,
-            Foo: ::capnp::traits::Owned + 'static,
-            Bar: ::capnp::traits::Owned + 'static,
-            Baz: ::capnp::traits::Owned + 'static,
-        {
-            fn dispatch(
-                server: &_S,
-                call: &mut ::capnp_threads::Call,
-            ) -> ::capnp_threads::Result<()> {
-                match (call.interface_id(), call.method_id()) {
-                    (_private::TYPE_ID, 0u16) => {
-                        let (params, results) = call.typed();
-                        <_S as Server<Foo, Bar, Baz>>::dive(server, params, results)
-                    }
-                    _ => call.unimplemented(),
-                }
-            }
-        }
-        #[derive(Copy, Clone)]
-        pub struct Owned<Foo, Bar, Baz>
-        where
-            Foo: ::capnp::traits::Owned + 'static,
-            Bar: ::capnp::traits::Owned + 'static,
-            Baz: ::capnp::traits::Owned + 'static,
-        {
-            _phantom: ::core::marker::PhantomData<(Foo, Bar, Baz)>,
-        }
-        impl<Foo, Bar, Baz> ::capnp::introspect::Introspect for Owned<Foo, Bar, Baz>
-        where
-            Foo: ::capnp::traits::Owned + 'static,
-            Bar: ::capnp::traits::Owned + 'static,
-            Baz: ::capnp::traits::Owned + 'static,
-        {
-            fn introspect() -> ::capnp::introspect::Type {
-                ::capnp::introspect::TypeVariant::Capability.into()
-            }
-        }
-        impl<Foo, Bar, Baz> ::capnp::traits::Owned for Owned<Foo, Bar, Baz>
-        where
-            Foo: ::capnp::traits::Owned + 'static,
-            Bar: ::capnp::traits::Owned + 'static,
-            Baz: ::capnp::traits::Owned + 'static,
-        {
-            type Reader<'a> = Client<Foo, Bar, Baz>;
-            type Builder<'a> = Client<Foo, Bar, Baz>;
-        }
-        impl<Foo, Bar, Baz> ::capnp::traits::Pipelined for Owned<Foo, Bar, Baz>
-        where
-            Foo: ::capnp::traits::Owned + 'static,
-            Bar: ::capnp::traits::Owned + 'static,
-            Baz: ::capnp::traits::Owned + 'static,
-        {
-            type Pipeline = Client<Foo, Bar, Baz>;
-        }
-        impl<'a, Foo, Bar, Baz> ::capnp::traits::FromPointerReader<'a>
-        for Client<Foo, Bar, Baz>
-        where
-            Foo: ::capnp::traits::Owned + 'static,
-            Bar: ::capnp::traits::Owned + 'static,
-            Baz: ::capnp::traits::Owned + 'static,
-        {
-            fn get_from_pointer(
-                reader: &::capnp::private::layout::PointerReader<'a>,
-                _default: ::core::option::Option<&'a [::capnp::Word]>,
-            ) -> ::capnp::Result<Self> {
-                ::core::result::Result::Ok(
-                    ::capnp::capability::FromClientHook::new(reader.get_capability()?),
-                )
-            }
-        }
-        impl<'a, Foo, Bar, Baz> ::capnp::traits::FromPointerBuilder<'a>
-        for Client<Foo, Bar, Baz>
-        where
-            Foo: ::capnp::traits::Owned + 'static,
-            Bar: ::capnp::traits::Owned + 'static,
-            Baz: ::capnp::traits::Owned + 'static,
-        {
-            fn init_pointer(
-                _builder: ::capnp::private::layout::PointerBuilder<'a>,
-                _size: u32,
-            ) -> Self {
-                unimplemented!()
-            }
-            fn get_from_pointer(
-                builder: ::capnp::private::layout::PointerBuilder<'a>,
-                _default: ::core::option::Option<&'a [::capnp::Word]>,
-            ) -> ::capnp::Result<Self> {
-                ::core::result::Result::Ok(
-                    ::capnp::capability::FromClientHook::new(builder.get_capability()?),
-                )
-            }
-        }
-        impl<Foo, Bar, Baz> ::capnp::traits::SetterInput<Owned<Foo, Bar, Baz>>
-        for Client<Foo, Bar, Baz>
-        where
-            Foo: ::capnp::traits::Owned + 'static,
-            Bar: ::capnp::traits::Owned + 'static,
-            Baz: ::capnp::traits::Owned + 'static,
-        {
-            fn set_pointer_builder(
-                mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
-                from: Self,
-                _canonicalize: bool,
-            ) -> ::capnp::Result<()> {
-                pointer
-                    .set_capability(
-                        ::capnp::capability::FromClientHook::into_client_hook(from),
-                    );
-                ::core::result::Result::Ok(())
-            }
-        }
-        impl<Foo, Bar, Baz> ::capnp::traits::HasTypeId for Client<Foo, Bar, Baz> {
-            const TYPE_ID: u64 = _private::TYPE_ID;
-        }
-        pub(crate) mod _private {
-            pub(crate) const TYPE_ID: u64 = 0xb406_0a85_a140_e78b;
-        }
-        pub mod nested {
-            #![allow(unused_variables)]
-            /// A client of the interface `Deep.Diver.Nested`.
-            pub struct Client<Foo, Bar, Baz, Bubble> {
-                client: ::capnp_threads::Client,
-                _phantom: ::core::marker::PhantomData<fn() -> (Foo, Bar, Baz, Bubble)>,
-            }
-            impl<Foo, Bar, Baz, Bubble> ::capnp_threads::Capability
-            for Client<Foo, Bar, Baz, Bubble>
-            where
-                Foo: ::capnp::traits::Owned + 'static,
-                Bar: ::capnp::traits::Owned + 'static,
-                Baz: ::capnp::traits::Owned + 'static,
-                Bubble: ::capnp::traits::Owned + 'static,
-            {}
-            impl<Foo, Bar, Baz, Bubble> ::core::convert::From<::capnp_threads::Client>
-            for Client<Foo, Bar, Baz, Bubble> {
-                fn from(client: ::capnp_threads::Client) -> Self {
-                    Self {
-                        client,
-                        _phantom: ::core::marker::PhantomData,
-                    }
-                }
-            }
-            impl<
-                Foo,
-                Bar,
-                Baz,
-                Bubble,
-            > ::core::convert::From<Client<Foo, Bar, Baz, Bubble>>
-            for ::capnp_threads::Client {
-                fn from(client: Client<Foo, Bar, Baz, Bubble>) -> Self {
-                    client.client
-                }
-            }
-            impl<Foo, Bar, Baz, Bubble> ::core::convert::AsRef<::capnp_threads::Client>
-            for Client<Foo, Bar, Baz, Bubble> {
-                fn as_ref(&self) -> &::capnp_threads::Client {
-                    &self.client
-                }
-            }
-            impl<Foo, Bar, Baz, Bubble> ::core::clone::Clone
-            for Client<Foo, Bar, Baz, Bubble> {
-                fn clone(&self) -> Self {
-                    Self {
-                        client: ::core::clone::Clone::clone(&self.client),
-                        _phantom: ::core::marker::PhantomData,
-                    }
-                }
-            }
-            impl<Foo, Bar, Baz, Bubble> ::core::cmp::PartialEq
-            for Client<Foo, Bar, Baz, Bubble> {
-                fn eq(&self, other: &Self) -> bool {
-                    self.client == other.client
-                }
-            }
-            impl<Foo, Bar, Baz, Bubble> ::core::cmp::Eq
-            for Client<Foo, Bar, Baz, Bubble> {}
-            impl<Foo, Bar, Baz, Bubble> ::core::fmt::Debug
-            for Client<Foo, Bar, Baz, Bubble> {
-                fn fmt(
-                    &self,
-                    f: &mut ::core::fmt::Formatter<'_>,
-                ) -> ::core::fmt::Result {
-                    ::core::fmt::Debug::fmt(&self.client, f)
-                }
-            }
-            impl<Foo, Bar, Baz, Bubble> ::capnp::capability::FromClientHook
-            for Client<Foo, Bar, Baz, Bubble> {
-                fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
-                    Self {
-                        client: ::capnp::capability::FromClientHook::new(hook),
-                        _phantom: ::core::marker::PhantomData,
-                    }
-                }
-                fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
-                    ::capnp::capability::FromClientHook::into_client_hook(self.client)
-                }
-                fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
-                    &self.client
-                }
-            }
-            impl<Foo, Bar, Baz, Bubble> Client<Foo, Bar, Baz, Bubble>
-            where
-                Foo: ::capnp::traits::Owned + 'static,
-                Bar: ::capnp::traits::Owned + 'static,
-                Baz: ::capnp::traits::Owned + 'static,
-                Bubble: ::capnp::traits::Owned + 'static,
-            {
-                /// Begins a call of the method `call`.
-                pub fn call_request(
-                    &self,
-                ) -> ::capnp_threads::Request<
-                    crate::generated::others_capnp::deep::inner2::Owned<
-                        Foo,
-                        Bar,
-                        ::capnp::text::Owned,
-                    >,
-                    crate::generated::others_capnp::deep::Owned<Bubble, Bubble>,
-                > {
-                    self.client.request(_private::TYPE_ID, 0u16).cast()
-                }
-                /// Calls the method `call`, with params that `fill` fills in.
-                pub fn call<_F: ::capnp_threads::Filled>(
-                    &self,
-                    fill: impl ::core::ops::FnOnce(
-                        <crate::generated::others_capnp::deep::inner2::Owned<
-                            Foo,
-                            Bar,
-                            ::capnp::text::Owned,
-                        > as ::capnp::traits::Owned>::Builder<'_>,
-                    ) -> _F,
-                ) -> ::capnp_threads::RemotePromise<
-                    crate::generated::others_capnp::deep::Owned<Bubble, Bubble>,
-                > {
-                    self.call_request().send_with(fill)
-                }
-            }
-            /// The params of the method `call`.
-            pub type CallParams<Foo, Bar> = ::capnp_threads::Params<
-                crate::generated::others_capnp::deep::inner2::Owned<
-                    Foo,
-                    Bar,
-                    ::capnp::text::Owned,
-                >,
-            >;
-            /// The results of the method `call`, to be filled in.
-            pub type CallResults<'a, Bubble> = ::capnp_threads::Results<
-                'a,
-                crate::generated::others_capnp::deep::Owned<Bubble, Bubble>,
-            >;
-            /// What an object with the interface `Deep.Diver.Nested` implements. Methods that are not written answer `unimplemented`.
-            #[diagnostic::on_unimplemented(
-                message = "`{Self}` cannot serve the interface `Deep.Diver.Nested`",
-                note = "implement the trait `Server` of the interface's module for `{Self}`"
-            )]
-            pub trait Server<
-                Foo,
-                Bar,
-                Baz,
-                Bubble,
-            >: ::core::marker::Send + ::core::marker::Sync + 'static
-            where
-                Foo: ::capnp::traits::Owned + 'static,
-                Bar: ::capnp::traits::Owned + 'static,
-                Baz: ::capnp::traits::Owned + 'static,
-                Bubble: ::capnp::traits::Owned + 'static,
-            {
-                /// The method `call`.
-                fn call(
-                    &self,
-                    params: CallParams<Foo, Bar>,
-                    results: CallResults<'_, Bubble>,
-                ) -> ::capnp_threads::Result<()> {
-                    ::core::result::Result::Err(
-                        ::capnp_threads::Error::unimplemented(
-                            "the method `call` of `Deep.Diver.Nested` is not implemented",
-                        ),
-                    )
-                }
-            }
-            impl<Foo, Bar, Baz, Bubble, _S> ::capnp_threads::FromServer<_S>
-            for Client<Foo, Bar, Baz, Bubble>
-            where
-                _S: Server<Foo, Bar, Baz, Bubble>,
-                Foo: ::capnp::traits::Owned + 'static,
-                Bar: ::capnp::traits::Owned + 'static,
-                Baz: ::capnp::traits::Owned + 'static,
-                Bubble: ::capnp::traits::Owned + 'static,
-            {
-                fn dispatch(
-                    server: &_S,
-                    call: &mut ::capnp_threads::Call,
-                ) -> ::capnp_threads::Result<()> {
-                    match (call.interface_id(), call.method_id()) {
-                        (_private::TYPE_ID, 0u16) => {
-                            let (params, results) = call.typed();
-                            <_S as Server<
-                                Foo,
-                                Bar,
-                                Baz,
-                                Bubble,
-                            >>::call(server, params, results)
-                        }
-                        _ => call.unimplemented(),
-                    }
-                }
-            }
-            #[derive(Copy, Clone)]
-            pub struct Owned<Foo, Bar, Baz, Bubble>
-            where
-                Foo: ::capnp::traits::Owned + 'static,
-                Bar: ::capnp::traits::Owned + 'static,
-                Baz: ::capnp::traits::Owned + 'static,
-                Bubble: ::capnp::traits::Owned + 'static,
-            {
-                _phantom: ::core::marker::PhantomData<(Foo, Bar, Baz, Bubble)>,
-            }
-            impl<Foo, Bar, Baz, Bubble> ::capnp::introspect::Introspect
-            for Owned<Foo, Bar, Baz, Bubble>
-            where
-                Foo: ::capnp::traits::Owned + 'static,
-                Bar: ::capnp::traits::Owned + 'static,
-                Baz: ::capnp::traits::Owned + 'static,
-                Bubble: ::capnp::traits::Owned + 'static,
-            {
-                fn introspect() -> ::capnp::introspect::Type {
-                    ::capnp::introspect::TypeVariant::Capability.into()
-                }
-            }
-            impl<Foo, Bar, Baz, Bubble> ::capnp::traits::Owned
-            for Owned<Foo, Bar, Baz, Bubble>
-            where
-                Foo: ::capnp::traits::Owned + 'static,
-                Bar: ::capnp::traits::Owned + 'static,
-                Baz: ::capnp::traits::Owned + 'static,
-                Bubble: ::capnp::traits::Owned + 'static,
-            {
-                type Reader<'a> = Client<Foo, Bar, Baz, Bubble>;
-                type Builder<'a> = Client<Foo, Bar, Baz, Bubble>;
-            }
-            impl<Foo, Bar, Baz, Bubble> ::capnp::traits::Pipelined
-            for Owned<Foo, Bar, Baz, Bubble>
-            where
-                Foo: ::capnp::traits::Owned + 'static,
-                Bar: ::capnp::traits::Owned + 'static,
-                Baz: ::capnp::traits::Owned + 'static,
-                Bubble: ::capnp::traits::Owned + 'static,
-            {
-                type Pipeline = Client<Foo, Bar, Baz, Bubble>;
-            }
-            impl<'a, Foo, Bar, Baz, Bubble> ::capnp::traits::FromPointerReader<'a>
-            for Client<Foo, Bar, Baz, Bubble>
-            where
-                Foo: ::capnp::traits::Owned + 'static,
-                Bar: ::capnp::traits::Owned + 'static,
-                Baz: ::capnp::traits::Owned + 'static,
-                Bubble: ::capnp::traits::Owned + 'static,
-            {
-                fn get_from_pointer(
-                    reader: &::capnp::private::layout::PointerReader<'a>,
-                    _default: ::core::option::Option<&'a [::capnp::Word]>,
-                ) -> ::capnp::Result<Self> {
-                    ::core::result::Result::Ok(
-                        ::capnp::capability::FromClientHook::new(
-                            reader.get_capability()?,
-                        ),
-                    )
-                }
-            }
-            impl<'a, Foo, Bar, Baz, Bubble> ::capnp::traits::FromPointerBuilder<'a>
-            for Client<Foo, Bar, Baz, Bubble>
-            where
-                Foo: ::capnp::traits::Owned + 'static,
-                Bar: ::capnp::traits::Owned + 'static,
-                Baz: ::capnp::traits::Owned + 'static,
-                Bubble: ::capnp::traits::Owned + 'static,
-            {
-                fn init_pointer(
-                    _builder: ::capnp::private::layout::PointerBuilder<'a>,
-                    _size: u32,
-                ) -> Self {
-                    unimplemented!()
-                }
-                fn get_from_pointer(
-                    builder: ::capnp::private::layout::PointerBuilder<'a>,
-                    _default: ::core::option::Option<&'a [::capnp::Word]>,
-                ) -> ::capnp::Result<Self> {
-                    ::core::result::Result::Ok(
-                        ::capnp::capability::FromClientHook::new(
-                            builder.get_capability()?,
-                        ),
-                    )
-                }
-            }
-            impl<
-                Foo,
-                Bar,
-                Baz,
-                Bubble,
-            > ::capnp::traits::SetterInput<Owned<Foo, Bar, Baz, Bubble>>
-            for Client<Foo, Bar, Baz, Bubble>
-            where
-                Foo: ::capnp::traits::Owned + 'static,
-                Bar: ::capnp::traits::Owned + 'static,
-                Baz: ::capnp::traits::Owned + 'static,
-                Bubble: ::capnp::traits::Owned + 'static,
-            {
-                fn set_pointer_builder(
-                    mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
-                    from: Self,
-                    _canonicalize: bool,
-                ) -> ::capnp::Result<()> {
-                    pointer
-                        .set_capability(
-                            ::capnp::capability::FromClientHook::into_client_hook(from),
-                        );
-                    ::core::result::Result::Ok(())
-                }
-            }
-            impl<Foo, Bar, Baz, Bubble> ::capnp::traits::HasTypeId
-            for Client<Foo, Bar, Baz, Bubble> {
-                const TYPE_ID: u64 = _private::TYPE_ID;
-            }
-            pub(crate) mod _private {
-                pub(crate) const TYPE_ID: u64 = 0xc15f_d914_bbf4_d33f;
-            }
-        }
-    }
     pub mod inner2 {
         #[derive(Copy, Clone)]
         pub struct Owned<Foo, Bar, Baz> {
@@ -30801,6 +30365,25 @@ pub mod deep {
             pub fn has_inner(&self) -> bool {
                 !self.reader.get_pointer_field(1).is_null()
             }
+            #[inline]
+            pub fn get_free(
+                self,
+            ) -> ::capnp::Result<
+                crate::generated::others_capnp::deep::inner::Reader<
+                    'a,
+                    ::capnp::any_pointer::Owned,
+                    ::capnp::any_pointer::Owned,
+                >,
+            > {
+                ::capnp::traits::FromPointerReader::get_from_pointer(
+                    &self.reader.get_pointer_field(2),
+                    ::core::option::Option::None,
+                )
+            }
+            #[inline]
+            pub fn has_free(&self) -> bool {
+                !self.reader.get_pointer_field(2).is_null()
+            }
         }
         pub struct Builder<'a, Foo, Bar, Baz>
         where
@@ -30819,7 +30402,7 @@ pub mod deep {
         {
             const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
                 data: 0,
-                pointers: 2,
+                pointers: 3,
             };
         }
         impl<Foo, Bar, Baz> ::capnp::traits::HasTypeId for Builder<'_, Foo, Bar, Baz>
@@ -31028,6 +30611,53 @@ pub mod deep {
             pub fn has_inner(&self) -> bool {
                 !self.builder.is_pointer_field_null(1)
             }
+            #[inline]
+            pub fn get_free(
+                self,
+            ) -> ::capnp::Result<
+                crate::generated::others_capnp::deep::inner::Builder<
+                    'a,
+                    ::capnp::any_pointer::Owned,
+                    ::capnp::any_pointer::Owned,
+                >,
+            > {
+                ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                    self.builder.get_pointer_field(2),
+                    ::core::option::Option::None,
+                )
+            }
+            #[inline]
+            pub fn set_free(
+                &mut self,
+                value: crate::generated::others_capnp::deep::inner::Reader<
+                    '_,
+                    ::capnp::any_pointer::Owned,
+                    ::capnp::any_pointer::Owned,
+                >,
+            ) -> ::capnp::Result<()> {
+                ::capnp::traits::SetterInput::set_pointer_builder(
+                    self.builder.reborrow().get_pointer_field(2),
+                    value,
+                    false,
+                )
+            }
+            #[inline]
+            pub fn init_free(
+                self,
+            ) -> crate::generated::others_capnp::deep::inner::Builder<
+                'a,
+                ::capnp::any_pointer::Owned,
+                ::capnp::any_pointer::Owned,
+            > {
+                ::capnp::traits::FromPointerBuilder::init_pointer(
+                    self.builder.get_pointer_field(2),
+                    0,
+                )
+            }
+            #[inline]
+            pub fn has_free(&self) -> bool {
+                !self.builder.is_pointer_field_null(2)
+            }
         }
         pub struct Pipeline<Foo, Bar, Baz> {
             _typeless: ::capnp::any_pointer::Pipeline,
@@ -31055,6 +30685,16 @@ pub mod deep {
                     self._typeless.get_pointer_field(1),
                 )
             }
+            pub fn get_free(
+                &self,
+            ) -> crate::generated::others_capnp::deep::inner::Pipeline<
+                ::capnp::any_pointer::Owned,
+                ::capnp::any_pointer::Owned,
+            > {
+                ::capnp::capability::FromTypelessPipeline::new(
+                    self._typeless.get_pointer_field(2),
+                )
+            }
         }
         impl<Foo, Bar, Baz> Pipeline<Foo, Bar, Baz>
         where
@@ -31075,39 +30715,49 @@ pub mod deep {
             }
         }
         mod _private {
-            pub(crate) static ENCODED_NODE: [::capnp::Word; 56] = [
+            pub(crate) static ENCODED_NODE: [::capnp::Word; 74] = [
                 ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
                 ::capnp::word(190, 113, 250, 175, 191, 43, 243, 152),
                 ::capnp::word(18, 0, 0, 0, 1, 0, 0, 0),
                 ::capnp::word(85, 235, 14, 64, 186, 34, 39, 198),
-                ::capnp::word(2, 0, 7, 0, 0, 0, 0, 0),
+                ::capnp::word(3, 0, 7, 0, 0, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 1, 0, 0, 0),
                 ::capnp::word(21, 0, 0, 0, 202, 0, 0, 0),
-                ::capnp::word(33, 0, 0, 0, 7, 0, 0, 0),
+                ::capnp::word(33, 0, 0, 0, 23, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-                ::capnp::word(29, 0, 0, 0, 119, 0, 0, 0),
+                ::capnp::word(41, 0, 0, 0, 175, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-                ::capnp::word(165, 0, 0, 0, 15, 0, 0, 0),
+                ::capnp::word(237, 0, 0, 0, 15, 0, 0, 0),
                 ::capnp::word(111, 116, 104, 101, 114, 115, 46, 99),
                 ::capnp::word(97, 112, 110, 112, 58, 68, 101, 101),
                 ::capnp::word(112, 46, 73, 110, 110, 101, 114, 50),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-                ::capnp::word(0, 0, 0, 0, 1, 0, 1, 0),
-                ::capnp::word(8, 0, 0, 0, 3, 0, 4, 0),
+                ::capnp::word(4, 0, 0, 0, 1, 0, 1, 0),
+                ::capnp::word(88, 106, 32, 69, 148, 126, 10, 143),
+                ::capnp::word(1, 0, 0, 0, 58, 0, 0, 0),
+                ::capnp::word(68, 101, 101, 112, 101, 114, 0, 0),
+                ::capnp::word(12, 0, 0, 0, 3, 0, 4, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
                 ::capnp::word(0, 0, 1, 0, 0, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-                ::capnp::word(41, 0, 0, 0, 34, 0, 0, 0),
+                ::capnp::word(69, 0, 0, 0, 34, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-                ::capnp::word(36, 0, 0, 0, 3, 0, 1, 0),
-                ::capnp::word(48, 0, 0, 0, 2, 0, 1, 0),
+                ::capnp::word(64, 0, 0, 0, 3, 0, 1, 0),
+                ::capnp::word(76, 0, 0, 0, 2, 0, 1, 0),
                 ::capnp::word(1, 0, 0, 0, 1, 0, 0, 0),
                 ::capnp::word(0, 0, 1, 0, 1, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-                ::capnp::word(45, 0, 0, 0, 50, 0, 0, 0),
+                ::capnp::word(73, 0, 0, 0, 50, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-                ::capnp::word(40, 0, 0, 0, 3, 0, 1, 0),
-                ::capnp::word(72, 0, 0, 0, 2, 0, 1, 0),
+                ::capnp::word(68, 0, 0, 0, 3, 0, 1, 0),
+                ::capnp::word(100, 0, 0, 0, 2, 0, 1, 0),
+                ::capnp::word(2, 0, 0, 0, 2, 0, 0, 0),
+                ::capnp::word(0, 0, 1, 0, 2, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(97, 0, 0, 0, 42, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(92, 0, 0, 0, 3, 0, 1, 0),
+                ::capnp::word(104, 0, 0, 0, 2, 0, 1, 0),
                 ::capnp::word(98, 97, 122, 0, 0, 0, 0, 0),
                 ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
                 ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
@@ -31125,6 +30775,14 @@ pub mod deep {
                 ::capnp::word(4, 0, 0, 0, 2, 0, 1, 0),
                 ::capnp::word(85, 235, 14, 64, 186, 34, 39, 198),
                 ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(102, 114, 101, 101, 0, 0, 0, 0),
+                ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(125, 23, 17, 92, 83, 128, 163, 168),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
                 ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
@@ -31147,6 +30805,12 @@ pub mod deep {
                         <crate::generated::others_capnp::deep::inner::Owned<
                             Foo,
                             Bar,
+                        > as ::capnp::introspect::Introspect>::introspect()
+                    }
+                    2 => {
+                        <crate::generated::others_capnp::deep::inner::Owned<
+                            ::capnp::any_pointer::Owned,
+                            ::capnp::any_pointer::Owned,
                         > as ::capnp::introspect::Introspect>::introspect()
                     }
                     _ => ::capnp::introspect::panic_invalid_field_index(index),
@@ -31172,12 +30836,5344 @@ pub mod deep {
                 MEMBERS_BY_DISCRIMINANT,
                 MEMBERS_BY_NAME,
             );
+            pub(crate) static NONUNION_MEMBERS: &[u16] = &[0, 1, 2];
+            pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
+            pub(crate) static MEMBERS_BY_NAME: &[u16] = &[0, 2, 1];
+            pub(crate) const TYPE_ID: u64 = 0x98f3_2bbf_affa_71be;
+        }
+        pub mod deeper {
+            #[derive(Copy, Clone)]
+            pub struct Owned<Foo, Bar, Baz, Qux> {
+                _phantom: ::core::marker::PhantomData<(Foo, Bar, Baz, Qux)>,
+            }
+            impl<Foo, Bar, Baz, Qux> ::capnp::introspect::Introspect
+            for Owned<Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                fn introspect() -> ::capnp::introspect::Type {
+                    ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types::<Foo, Bar, Baz, Qux>,
+                            annotation_types: _private::get_annotation_types::<
+                                Foo,
+                                Bar,
+                                Baz,
+                                Qux,
+                            >,
+                            type_id: ::core::any::TypeId::of::<
+                                Owned<Foo, Bar, Baz, Qux>,
+                            >(),
+                        })
+                        .into()
+                }
+            }
+            impl<Foo, Bar, Baz, Qux> ::capnp::traits::Owned for Owned<Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                type Reader<'a> = Reader<'a, Foo, Bar, Baz, Qux>;
+                type Builder<'a> = Builder<'a, Foo, Bar, Baz, Qux>;
+            }
+            impl<Foo, Bar, Baz, Qux> ::capnp::traits::OwnedStruct
+            for Owned<Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                type Reader<'a> = Reader<'a, Foo, Bar, Baz, Qux>;
+                type Builder<'a> = Builder<'a, Foo, Bar, Baz, Qux>;
+            }
+            impl<Foo, Bar, Baz, Qux> ::capnp::traits::Pipelined
+            for Owned<Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                type Pipeline = Pipeline<Foo, Bar, Baz, Qux>;
+            }
+            pub struct Reader<'a, Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                reader: ::capnp::private::layout::StructReader<'a>,
+                _phantom: ::core::marker::PhantomData<(Foo, Bar, Baz, Qux)>,
+            }
+            impl<Foo, Bar, Baz, Qux> ::core::marker::Copy
+            for Reader<'_, Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {}
+            impl<Foo, Bar, Baz, Qux> ::core::clone::Clone
+            for Reader<'_, Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                fn clone(&self) -> Self {
+                    *self
+                }
+            }
+            impl<Foo, Bar, Baz, Qux> ::capnp::traits::HasTypeId
+            for Reader<'_, Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                const TYPE_ID: u64 = _private::TYPE_ID;
+            }
+            impl<
+                'a,
+                Foo,
+                Bar,
+                Baz,
+                Qux,
+            > ::core::convert::From<::capnp::private::layout::StructReader<'a>>
+            for Reader<'a, Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                fn from(reader: ::capnp::private::layout::StructReader<'a>) -> Self {
+                    Self {
+                        reader,
+                        _phantom: ::core::marker::PhantomData,
+                    }
+                }
+            }
+            impl<
+                'a,
+                Foo,
+                Bar,
+                Baz,
+                Qux,
+            > ::core::convert::From<Reader<'a, Foo, Bar, Baz, Qux>>
+            for ::capnp::dynamic_value::Reader<'a>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                fn from(reader: Reader<'a, Foo, Bar, Baz, Qux>) -> Self {
+                    Self::Struct(
+                        ::capnp::dynamic_struct::Reader::new(
+                            reader.reader,
+                            ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                                generic: &_private::RAW_SCHEMA,
+                                field_types: _private::get_field_types::<
+                                    Foo,
+                                    Bar,
+                                    Baz,
+                                    Qux,
+                                >,
+                                annotation_types: _private::get_annotation_types::<
+                                    Foo,
+                                    Bar,
+                                    Baz,
+                                    Qux,
+                                >,
+                                type_id: ::core::any::TypeId::of::<
+                                    Owned<Foo, Bar, Baz, Qux>,
+                                >(),
+                            }),
+                        ),
+                    )
+                }
+            }
+            impl<Foo, Bar, Baz, Qux> ::core::fmt::Debug
+            for Reader<'_, Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                fn fmt(
+                    &self,
+                    f: &mut ::core::fmt::Formatter<'_>,
+                ) -> ::core::result::Result<(), ::core::fmt::Error> {
+                    core::fmt::Debug::fmt(
+                        &::core::convert::Into::<
+                            ::capnp::dynamic_value::Reader<'_>,
+                        >::into(*self),
+                        f,
+                    )
+                }
+            }
+            impl<'a, Foo, Bar, Baz, Qux> ::capnp::traits::FromPointerReader<'a>
+            for Reader<'a, Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                fn get_from_pointer(
+                    reader: &::capnp::private::layout::PointerReader<'a>,
+                    default: ::core::option::Option<&'a [::capnp::Word]>,
+                ) -> ::capnp::Result<Self> {
+                    ::core::result::Result::Ok(reader.get_struct(default)?.into())
+                }
+            }
+            impl<'a, Foo, Bar, Baz, Qux> ::capnp::traits::IntoInternalStructReader<'a>
+            for Reader<'a, Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                fn into_internal_struct_reader(
+                    self,
+                ) -> ::capnp::private::layout::StructReader<'a> {
+                    self.reader
+                }
+            }
+            impl<'a, Foo, Bar, Baz, Qux> ::capnp::traits::Imbue<'a>
+            for Reader<'a, Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                fn imbue(&mut self, cap_table: &'a ::capnp::private::layout::CapTable) {
+                    self.reader
+                        .imbue(
+                            ::capnp::private::layout::CapTableReader::from_ref(cap_table),
+                        )
+                }
+            }
+            impl<'a, Foo, Bar, Baz, Qux> Reader<'a, Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                pub fn reborrow(&self) -> Reader<'_, Foo, Bar, Baz, Qux> {
+                    Self { ..*self }
+                }
+                pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
+                    self.reader.total_size()
+                }
+                #[inline]
+                pub fn get_foo(
+                    self,
+                ) -> ::capnp::Result<<Foo as ::capnp::traits::Owned>::Reader<'a>> {
+                    ::capnp::traits::FromPointerReader::get_from_pointer(
+                        &self.reader.get_pointer_field(0),
+                        ::core::option::Option::None,
+                    )
+                }
+                #[inline]
+                pub fn has_foo(&self) -> bool {
+                    !self.reader.get_pointer_field(0).is_null()
+                }
+                #[inline]
+                pub fn get_baz(
+                    self,
+                ) -> ::capnp::Result<<Baz as ::capnp::traits::Owned>::Reader<'a>> {
+                    ::capnp::traits::FromPointerReader::get_from_pointer(
+                        &self.reader.get_pointer_field(1),
+                        ::core::option::Option::None,
+                    )
+                }
+                #[inline]
+                pub fn has_baz(&self) -> bool {
+                    !self.reader.get_pointer_field(1).is_null()
+                }
+                #[inline]
+                pub fn get_qux(
+                    self,
+                ) -> ::capnp::Result<<Qux as ::capnp::traits::Owned>::Reader<'a>> {
+                    ::capnp::traits::FromPointerReader::get_from_pointer(
+                        &self.reader.get_pointer_field(2),
+                        ::core::option::Option::None,
+                    )
+                }
+                #[inline]
+                pub fn has_qux(&self) -> bool {
+                    !self.reader.get_pointer_field(2).is_null()
+                }
+            }
+            pub struct Builder<'a, Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                builder: ::capnp::private::layout::StructBuilder<'a>,
+                _phantom: ::core::marker::PhantomData<(Foo, Bar, Baz, Qux)>,
+            }
+            impl<Foo, Bar, Baz, Qux> ::capnp::traits::HasStructSize
+            for Builder<'_, Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
+                    data: 0,
+                    pointers: 3,
+                };
+            }
+            impl<Foo, Bar, Baz, Qux> ::capnp::traits::HasTypeId
+            for Builder<'_, Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                const TYPE_ID: u64 = _private::TYPE_ID;
+            }
+            impl<
+                'a,
+                Foo,
+                Bar,
+                Baz,
+                Qux,
+            > ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
+            for Builder<'a, Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                fn from(builder: ::capnp::private::layout::StructBuilder<'a>) -> Self {
+                    Self {
+                        builder,
+                        _phantom: ::core::marker::PhantomData,
+                    }
+                }
+            }
+            impl<
+                'a,
+                Foo,
+                Bar,
+                Baz,
+                Qux,
+            > ::core::convert::From<Builder<'a, Foo, Bar, Baz, Qux>>
+            for ::capnp::dynamic_value::Builder<'a>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                fn from(builder: Builder<'a, Foo, Bar, Baz, Qux>) -> Self {
+                    Self::Struct(
+                        ::capnp::dynamic_struct::Builder::new(
+                            builder.builder,
+                            ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                                generic: &_private::RAW_SCHEMA,
+                                field_types: _private::get_field_types::<
+                                    Foo,
+                                    Bar,
+                                    Baz,
+                                    Qux,
+                                >,
+                                annotation_types: _private::get_annotation_types::<
+                                    Foo,
+                                    Bar,
+                                    Baz,
+                                    Qux,
+                                >,
+                                type_id: ::core::any::TypeId::of::<
+                                    Owned<Foo, Bar, Baz, Qux>,
+                                >(),
+                            }),
+                        ),
+                    )
+                }
+            }
+            impl<'a, Foo, Bar, Baz, Qux> ::capnp::traits::ImbueMut<'a>
+            for Builder<'a, Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                fn imbue_mut(
+                    &mut self,
+                    cap_table: &'a mut ::capnp::private::layout::CapTable,
+                ) {
+                    self.builder
+                        .imbue(
+                            ::capnp::private::layout::CapTableBuilder::from_ref(
+                                cap_table,
+                            ),
+                        )
+                }
+            }
+            impl<'a, Foo, Bar, Baz, Qux> ::capnp::traits::FromPointerBuilder<'a>
+            for Builder<'a, Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                fn init_pointer(
+                    builder: ::capnp::private::layout::PointerBuilder<'a>,
+                    _size: u32,
+                ) -> Self {
+                    builder
+                        .init_struct(
+                            <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                        )
+                        .into()
+                }
+                fn get_from_pointer(
+                    builder: ::capnp::private::layout::PointerBuilder<'a>,
+                    default: ::core::option::Option<&'a [::capnp::Word]>,
+                ) -> ::capnp::Result<Self> {
+                    ::core::result::Result::Ok(
+                        builder
+                            .get_struct(
+                                <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                                default,
+                            )?
+                            .into(),
+                    )
+                }
+            }
+            impl<
+                Foo,
+                Bar,
+                Baz,
+                Qux,
+            > ::capnp::traits::SetterInput<Owned<Foo, Bar, Baz, Qux>>
+            for Reader<'_, Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                fn set_pointer_builder(
+                    mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                    value: Self,
+                    canonicalize: bool,
+                ) -> ::capnp::Result<()> {
+                    pointer.set_struct(&value.reader, canonicalize)
+                }
+            }
+            impl<'a, Foo, Bar, Baz, Qux> Builder<'a, Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                pub fn into_reader(self) -> Reader<'a, Foo, Bar, Baz, Qux> {
+                    self.builder.into_reader().into()
+                }
+                pub fn reborrow(&mut self) -> Builder<'_, Foo, Bar, Baz, Qux> {
+                    Builder {
+                        builder: self.builder.reborrow(),
+                        ..*self
+                    }
+                }
+                pub fn reborrow_as_reader(&self) -> Reader<'_, Foo, Bar, Baz, Qux> {
+                    self.builder.as_reader().into()
+                }
+                pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
+                    self.builder.as_reader().total_size()
+                }
+                #[inline]
+                pub fn get_foo(
+                    self,
+                ) -> ::capnp::Result<<Foo as ::capnp::traits::Owned>::Builder<'a>> {
+                    ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                        self.builder.get_pointer_field(0),
+                        ::core::option::Option::None,
+                    )
+                }
+                #[inline]
+                pub fn initn_foo(
+                    self,
+                    length: u32,
+                ) -> <Foo as ::capnp::traits::Owned>::Builder<'a> {
+                    ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(0))
+                        .initn_as(length)
+                }
+                #[inline]
+                pub fn set_foo(
+                    &mut self,
+                    value: impl ::capnp::traits::SetterInput<Foo>,
+                ) -> ::capnp::Result<()> {
+                    ::capnp::traits::SetterInput::set_pointer_builder(
+                        self.builder.reborrow().get_pointer_field(0),
+                        value,
+                        false,
+                    )
+                }
+                #[inline]
+                pub fn init_foo(self) -> <Foo as ::capnp::traits::Owned>::Builder<'a> {
+                    ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(0))
+                        .init_as()
+                }
+                #[inline]
+                pub fn has_foo(&self) -> bool {
+                    !self.builder.is_pointer_field_null(0)
+                }
+                #[inline]
+                pub fn get_baz(
+                    self,
+                ) -> ::capnp::Result<<Baz as ::capnp::traits::Owned>::Builder<'a>> {
+                    ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                        self.builder.get_pointer_field(1),
+                        ::core::option::Option::None,
+                    )
+                }
+                #[inline]
+                pub fn initn_baz(
+                    self,
+                    length: u32,
+                ) -> <Baz as ::capnp::traits::Owned>::Builder<'a> {
+                    ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(1))
+                        .initn_as(length)
+                }
+                #[inline]
+                pub fn set_baz(
+                    &mut self,
+                    value: impl ::capnp::traits::SetterInput<Baz>,
+                ) -> ::capnp::Result<()> {
+                    ::capnp::traits::SetterInput::set_pointer_builder(
+                        self.builder.reborrow().get_pointer_field(1),
+                        value,
+                        false,
+                    )
+                }
+                #[inline]
+                pub fn init_baz(self) -> <Baz as ::capnp::traits::Owned>::Builder<'a> {
+                    ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(1))
+                        .init_as()
+                }
+                #[inline]
+                pub fn has_baz(&self) -> bool {
+                    !self.builder.is_pointer_field_null(1)
+                }
+                #[inline]
+                pub fn get_qux(
+                    self,
+                ) -> ::capnp::Result<<Qux as ::capnp::traits::Owned>::Builder<'a>> {
+                    ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                        self.builder.get_pointer_field(2),
+                        ::core::option::Option::None,
+                    )
+                }
+                #[inline]
+                pub fn initn_qux(
+                    self,
+                    length: u32,
+                ) -> <Qux as ::capnp::traits::Owned>::Builder<'a> {
+                    ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(2))
+                        .initn_as(length)
+                }
+                #[inline]
+                pub fn set_qux(
+                    &mut self,
+                    value: impl ::capnp::traits::SetterInput<Qux>,
+                ) -> ::capnp::Result<()> {
+                    ::capnp::traits::SetterInput::set_pointer_builder(
+                        self.builder.reborrow().get_pointer_field(2),
+                        value,
+                        false,
+                    )
+                }
+                #[inline]
+                pub fn init_qux(self) -> <Qux as ::capnp::traits::Owned>::Builder<'a> {
+                    ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(2))
+                        .init_as()
+                }
+                #[inline]
+                pub fn has_qux(&self) -> bool {
+                    !self.builder.is_pointer_field_null(2)
+                }
+            }
+            pub struct Pipeline<Foo, Bar, Baz, Qux> {
+                _typeless: ::capnp::any_pointer::Pipeline,
+                _phantom: ::core::marker::PhantomData<(Foo, Bar, Baz, Qux)>,
+            }
+            impl<Foo, Bar, Baz, Qux> ::capnp::capability::FromTypelessPipeline
+            for Pipeline<Foo, Bar, Baz, Qux> {
+                fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
+                    Self {
+                        _typeless: typeless,
+                        _phantom: ::core::marker::PhantomData,
+                    }
+                }
+            }
+            impl<Foo, Bar, Baz, Qux> Pipeline<Foo, Bar, Baz, Qux>
+            where
+                Foo: ::capnp::traits::Pipelined,
+                <Foo as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                Bar: ::capnp::traits::Pipelined,
+                <Bar as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                Baz: ::capnp::traits::Pipelined,
+                <Baz as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                Qux: ::capnp::traits::Pipelined,
+                <Qux as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+                Qux: ::capnp::traits::Owned + 'static,
+            {
+                pub fn get_foo(&self) -> <Foo as ::capnp::traits::Pipelined>::Pipeline {
+                    ::capnp::capability::FromTypelessPipeline::new(
+                        self._typeless.get_pointer_field(0),
+                    )
+                }
+                pub fn get_baz(&self) -> <Baz as ::capnp::traits::Pipelined>::Pipeline {
+                    ::capnp::capability::FromTypelessPipeline::new(
+                        self._typeless.get_pointer_field(1),
+                    )
+                }
+                pub fn get_qux(&self) -> <Qux as ::capnp::traits::Pipelined>::Pipeline {
+                    ::capnp::capability::FromTypelessPipeline::new(
+                        self._typeless.get_pointer_field(2),
+                    )
+                }
+            }
+            mod _private {
+                pub(crate) static ENCODED_NODE: [::capnp::Word; 69] = [
+                    ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
+                    ::capnp::word(88, 106, 32, 69, 148, 126, 10, 143),
+                    ::capnp::word(25, 0, 0, 0, 1, 0, 0, 0),
+                    ::capnp::word(190, 113, 250, 175, 191, 43, 243, 152),
+                    ::capnp::word(3, 0, 7, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 1, 0, 0, 0),
+                    ::capnp::word(21, 0, 0, 0, 2, 1, 0, 0),
+                    ::capnp::word(33, 0, 0, 0, 23, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(41, 0, 0, 0, 175, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(217, 0, 0, 0, 15, 0, 0, 0),
+                    ::capnp::word(111, 116, 104, 101, 114, 115, 46, 99),
+                    ::capnp::word(97, 112, 110, 112, 58, 68, 101, 101),
+                    ::capnp::word(112, 46, 73, 110, 110, 101, 114, 50),
+                    ::capnp::word(46, 68, 101, 101, 112, 101, 114, 0),
+                    ::capnp::word(4, 0, 0, 0, 1, 0, 1, 0),
+                    ::capnp::word(156, 29, 213, 190, 28, 134, 155, 183),
+                    ::capnp::word(1, 0, 0, 0, 66, 0, 0, 0),
+                    ::capnp::word(68, 101, 101, 112, 101, 115, 116, 0),
+                    ::capnp::word(12, 0, 0, 0, 3, 0, 4, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 1, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(69, 0, 0, 0, 34, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(64, 0, 0, 0, 3, 0, 1, 0),
+                    ::capnp::word(76, 0, 0, 0, 2, 0, 1, 0),
+                    ::capnp::word(1, 0, 0, 0, 1, 0, 0, 0),
+                    ::capnp::word(0, 0, 1, 0, 1, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(73, 0, 0, 0, 34, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(68, 0, 0, 0, 3, 0, 1, 0),
+                    ::capnp::word(80, 0, 0, 0, 2, 0, 1, 0),
+                    ::capnp::word(2, 0, 0, 0, 2, 0, 0, 0),
+                    ::capnp::word(0, 0, 1, 0, 2, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(77, 0, 0, 0, 34, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(72, 0, 0, 0, 3, 0, 1, 0),
+                    ::capnp::word(84, 0, 0, 0, 2, 0, 1, 0),
+                    ::capnp::word(102, 111, 111, 0, 0, 0, 0, 0),
+                    ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(85, 235, 14, 64, 186, 34, 39, 198),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(98, 97, 122, 0, 0, 0, 0, 0),
+                    ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(190, 113, 250, 175, 191, 43, 243, 152),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(113, 117, 120, 0, 0, 0, 0, 0),
+                    ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(88, 106, 32, 69, 148, 126, 10, 143),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(4, 0, 0, 0, 0, 0, 1, 0),
+                    ::capnp::word(1, 0, 0, 0, 34, 0, 0, 0),
+                    ::capnp::word(81, 117, 120, 0, 0, 0, 0, 0),
+                ];
+                pub(crate) fn get_field_types<Foo, Bar, Baz, Qux>(
+                    index: u16,
+                ) -> ::capnp::introspect::Type
+                where
+                    Foo: ::capnp::traits::Owned + 'static,
+                    Bar: ::capnp::traits::Owned + 'static,
+                    Baz: ::capnp::traits::Owned + 'static,
+                    Qux: ::capnp::traits::Owned + 'static,
+                {
+                    match index {
+                        0 => <Foo as ::capnp::introspect::Introspect>::introspect(),
+                        1 => <Baz as ::capnp::introspect::Introspect>::introspect(),
+                        2 => <Qux as ::capnp::introspect::Introspect>::introspect(),
+                        _ => ::capnp::introspect::panic_invalid_field_index(index),
+                    }
+                }
+                pub(crate) fn get_annotation_types<Foo, Bar, Baz, Qux>(
+                    child_index: Option<u16>,
+                    index: u32,
+                ) -> ::capnp::introspect::Type
+                where
+                    Foo: ::capnp::traits::Owned + 'static,
+                    Bar: ::capnp::traits::Owned + 'static,
+                    Baz: ::capnp::traits::Owned + 'static,
+                    Qux: ::capnp::traits::Owned + 'static,
+                {
+                    ::capnp::introspect::panic_invalid_annotation_indices(
+                        child_index,
+                        index,
+                    )
+                }
+                pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+                    &ENCODED_NODE,
+                );
+                pub(crate) static RAW_SCHEMA: ::capnp::introspect::RawStructSchema = ::capnp::introspect::RawStructSchema::new(
+                    &ARENA,
+                    NONUNION_MEMBERS,
+                    MEMBERS_BY_DISCRIMINANT,
+                    MEMBERS_BY_NAME,
+                );
+                pub(crate) static NONUNION_MEMBERS: &[u16] = &[0, 1, 2];
+                pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
+                pub(crate) static MEMBERS_BY_NAME: &[u16] = &[1, 0, 2];
+                pub(crate) const TYPE_ID: u64 = 0x8f0a_7e94_4520_6a58;
+            }
+            pub mod deepest {
+                #![allow(unused_variables)]
+                /// A client of the interface `Deep.Inner2.Deeper.Deepest`.
+                pub struct Client<Foo, Bar, Baz, Qux, Bubble> {
+                    client: ::capnp_threads::Client,
+                    _phantom: ::core::marker::PhantomData<
+                        fn() -> (Foo, Bar, Baz, Qux, Bubble),
+                    >,
+                }
+                impl<Foo, Bar, Baz, Qux, Bubble> ::capnp_threads::Capability
+                for Client<Foo, Bar, Baz, Qux, Bubble>
+                where
+                    Foo: ::capnp::traits::Owned + 'static,
+                    Bar: ::capnp::traits::Owned + 'static,
+                    Baz: ::capnp::traits::Owned + 'static,
+                    Qux: ::capnp::traits::Owned + 'static,
+                    Bubble: ::capnp::traits::Owned + 'static,
+                {}
+                impl<
+                    Foo,
+                    Bar,
+                    Baz,
+                    Qux,
+                    Bubble,
+                > ::core::convert::From<::capnp_threads::Client>
+                for Client<Foo, Bar, Baz, Qux, Bubble> {
+                    fn from(client: ::capnp_threads::Client) -> Self {
+                        Self {
+                            client,
+                            _phantom: ::core::marker::PhantomData,
+                        }
+                    }
+                }
+                impl<
+                    Foo,
+                    Bar,
+                    Baz,
+                    Qux,
+                    Bubble,
+                > ::core::convert::From<Client<Foo, Bar, Baz, Qux, Bubble>>
+                for ::capnp_threads::Client {
+                    fn from(client: Client<Foo, Bar, Baz, Qux, Bubble>) -> Self {
+                        client.client
+                    }
+                }
+                impl<
+                    Foo,
+                    Bar,
+                    Baz,
+                    Qux,
+                    Bubble,
+                > ::core::convert::AsRef<::capnp_threads::Client>
+                for Client<Foo, Bar, Baz, Qux, Bubble> {
+                    fn as_ref(&self) -> &::capnp_threads::Client {
+                        &self.client
+                    }
+                }
+                impl<Foo, Bar, Baz, Qux, Bubble> ::core::clone::Clone
+                for Client<Foo, Bar, Baz, Qux, Bubble> {
+                    fn clone(&self) -> Self {
+                        Self {
+                            client: ::core::clone::Clone::clone(&self.client),
+                            _phantom: ::core::marker::PhantomData,
+                        }
+                    }
+                }
+                impl<Foo, Bar, Baz, Qux, Bubble> ::core::cmp::PartialEq
+                for Client<Foo, Bar, Baz, Qux, Bubble> {
+                    fn eq(&self, other: &Self) -> bool {
+                        self.client == other.client
+                    }
+                }
+                impl<Foo, Bar, Baz, Qux, Bubble> ::core::cmp::Eq
+                for Client<Foo, Bar, Baz, Qux, Bubble> {}
+                impl<Foo, Bar, Baz, Qux, Bubble> ::core::fmt::Debug
+                for Client<Foo, Bar, Baz, Qux, Bubble> {
+                    fn fmt(
+                        &self,
+                        f: &mut ::core::fmt::Formatter<'_>,
+                    ) -> ::core::fmt::Result {
+                        ::core::fmt::Debug::fmt(&self.client, f)
+                    }
+                }
+                impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::capability::FromClientHook
+                for Client<Foo, Bar, Baz, Qux, Bubble> {
+                    fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+                        Self {
+                            client: ::capnp::capability::FromClientHook::new(hook),
+                            _phantom: ::core::marker::PhantomData,
+                        }
+                    }
+                    fn into_client_hook(
+                        self,
+                    ) -> Box<::capnp::capability::DynClientHook> {
+                        ::capnp::capability::FromClientHook::into_client_hook(
+                            self.client,
+                        )
+                    }
+                    fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
+                        &self.client
+                    }
+                }
+                impl<Foo, Bar, Baz, Qux, Bubble> Client<Foo, Bar, Baz, Qux, Bubble>
+                where
+                    Foo: ::capnp::traits::Owned + 'static,
+                    Bar: ::capnp::traits::Owned + 'static,
+                    Baz: ::capnp::traits::Owned + 'static,
+                    Qux: ::capnp::traits::Owned + 'static,
+                    Bubble: ::capnp::traits::Owned + 'static,
+                {
+                    /// Begins a call of the method `call`.
+                    pub fn call_request(
+                        &self,
+                    ) -> ::capnp_threads::Request<
+                        crate::generated::others_capnp::deep::inner2::deeper::deepest::call_params::Owned<
+                            Foo,
+                            Bar,
+                            Baz,
+                            Qux,
+                            Bubble,
+                        >,
+                        crate::generated::others_capnp::deep::inner2::deeper::deepest::call_results::Owned<
+                            Foo,
+                            Bar,
+                            Baz,
+                            Qux,
+                            Bubble,
+                        >,
+                    > {
+                        self.client.request(_private::TYPE_ID, 0u16).cast()
+                    }
+                    /// Calls the method `call`, with params that `fill` fills in.
+                    pub fn call<_F: ::capnp_threads::Filled>(
+                        &self,
+                        fill: impl ::core::ops::FnOnce(
+                            <crate::generated::others_capnp::deep::inner2::deeper::deepest::call_params::Owned<
+                                Foo,
+                                Bar,
+                                Baz,
+                                Qux,
+                                Bubble,
+                            > as ::capnp::traits::Owned>::Builder<'_>,
+                        ) -> _F,
+                    ) -> ::capnp_threads::RemotePromise<
+                        crate::generated::others_capnp::deep::inner2::deeper::deepest::call_results::Owned<
+                            Foo,
+                            Bar,
+                            Baz,
+                            Qux,
+                            Bubble,
+                        >,
+                    > {
+                        self.call_request().send_with(fill)
+                    }
+                }
+                /// The params of the method `call`.
+                pub type CallParams<Foo, Bar, Baz, Qux, Bubble> = ::capnp_threads::Params<
+                    crate::generated::others_capnp::deep::inner2::deeper::deepest::call_params::Owned<
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    >,
+                >;
+                /// The results of the method `call`, to be filled in.
+                pub type CallResults<'a, Foo, Bar, Baz, Qux, Bubble> = ::capnp_threads::Results<
+                    'a,
+                    crate::generated::others_capnp::deep::inner2::deeper::deepest::call_results::Owned<
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    >,
+                >;
+                /// What an object with the interface `Deep.Inner2.Deeper.Deepest` implements. Methods that are not written answer `unimplemented`.
+                #[diagnostic::on_unimplemented(
+                    message = "`{Self}` cannot serve the interface `Deep.Inner2.Deeper.Deepest`",
+                    note = "implement the trait `Server` of the interface's module for `{Self}`"
+                )]
+                pub trait Server<
+                    Foo,
+                    Bar,
+                    Baz,
+                    Qux,
+                    Bubble,
+                >: ::core::marker::Send + ::core::marker::Sync + 'static
+                where
+                    Foo: ::capnp::traits::Owned + 'static,
+                    Bar: ::capnp::traits::Owned + 'static,
+                    Baz: ::capnp::traits::Owned + 'static,
+                    Qux: ::capnp::traits::Owned + 'static,
+                    Bubble: ::capnp::traits::Owned + 'static,
+                {
+                    /// The method `call`.
+                    fn call(
+                        &self,
+                        params: CallParams<Foo, Bar, Baz, Qux, Bubble>,
+                        results: CallResults<'_, Foo, Bar, Baz, Qux, Bubble>,
+                    ) -> ::capnp_threads::Result<()> {
+                        ::core::result::Result::Err(
+                            ::capnp_threads::Error::unimplemented(
+                                "the method `call` of `Deep.Inner2.Deeper.Deepest` is not implemented",
+                            ),
+                        )
+                    }
+                }
+                impl<Foo, Bar, Baz, Qux, Bubble, _S> ::capnp_threads::FromServer<_S>
+                for Client<Foo, Bar, Baz, Qux, Bubble>
+                where
+                    _S: Server<Foo, Bar, Baz, Qux, Bubble>,
+                    Foo: ::capnp::traits::Owned + 'static,
+                    Bar: ::capnp::traits::Owned + 'static,
+                    Baz: ::capnp::traits::Owned + 'static,
+                    Qux: ::capnp::traits::Owned + 'static,
+                    Bubble: ::capnp::traits::Owned + 'static,
+                {
+                    fn dispatch(
+                        server: &_S,
+                        call: &mut ::capnp_threads::Call,
+                    ) -> ::capnp_threads::Result<()> {
+                        match (call.interface_id(), call.method_id()) {
+                            (_private::TYPE_ID, 0u16) => {
+                                let (params, results) = call.typed();
+                                <_S as Server<
+                                    Foo,
+                                    Bar,
+                                    Baz,
+                                    Qux,
+                                    Bubble,
+                                >>::call(server, params, results)
+                            }
+                            _ => call.unimplemented(),
+                        }
+                    }
+                }
+                #[derive(Copy, Clone)]
+                pub struct Owned<Foo, Bar, Baz, Qux, Bubble>
+                where
+                    Foo: ::capnp::traits::Owned + 'static,
+                    Bar: ::capnp::traits::Owned + 'static,
+                    Baz: ::capnp::traits::Owned + 'static,
+                    Qux: ::capnp::traits::Owned + 'static,
+                    Bubble: ::capnp::traits::Owned + 'static,
+                {
+                    _phantom: ::core::marker::PhantomData<(Foo, Bar, Baz, Qux, Bubble)>,
+                }
+                impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::introspect::Introspect
+                for Owned<Foo, Bar, Baz, Qux, Bubble>
+                where
+                    Foo: ::capnp::traits::Owned + 'static,
+                    Bar: ::capnp::traits::Owned + 'static,
+                    Baz: ::capnp::traits::Owned + 'static,
+                    Qux: ::capnp::traits::Owned + 'static,
+                    Bubble: ::capnp::traits::Owned + 'static,
+                {
+                    fn introspect() -> ::capnp::introspect::Type {
+                        ::capnp::introspect::TypeVariant::Capability.into()
+                    }
+                }
+                impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::Owned
+                for Owned<Foo, Bar, Baz, Qux, Bubble>
+                where
+                    Foo: ::capnp::traits::Owned + 'static,
+                    Bar: ::capnp::traits::Owned + 'static,
+                    Baz: ::capnp::traits::Owned + 'static,
+                    Qux: ::capnp::traits::Owned + 'static,
+                    Bubble: ::capnp::traits::Owned + 'static,
+                {
+                    type Reader<'a> = Client<Foo, Bar, Baz, Qux, Bubble>;
+                    type Builder<'a> = Client<Foo, Bar, Baz, Qux, Bubble>;
+                }
+                impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::Pipelined
+                for Owned<Foo, Bar, Baz, Qux, Bubble>
+                where
+                    Foo: ::capnp::traits::Owned + 'static,
+                    Bar: ::capnp::traits::Owned + 'static,
+                    Baz: ::capnp::traits::Owned + 'static,
+                    Qux: ::capnp::traits::Owned + 'static,
+                    Bubble: ::capnp::traits::Owned + 'static,
+                {
+                    type Pipeline = Client<Foo, Bar, Baz, Qux, Bubble>;
+                }
+                impl<
+                    'a,
+                    Foo,
+                    Bar,
+                    Baz,
+                    Qux,
+                    Bubble,
+                > ::capnp::traits::FromPointerReader<'a>
+                for Client<Foo, Bar, Baz, Qux, Bubble>
+                where
+                    Foo: ::capnp::traits::Owned + 'static,
+                    Bar: ::capnp::traits::Owned + 'static,
+                    Baz: ::capnp::traits::Owned + 'static,
+                    Qux: ::capnp::traits::Owned + 'static,
+                    Bubble: ::capnp::traits::Owned + 'static,
+                {
+                    fn get_from_pointer(
+                        reader: &::capnp::private::layout::PointerReader<'a>,
+                        _default: ::core::option::Option<&'a [::capnp::Word]>,
+                    ) -> ::capnp::Result<Self> {
+                        ::core::result::Result::Ok(
+                            ::capnp::capability::FromClientHook::new(
+                                reader.get_capability()?,
+                            ),
+                        )
+                    }
+                }
+                impl<
+                    'a,
+                    Foo,
+                    Bar,
+                    Baz,
+                    Qux,
+                    Bubble,
+                > ::capnp::traits::FromPointerBuilder<'a>
+                for Client<Foo, Bar, Baz, Qux, Bubble>
+                where
+                    Foo: ::capnp::traits::Owned + 'static,
+                    Bar: ::capnp::traits::Owned + 'static,
+                    Baz: ::capnp::traits::Owned + 'static,
+                    Qux: ::capnp::traits::Owned + 'static,
+                    Bubble: ::capnp::traits::Owned + 'static,
+                {
+                    fn init_pointer(
+                        _builder: ::capnp::private::layout::PointerBuilder<'a>,
+                        _size: u32,
+                    ) -> Self {
+                        unimplemented!()
+                    }
+                    fn get_from_pointer(
+                        builder: ::capnp::private::layout::PointerBuilder<'a>,
+                        _default: ::core::option::Option<&'a [::capnp::Word]>,
+                    ) -> ::capnp::Result<Self> {
+                        ::core::result::Result::Ok(
+                            ::capnp::capability::FromClientHook::new(
+                                builder.get_capability()?,
+                            ),
+                        )
+                    }
+                }
+                impl<
+                    Foo,
+                    Bar,
+                    Baz,
+                    Qux,
+                    Bubble,
+                > ::capnp::traits::SetterInput<Owned<Foo, Bar, Baz, Qux, Bubble>>
+                for Client<Foo, Bar, Baz, Qux, Bubble>
+                where
+                    Foo: ::capnp::traits::Owned + 'static,
+                    Bar: ::capnp::traits::Owned + 'static,
+                    Baz: ::capnp::traits::Owned + 'static,
+                    Qux: ::capnp::traits::Owned + 'static,
+                    Bubble: ::capnp::traits::Owned + 'static,
+                {
+                    fn set_pointer_builder(
+                        mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                        from: Self,
+                        _canonicalize: bool,
+                    ) -> ::capnp::Result<()> {
+                        pointer
+                            .set_capability(
+                                ::capnp::capability::FromClientHook::into_client_hook(from),
+                            );
+                        ::core::result::Result::Ok(())
+                    }
+                }
+                impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::HasTypeId
+                for Client<Foo, Bar, Baz, Qux, Bubble> {
+                    const TYPE_ID: u64 = _private::TYPE_ID;
+                }
+                pub(crate) mod _private {
+                    pub(crate) const TYPE_ID: u64 = 0xb79b_861c_bed5_1d9c;
+                }
+                pub mod call_params {
+                    #[derive(Copy, Clone)]
+                    pub struct Owned<Foo, Bar, Baz, Qux, Bubble> {
+                        _phantom: ::core::marker::PhantomData<
+                            (Foo, Bar, Baz, Qux, Bubble),
+                        >,
+                    }
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::introspect::Introspect
+                    for Owned<Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn introspect() -> ::capnp::introspect::Type {
+                            ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
+                                    generic: &_private::RAW_SCHEMA,
+                                    field_types: _private::get_field_types::<
+                                        Foo,
+                                        Bar,
+                                        Baz,
+                                        Qux,
+                                        Bubble,
+                                    >,
+                                    annotation_types: _private::get_annotation_types::<
+                                        Foo,
+                                        Bar,
+                                        Baz,
+                                        Qux,
+                                        Bubble,
+                                    >,
+                                    type_id: ::core::any::TypeId::of::<
+                                        Owned<Foo, Bar, Baz, Qux, Bubble>,
+                                    >(),
+                                })
+                                .into()
+                        }
+                    }
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::Owned
+                    for Owned<Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        type Reader<'a> = Reader<'a, Foo, Bar, Baz, Qux, Bubble>;
+                        type Builder<'a> = Builder<'a, Foo, Bar, Baz, Qux, Bubble>;
+                    }
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::OwnedStruct
+                    for Owned<Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        type Reader<'a> = Reader<'a, Foo, Bar, Baz, Qux, Bubble>;
+                        type Builder<'a> = Builder<'a, Foo, Bar, Baz, Qux, Bubble>;
+                    }
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::Pipelined
+                    for Owned<Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        type Pipeline = Pipeline<Foo, Bar, Baz, Qux, Bubble>;
+                    }
+                    pub struct Reader<'a, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        reader: ::capnp::private::layout::StructReader<'a>,
+                        _phantom: ::core::marker::PhantomData<
+                            (Foo, Bar, Baz, Qux, Bubble),
+                        >,
+                    }
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::core::marker::Copy
+                    for Reader<'_, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {}
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::core::clone::Clone
+                    for Reader<'_, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn clone(&self) -> Self {
+                            *self
+                        }
+                    }
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::HasTypeId
+                    for Reader<'_, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        const TYPE_ID: u64 = _private::TYPE_ID;
+                    }
+                    impl<
+                        'a,
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    > ::core::convert::From<::capnp::private::layout::StructReader<'a>>
+                    for Reader<'a, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn from(
+                            reader: ::capnp::private::layout::StructReader<'a>,
+                        ) -> Self {
+                            Self {
+                                reader,
+                                _phantom: ::core::marker::PhantomData,
+                            }
+                        }
+                    }
+                    impl<
+                        'a,
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    > ::core::convert::From<Reader<'a, Foo, Bar, Baz, Qux, Bubble>>
+                    for ::capnp::dynamic_value::Reader<'a>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn from(reader: Reader<'a, Foo, Bar, Baz, Qux, Bubble>) -> Self {
+                            Self::Struct(
+                                ::capnp::dynamic_struct::Reader::new(
+                                    reader.reader,
+                                    ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                                        generic: &_private::RAW_SCHEMA,
+                                        field_types: _private::get_field_types::<
+                                            Foo,
+                                            Bar,
+                                            Baz,
+                                            Qux,
+                                            Bubble,
+                                        >,
+                                        annotation_types: _private::get_annotation_types::<
+                                            Foo,
+                                            Bar,
+                                            Baz,
+                                            Qux,
+                                            Bubble,
+                                        >,
+                                        type_id: ::core::any::TypeId::of::<
+                                            Owned<Foo, Bar, Baz, Qux, Bubble>,
+                                        >(),
+                                    }),
+                                ),
+                            )
+                        }
+                    }
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::core::fmt::Debug
+                    for Reader<'_, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn fmt(
+                            &self,
+                            f: &mut ::core::fmt::Formatter<'_>,
+                        ) -> ::core::result::Result<(), ::core::fmt::Error> {
+                            core::fmt::Debug::fmt(
+                                &::core::convert::Into::<
+                                    ::capnp::dynamic_value::Reader<'_>,
+                                >::into(*self),
+                                f,
+                            )
+                        }
+                    }
+                    impl<
+                        'a,
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    > ::capnp::traits::FromPointerReader<'a>
+                    for Reader<'a, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn get_from_pointer(
+                            reader: &::capnp::private::layout::PointerReader<'a>,
+                            default: ::core::option::Option<&'a [::capnp::Word]>,
+                        ) -> ::capnp::Result<Self> {
+                            ::core::result::Result::Ok(
+                                reader.get_struct(default)?.into(),
+                            )
+                        }
+                    }
+                    impl<
+                        'a,
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    > ::capnp::traits::IntoInternalStructReader<'a>
+                    for Reader<'a, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn into_internal_struct_reader(
+                            self,
+                        ) -> ::capnp::private::layout::StructReader<'a> {
+                            self.reader
+                        }
+                    }
+                    impl<'a, Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::Imbue<'a>
+                    for Reader<'a, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn imbue(
+                            &mut self,
+                            cap_table: &'a ::capnp::private::layout::CapTable,
+                        ) {
+                            self.reader
+                                .imbue(
+                                    ::capnp::private::layout::CapTableReader::from_ref(
+                                        cap_table,
+                                    ),
+                                )
+                        }
+                    }
+                    impl<
+                        'a,
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    > Reader<'a, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        pub fn reborrow(
+                            &self,
+                        ) -> Reader<'_, Foo, Bar, Baz, Qux, Bubble> {
+                            Self { ..*self }
+                        }
+                        pub fn total_size(
+                            &self,
+                        ) -> ::capnp::Result<::capnp::MessageSize> {
+                            self.reader.total_size()
+                        }
+                        #[inline]
+                        pub fn get_bubble(
+                            self,
+                        ) -> ::capnp::Result<
+                            <Bubble as ::capnp::traits::Owned>::Reader<'a>,
+                        > {
+                            ::capnp::traits::FromPointerReader::get_from_pointer(
+                                &self.reader.get_pointer_field(0),
+                                ::core::option::Option::None,
+                            )
+                        }
+                        #[inline]
+                        pub fn has_bubble(&self) -> bool {
+                            !self.reader.get_pointer_field(0).is_null()
+                        }
+                    }
+                    pub struct Builder<'a, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        builder: ::capnp::private::layout::StructBuilder<'a>,
+                        _phantom: ::core::marker::PhantomData<
+                            (Foo, Bar, Baz, Qux, Bubble),
+                        >,
+                    }
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::HasStructSize
+                    for Builder<'_, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
+                            data: 0,
+                            pointers: 1,
+                        };
+                    }
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::HasTypeId
+                    for Builder<'_, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        const TYPE_ID: u64 = _private::TYPE_ID;
+                    }
+                    impl<
+                        'a,
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    > ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
+                    for Builder<'a, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn from(
+                            builder: ::capnp::private::layout::StructBuilder<'a>,
+                        ) -> Self {
+                            Self {
+                                builder,
+                                _phantom: ::core::marker::PhantomData,
+                            }
+                        }
+                    }
+                    impl<
+                        'a,
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    > ::core::convert::From<Builder<'a, Foo, Bar, Baz, Qux, Bubble>>
+                    for ::capnp::dynamic_value::Builder<'a>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn from(
+                            builder: Builder<'a, Foo, Bar, Baz, Qux, Bubble>,
+                        ) -> Self {
+                            Self::Struct(
+                                ::capnp::dynamic_struct::Builder::new(
+                                    builder.builder,
+                                    ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                                        generic: &_private::RAW_SCHEMA,
+                                        field_types: _private::get_field_types::<
+                                            Foo,
+                                            Bar,
+                                            Baz,
+                                            Qux,
+                                            Bubble,
+                                        >,
+                                        annotation_types: _private::get_annotation_types::<
+                                            Foo,
+                                            Bar,
+                                            Baz,
+                                            Qux,
+                                            Bubble,
+                                        >,
+                                        type_id: ::core::any::TypeId::of::<
+                                            Owned<Foo, Bar, Baz, Qux, Bubble>,
+                                        >(),
+                                    }),
+                                ),
+                            )
+                        }
+                    }
+                    impl<'a, Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::ImbueMut<'a>
+                    for Builder<'a, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn imbue_mut(
+                            &mut self,
+                            cap_table: &'a mut ::capnp::private::layout::CapTable,
+                        ) {
+                            self.builder
+                                .imbue(
+                                    ::capnp::private::layout::CapTableBuilder::from_ref(
+                                        cap_table,
+                                    ),
+                                )
+                        }
+                    }
+                    impl<
+                        'a,
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    > ::capnp::traits::FromPointerBuilder<'a>
+                    for Builder<'a, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn init_pointer(
+                            builder: ::capnp::private::layout::PointerBuilder<'a>,
+                            _size: u32,
+                        ) -> Self {
+                            builder
+                                .init_struct(
+                                    <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                                )
+                                .into()
+                        }
+                        fn get_from_pointer(
+                            builder: ::capnp::private::layout::PointerBuilder<'a>,
+                            default: ::core::option::Option<&'a [::capnp::Word]>,
+                        ) -> ::capnp::Result<Self> {
+                            ::core::result::Result::Ok(
+                                builder
+                                    .get_struct(
+                                        <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                                        default,
+                                    )?
+                                    .into(),
+                            )
+                        }
+                    }
+                    impl<
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    > ::capnp::traits::SetterInput<Owned<Foo, Bar, Baz, Qux, Bubble>>
+                    for Reader<'_, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn set_pointer_builder(
+                            mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                            value: Self,
+                            canonicalize: bool,
+                        ) -> ::capnp::Result<()> {
+                            pointer.set_struct(&value.reader, canonicalize)
+                        }
+                    }
+                    impl<
+                        'a,
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    > Builder<'a, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        pub fn into_reader(
+                            self,
+                        ) -> Reader<'a, Foo, Bar, Baz, Qux, Bubble> {
+                            self.builder.into_reader().into()
+                        }
+                        pub fn reborrow(
+                            &mut self,
+                        ) -> Builder<'_, Foo, Bar, Baz, Qux, Bubble> {
+                            Builder {
+                                builder: self.builder.reborrow(),
+                                ..*self
+                            }
+                        }
+                        pub fn reborrow_as_reader(
+                            &self,
+                        ) -> Reader<'_, Foo, Bar, Baz, Qux, Bubble> {
+                            self.builder.as_reader().into()
+                        }
+                        pub fn total_size(
+                            &self,
+                        ) -> ::capnp::Result<::capnp::MessageSize> {
+                            self.builder.as_reader().total_size()
+                        }
+                        #[inline]
+                        pub fn get_bubble(
+                            self,
+                        ) -> ::capnp::Result<
+                            <Bubble as ::capnp::traits::Owned>::Builder<'a>,
+                        > {
+                            ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                                self.builder.get_pointer_field(0),
+                                ::core::option::Option::None,
+                            )
+                        }
+                        #[inline]
+                        pub fn initn_bubble(
+                            self,
+                            length: u32,
+                        ) -> <Bubble as ::capnp::traits::Owned>::Builder<'a> {
+                            ::capnp::any_pointer::Builder::new(
+                                    self.builder.get_pointer_field(0),
+                                )
+                                .initn_as(length)
+                        }
+                        #[inline]
+                        pub fn set_bubble(
+                            &mut self,
+                            value: impl ::capnp::traits::SetterInput<Bubble>,
+                        ) -> ::capnp::Result<()> {
+                            ::capnp::traits::SetterInput::set_pointer_builder(
+                                self.builder.reborrow().get_pointer_field(0),
+                                value,
+                                false,
+                            )
+                        }
+                        #[inline]
+                        pub fn init_bubble(
+                            self,
+                        ) -> <Bubble as ::capnp::traits::Owned>::Builder<'a> {
+                            ::capnp::any_pointer::Builder::new(
+                                    self.builder.get_pointer_field(0),
+                                )
+                                .init_as()
+                        }
+                        #[inline]
+                        pub fn has_bubble(&self) -> bool {
+                            !self.builder.is_pointer_field_null(0)
+                        }
+                    }
+                    pub struct Pipeline<Foo, Bar, Baz, Qux, Bubble> {
+                        _typeless: ::capnp::any_pointer::Pipeline,
+                        _phantom: ::core::marker::PhantomData<
+                            (Foo, Bar, Baz, Qux, Bubble),
+                        >,
+                    }
+                    impl<
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    > ::capnp::capability::FromTypelessPipeline
+                    for Pipeline<Foo, Bar, Baz, Qux, Bubble> {
+                        fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
+                            Self {
+                                _typeless: typeless,
+                                _phantom: ::core::marker::PhantomData,
+                            }
+                        }
+                    }
+                    impl<Foo, Bar, Baz, Qux, Bubble> Pipeline<Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Pipelined,
+                        <Foo as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                        Bar: ::capnp::traits::Pipelined,
+                        <Bar as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                        Baz: ::capnp::traits::Pipelined,
+                        <Baz as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                        Qux: ::capnp::traits::Pipelined,
+                        <Qux as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                        Bubble: ::capnp::traits::Pipelined,
+                        <Bubble as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        pub fn get_bubble(
+                            &self,
+                        ) -> <Bubble as ::capnp::traits::Pipelined>::Pipeline {
+                            ::capnp::capability::FromTypelessPipeline::new(
+                                self._typeless.get_pointer_field(0),
+                            )
+                        }
+                    }
+                    mod _private {
+                        pub(crate) static ENCODED_NODE: [::capnp::Word; 35] = [
+                            ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
+                            ::capnp::word(63, 149, 204, 174, 15, 198, 14, 176),
+                            ::capnp::word(40, 0, 0, 0, 1, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(1, 0, 7, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 1, 0, 0, 0),
+                            ::capnp::word(21, 0, 0, 0, 162, 1, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(37, 0, 0, 0, 63, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(111, 116, 104, 101, 114, 115, 46, 99),
+                            ::capnp::word(97, 112, 110, 112, 58, 68, 101, 101),
+                            ::capnp::word(112, 46, 73, 110, 110, 101, 114, 50),
+                            ::capnp::word(46, 68, 101, 101, 112, 101, 114, 46),
+                            ::capnp::word(68, 101, 101, 112, 101, 115, 116, 46),
+                            ::capnp::word(99, 97, 108, 108, 36, 80, 97, 114),
+                            ::capnp::word(97, 109, 115, 0, 0, 0, 0, 0),
+                            ::capnp::word(4, 0, 0, 0, 3, 0, 4, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 1, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(13, 0, 0, 0, 58, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(8, 0, 0, 0, 3, 0, 1, 0),
+                            ::capnp::word(20, 0, 0, 0, 2, 0, 1, 0),
+                            ::capnp::word(98, 117, 98, 98, 108, 101, 0, 0),
+                            ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(156, 29, 213, 190, 28, 134, 155, 183),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                        ];
+                        pub(crate) fn get_field_types<Foo, Bar, Baz, Qux, Bubble>(
+                            index: u16,
+                        ) -> ::capnp::introspect::Type
+                        where
+                            Foo: ::capnp::traits::Owned + 'static,
+                            Bar: ::capnp::traits::Owned + 'static,
+                            Baz: ::capnp::traits::Owned + 'static,
+                            Qux: ::capnp::traits::Owned + 'static,
+                            Bubble: ::capnp::traits::Owned + 'static,
+                        {
+                            match index {
+                                0 => {
+                                    <Bubble as ::capnp::introspect::Introspect>::introspect()
+                                }
+                                _ => ::capnp::introspect::panic_invalid_field_index(index),
+                            }
+                        }
+                        pub(crate) fn get_annotation_types<Foo, Bar, Baz, Qux, Bubble>(
+                            child_index: Option<u16>,
+                            index: u32,
+                        ) -> ::capnp::introspect::Type
+                        where
+                            Foo: ::capnp::traits::Owned + 'static,
+                            Bar: ::capnp::traits::Owned + 'static,
+                            Baz: ::capnp::traits::Owned + 'static,
+                            Qux: ::capnp::traits::Owned + 'static,
+                            Bubble: ::capnp::traits::Owned + 'static,
+                        {
+                            ::capnp::introspect::panic_invalid_annotation_indices(
+                                child_index,
+                                index,
+                            )
+                        }
+                        pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+                            &ENCODED_NODE,
+                        );
+                        pub(crate) static RAW_SCHEMA: ::capnp::introspect::RawStructSchema = ::capnp::introspect::RawStructSchema::new(
+                            &ARENA,
+                            NONUNION_MEMBERS,
+                            MEMBERS_BY_DISCRIMINANT,
+                            MEMBERS_BY_NAME,
+                        );
+                        pub(crate) static NONUNION_MEMBERS: &[u16] = &[0];
+                        pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
+                        pub(crate) static MEMBERS_BY_NAME: &[u16] = &[0];
+                        pub(crate) const TYPE_ID: u64 = 0xb00e_c60f_aecc_953f;
+                    }
+                }
+                pub mod call_results {
+                    #[derive(Copy, Clone)]
+                    pub struct Owned<Foo, Bar, Baz, Qux, Bubble> {
+                        _phantom: ::core::marker::PhantomData<
+                            (Foo, Bar, Baz, Qux, Bubble),
+                        >,
+                    }
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::introspect::Introspect
+                    for Owned<Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn introspect() -> ::capnp::introspect::Type {
+                            ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
+                                    generic: &_private::RAW_SCHEMA,
+                                    field_types: _private::get_field_types::<
+                                        Foo,
+                                        Bar,
+                                        Baz,
+                                        Qux,
+                                        Bubble,
+                                    >,
+                                    annotation_types: _private::get_annotation_types::<
+                                        Foo,
+                                        Bar,
+                                        Baz,
+                                        Qux,
+                                        Bubble,
+                                    >,
+                                    type_id: ::core::any::TypeId::of::<
+                                        Owned<Foo, Bar, Baz, Qux, Bubble>,
+                                    >(),
+                                })
+                                .into()
+                        }
+                    }
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::Owned
+                    for Owned<Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        type Reader<'a> = Reader<'a, Foo, Bar, Baz, Qux, Bubble>;
+                        type Builder<'a> = Builder<'a, Foo, Bar, Baz, Qux, Bubble>;
+                    }
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::OwnedStruct
+                    for Owned<Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        type Reader<'a> = Reader<'a, Foo, Bar, Baz, Qux, Bubble>;
+                        type Builder<'a> = Builder<'a, Foo, Bar, Baz, Qux, Bubble>;
+                    }
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::Pipelined
+                    for Owned<Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        type Pipeline = Pipeline<Foo, Bar, Baz, Qux, Bubble>;
+                    }
+                    pub struct Reader<'a, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        reader: ::capnp::private::layout::StructReader<'a>,
+                        _phantom: ::core::marker::PhantomData<
+                            (Foo, Bar, Baz, Qux, Bubble),
+                        >,
+                    }
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::core::marker::Copy
+                    for Reader<'_, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {}
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::core::clone::Clone
+                    for Reader<'_, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn clone(&self) -> Self {
+                            *self
+                        }
+                    }
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::HasTypeId
+                    for Reader<'_, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        const TYPE_ID: u64 = _private::TYPE_ID;
+                    }
+                    impl<
+                        'a,
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    > ::core::convert::From<::capnp::private::layout::StructReader<'a>>
+                    for Reader<'a, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn from(
+                            reader: ::capnp::private::layout::StructReader<'a>,
+                        ) -> Self {
+                            Self {
+                                reader,
+                                _phantom: ::core::marker::PhantomData,
+                            }
+                        }
+                    }
+                    impl<
+                        'a,
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    > ::core::convert::From<Reader<'a, Foo, Bar, Baz, Qux, Bubble>>
+                    for ::capnp::dynamic_value::Reader<'a>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn from(reader: Reader<'a, Foo, Bar, Baz, Qux, Bubble>) -> Self {
+                            Self::Struct(
+                                ::capnp::dynamic_struct::Reader::new(
+                                    reader.reader,
+                                    ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                                        generic: &_private::RAW_SCHEMA,
+                                        field_types: _private::get_field_types::<
+                                            Foo,
+                                            Bar,
+                                            Baz,
+                                            Qux,
+                                            Bubble,
+                                        >,
+                                        annotation_types: _private::get_annotation_types::<
+                                            Foo,
+                                            Bar,
+                                            Baz,
+                                            Qux,
+                                            Bubble,
+                                        >,
+                                        type_id: ::core::any::TypeId::of::<
+                                            Owned<Foo, Bar, Baz, Qux, Bubble>,
+                                        >(),
+                                    }),
+                                ),
+                            )
+                        }
+                    }
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::core::fmt::Debug
+                    for Reader<'_, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn fmt(
+                            &self,
+                            f: &mut ::core::fmt::Formatter<'_>,
+                        ) -> ::core::result::Result<(), ::core::fmt::Error> {
+                            core::fmt::Debug::fmt(
+                                &::core::convert::Into::<
+                                    ::capnp::dynamic_value::Reader<'_>,
+                                >::into(*self),
+                                f,
+                            )
+                        }
+                    }
+                    impl<
+                        'a,
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    > ::capnp::traits::FromPointerReader<'a>
+                    for Reader<'a, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn get_from_pointer(
+                            reader: &::capnp::private::layout::PointerReader<'a>,
+                            default: ::core::option::Option<&'a [::capnp::Word]>,
+                        ) -> ::capnp::Result<Self> {
+                            ::core::result::Result::Ok(
+                                reader.get_struct(default)?.into(),
+                            )
+                        }
+                    }
+                    impl<
+                        'a,
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    > ::capnp::traits::IntoInternalStructReader<'a>
+                    for Reader<'a, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn into_internal_struct_reader(
+                            self,
+                        ) -> ::capnp::private::layout::StructReader<'a> {
+                            self.reader
+                        }
+                    }
+                    impl<'a, Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::Imbue<'a>
+                    for Reader<'a, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn imbue(
+                            &mut self,
+                            cap_table: &'a ::capnp::private::layout::CapTable,
+                        ) {
+                            self.reader
+                                .imbue(
+                                    ::capnp::private::layout::CapTableReader::from_ref(
+                                        cap_table,
+                                    ),
+                                )
+                        }
+                    }
+                    impl<
+                        'a,
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    > Reader<'a, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        pub fn reborrow(
+                            &self,
+                        ) -> Reader<'_, Foo, Bar, Baz, Qux, Bubble> {
+                            Self { ..*self }
+                        }
+                        pub fn total_size(
+                            &self,
+                        ) -> ::capnp::Result<::capnp::MessageSize> {
+                            self.reader.total_size()
+                        }
+                        #[inline]
+                        pub fn get_foo(
+                            self,
+                        ) -> ::capnp::Result<
+                            <Foo as ::capnp::traits::Owned>::Reader<'a>,
+                        > {
+                            ::capnp::traits::FromPointerReader::get_from_pointer(
+                                &self.reader.get_pointer_field(0),
+                                ::core::option::Option::None,
+                            )
+                        }
+                        #[inline]
+                        pub fn has_foo(&self) -> bool {
+                            !self.reader.get_pointer_field(0).is_null()
+                        }
+                        #[inline]
+                        pub fn get_deeper(
+                            self,
+                        ) -> ::capnp::Result<
+                            crate::generated::others_capnp::deep::inner2::deeper::Reader<
+                                'a,
+                                Foo,
+                                Bar,
+                                Baz,
+                                ::capnp::text::Owned,
+                            >,
+                        > {
+                            ::capnp::traits::FromPointerReader::get_from_pointer(
+                                &self.reader.get_pointer_field(1),
+                                ::core::option::Option::None,
+                            )
+                        }
+                        #[inline]
+                        pub fn has_deeper(&self) -> bool {
+                            !self.reader.get_pointer_field(1).is_null()
+                        }
+                    }
+                    pub struct Builder<'a, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        builder: ::capnp::private::layout::StructBuilder<'a>,
+                        _phantom: ::core::marker::PhantomData<
+                            (Foo, Bar, Baz, Qux, Bubble),
+                        >,
+                    }
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::HasStructSize
+                    for Builder<'_, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
+                            data: 0,
+                            pointers: 2,
+                        };
+                    }
+                    impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::HasTypeId
+                    for Builder<'_, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        const TYPE_ID: u64 = _private::TYPE_ID;
+                    }
+                    impl<
+                        'a,
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    > ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
+                    for Builder<'a, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn from(
+                            builder: ::capnp::private::layout::StructBuilder<'a>,
+                        ) -> Self {
+                            Self {
+                                builder,
+                                _phantom: ::core::marker::PhantomData,
+                            }
+                        }
+                    }
+                    impl<
+                        'a,
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    > ::core::convert::From<Builder<'a, Foo, Bar, Baz, Qux, Bubble>>
+                    for ::capnp::dynamic_value::Builder<'a>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn from(
+                            builder: Builder<'a, Foo, Bar, Baz, Qux, Bubble>,
+                        ) -> Self {
+                            Self::Struct(
+                                ::capnp::dynamic_struct::Builder::new(
+                                    builder.builder,
+                                    ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                                        generic: &_private::RAW_SCHEMA,
+                                        field_types: _private::get_field_types::<
+                                            Foo,
+                                            Bar,
+                                            Baz,
+                                            Qux,
+                                            Bubble,
+                                        >,
+                                        annotation_types: _private::get_annotation_types::<
+                                            Foo,
+                                            Bar,
+                                            Baz,
+                                            Qux,
+                                            Bubble,
+                                        >,
+                                        type_id: ::core::any::TypeId::of::<
+                                            Owned<Foo, Bar, Baz, Qux, Bubble>,
+                                        >(),
+                                    }),
+                                ),
+                            )
+                        }
+                    }
+                    impl<'a, Foo, Bar, Baz, Qux, Bubble> ::capnp::traits::ImbueMut<'a>
+                    for Builder<'a, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn imbue_mut(
+                            &mut self,
+                            cap_table: &'a mut ::capnp::private::layout::CapTable,
+                        ) {
+                            self.builder
+                                .imbue(
+                                    ::capnp::private::layout::CapTableBuilder::from_ref(
+                                        cap_table,
+                                    ),
+                                )
+                        }
+                    }
+                    impl<
+                        'a,
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    > ::capnp::traits::FromPointerBuilder<'a>
+                    for Builder<'a, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn init_pointer(
+                            builder: ::capnp::private::layout::PointerBuilder<'a>,
+                            _size: u32,
+                        ) -> Self {
+                            builder
+                                .init_struct(
+                                    <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                                )
+                                .into()
+                        }
+                        fn get_from_pointer(
+                            builder: ::capnp::private::layout::PointerBuilder<'a>,
+                            default: ::core::option::Option<&'a [::capnp::Word]>,
+                        ) -> ::capnp::Result<Self> {
+                            ::core::result::Result::Ok(
+                                builder
+                                    .get_struct(
+                                        <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                                        default,
+                                    )?
+                                    .into(),
+                            )
+                        }
+                    }
+                    impl<
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    > ::capnp::traits::SetterInput<Owned<Foo, Bar, Baz, Qux, Bubble>>
+                    for Reader<'_, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        fn set_pointer_builder(
+                            mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                            value: Self,
+                            canonicalize: bool,
+                        ) -> ::capnp::Result<()> {
+                            pointer.set_struct(&value.reader, canonicalize)
+                        }
+                    }
+                    impl<
+                        'a,
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    > Builder<'a, Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        pub fn into_reader(
+                            self,
+                        ) -> Reader<'a, Foo, Bar, Baz, Qux, Bubble> {
+                            self.builder.into_reader().into()
+                        }
+                        pub fn reborrow(
+                            &mut self,
+                        ) -> Builder<'_, Foo, Bar, Baz, Qux, Bubble> {
+                            Builder {
+                                builder: self.builder.reborrow(),
+                                ..*self
+                            }
+                        }
+                        pub fn reborrow_as_reader(
+                            &self,
+                        ) -> Reader<'_, Foo, Bar, Baz, Qux, Bubble> {
+                            self.builder.as_reader().into()
+                        }
+                        pub fn total_size(
+                            &self,
+                        ) -> ::capnp::Result<::capnp::MessageSize> {
+                            self.builder.as_reader().total_size()
+                        }
+                        #[inline]
+                        pub fn get_foo(
+                            self,
+                        ) -> ::capnp::Result<
+                            <Foo as ::capnp::traits::Owned>::Builder<'a>,
+                        > {
+                            ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                                self.builder.get_pointer_field(0),
+                                ::core::option::Option::None,
+                            )
+                        }
+                        #[inline]
+                        pub fn initn_foo(
+                            self,
+                            length: u32,
+                        ) -> <Foo as ::capnp::traits::Owned>::Builder<'a> {
+                            ::capnp::any_pointer::Builder::new(
+                                    self.builder.get_pointer_field(0),
+                                )
+                                .initn_as(length)
+                        }
+                        #[inline]
+                        pub fn set_foo(
+                            &mut self,
+                            value: impl ::capnp::traits::SetterInput<Foo>,
+                        ) -> ::capnp::Result<()> {
+                            ::capnp::traits::SetterInput::set_pointer_builder(
+                                self.builder.reborrow().get_pointer_field(0),
+                                value,
+                                false,
+                            )
+                        }
+                        #[inline]
+                        pub fn init_foo(
+                            self,
+                        ) -> <Foo as ::capnp::traits::Owned>::Builder<'a> {
+                            ::capnp::any_pointer::Builder::new(
+                                    self.builder.get_pointer_field(0),
+                                )
+                                .init_as()
+                        }
+                        #[inline]
+                        pub fn has_foo(&self) -> bool {
+                            !self.builder.is_pointer_field_null(0)
+                        }
+                        #[inline]
+                        pub fn get_deeper(
+                            self,
+                        ) -> ::capnp::Result<
+                            crate::generated::others_capnp::deep::inner2::deeper::Builder<
+                                'a,
+                                Foo,
+                                Bar,
+                                Baz,
+                                ::capnp::text::Owned,
+                            >,
+                        > {
+                            ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                                self.builder.get_pointer_field(1),
+                                ::core::option::Option::None,
+                            )
+                        }
+                        #[inline]
+                        pub fn set_deeper(
+                            &mut self,
+                            value: crate::generated::others_capnp::deep::inner2::deeper::Reader<
+                                '_,
+                                Foo,
+                                Bar,
+                                Baz,
+                                ::capnp::text::Owned,
+                            >,
+                        ) -> ::capnp::Result<()> {
+                            ::capnp::traits::SetterInput::set_pointer_builder(
+                                self.builder.reborrow().get_pointer_field(1),
+                                value,
+                                false,
+                            )
+                        }
+                        #[inline]
+                        pub fn init_deeper(
+                            self,
+                        ) -> crate::generated::others_capnp::deep::inner2::deeper::Builder<
+                            'a,
+                            Foo,
+                            Bar,
+                            Baz,
+                            ::capnp::text::Owned,
+                        > {
+                            ::capnp::traits::FromPointerBuilder::init_pointer(
+                                self.builder.get_pointer_field(1),
+                                0,
+                            )
+                        }
+                        #[inline]
+                        pub fn has_deeper(&self) -> bool {
+                            !self.builder.is_pointer_field_null(1)
+                        }
+                    }
+                    pub struct Pipeline<Foo, Bar, Baz, Qux, Bubble> {
+                        _typeless: ::capnp::any_pointer::Pipeline,
+                        _phantom: ::core::marker::PhantomData<
+                            (Foo, Bar, Baz, Qux, Bubble),
+                        >,
+                    }
+                    impl<
+                        Foo,
+                        Bar,
+                        Baz,
+                        Qux,
+                        Bubble,
+                    > ::capnp::capability::FromTypelessPipeline
+                    for Pipeline<Foo, Bar, Baz, Qux, Bubble> {
+                        fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
+                            Self {
+                                _typeless: typeless,
+                                _phantom: ::core::marker::PhantomData,
+                            }
+                        }
+                    }
+                    impl<Foo, Bar, Baz, Qux, Bubble> Pipeline<Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        pub fn get_deeper(
+                            &self,
+                        ) -> crate::generated::others_capnp::deep::inner2::deeper::Pipeline<
+                            Foo,
+                            Bar,
+                            Baz,
+                            ::capnp::text::Owned,
+                        > {
+                            ::capnp::capability::FromTypelessPipeline::new(
+                                self._typeless.get_pointer_field(1),
+                            )
+                        }
+                    }
+                    impl<Foo, Bar, Baz, Qux, Bubble> Pipeline<Foo, Bar, Baz, Qux, Bubble>
+                    where
+                        Foo: ::capnp::traits::Pipelined,
+                        <Foo as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                        Bar: ::capnp::traits::Pipelined,
+                        <Bar as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                        Baz: ::capnp::traits::Pipelined,
+                        <Baz as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                        Qux: ::capnp::traits::Pipelined,
+                        <Qux as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                        Bubble: ::capnp::traits::Pipelined,
+                        <Bubble as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                        Foo: ::capnp::traits::Owned + 'static,
+                        Bar: ::capnp::traits::Owned + 'static,
+                        Baz: ::capnp::traits::Owned + 'static,
+                        Qux: ::capnp::traits::Owned + 'static,
+                        Bubble: ::capnp::traits::Owned + 'static,
+                    {
+                        pub fn get_foo(
+                            &self,
+                        ) -> <Foo as ::capnp::traits::Pipelined>::Pipeline {
+                            ::capnp::capability::FromTypelessPipeline::new(
+                                self._typeless.get_pointer_field(0),
+                            )
+                        }
+                    }
+                    mod _private {
+                        pub(crate) static ENCODED_NODE: [::capnp::Word; 68] = [
+                            ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
+                            ::capnp::word(178, 229, 37, 63, 77, 83, 73, 252),
+                            ::capnp::word(40, 0, 0, 0, 1, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(2, 0, 7, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 1, 0, 0, 0),
+                            ::capnp::word(21, 0, 0, 0, 170, 1, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(37, 0, 0, 0, 119, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(111, 116, 104, 101, 114, 115, 46, 99),
+                            ::capnp::word(97, 112, 110, 112, 58, 68, 101, 101),
+                            ::capnp::word(112, 46, 73, 110, 110, 101, 114, 50),
+                            ::capnp::word(46, 68, 101, 101, 112, 101, 114, 46),
+                            ::capnp::word(68, 101, 101, 112, 101, 115, 116, 46),
+                            ::capnp::word(99, 97, 108, 108, 36, 82, 101, 115),
+                            ::capnp::word(117, 108, 116, 115, 0, 0, 0, 0),
+                            ::capnp::word(8, 0, 0, 0, 3, 0, 4, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 1, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(41, 0, 0, 0, 34, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(36, 0, 0, 0, 3, 0, 1, 0),
+                            ::capnp::word(48, 0, 0, 0, 2, 0, 1, 0),
+                            ::capnp::word(1, 0, 0, 0, 1, 0, 0, 0),
+                            ::capnp::word(0, 0, 1, 0, 1, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(45, 0, 0, 0, 58, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(40, 0, 0, 0, 3, 0, 1, 0),
+                            ::capnp::word(124, 0, 0, 0, 2, 0, 1, 0),
+                            ::capnp::word(102, 111, 111, 0, 0, 0, 0, 0),
+                            ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(85, 235, 14, 64, 186, 34, 39, 198),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(100, 101, 101, 112, 101, 114, 0, 0),
+                            ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(88, 106, 32, 69, 148, 126, 10, 143),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 1, 0),
+                            ::capnp::word(1, 0, 0, 0, 79, 0, 0, 0),
+                            ::capnp::word(12, 0, 0, 0, 2, 0, 1, 0),
+                            ::capnp::word(88, 106, 32, 69, 148, 126, 10, 143),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(25, 0, 0, 0, 23, 0, 0, 0),
+                            ::capnp::word(190, 113, 250, 175, 191, 43, 243, 152),
+                            ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(85, 235, 14, 64, 186, 34, 39, 198),
+                            ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(4, 0, 0, 0, 1, 0, 1, 0),
+                            ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 3, 0, 1, 0),
+                            ::capnp::word(12, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                        ];
+                        pub(crate) fn get_field_types<Foo, Bar, Baz, Qux, Bubble>(
+                            index: u16,
+                        ) -> ::capnp::introspect::Type
+                        where
+                            Foo: ::capnp::traits::Owned + 'static,
+                            Bar: ::capnp::traits::Owned + 'static,
+                            Baz: ::capnp::traits::Owned + 'static,
+                            Qux: ::capnp::traits::Owned + 'static,
+                            Bubble: ::capnp::traits::Owned + 'static,
+                        {
+                            match index {
+                                0 => <Foo as ::capnp::introspect::Introspect>::introspect(),
+                                1 => {
+                                    <crate::generated::others_capnp::deep::inner2::deeper::Owned<
+                                        Foo,
+                                        Bar,
+                                        Baz,
+                                        ::capnp::text::Owned,
+                                    > as ::capnp::introspect::Introspect>::introspect()
+                                }
+                                _ => ::capnp::introspect::panic_invalid_field_index(index),
+                            }
+                        }
+                        pub(crate) fn get_annotation_types<Foo, Bar, Baz, Qux, Bubble>(
+                            child_index: Option<u16>,
+                            index: u32,
+                        ) -> ::capnp::introspect::Type
+                        where
+                            Foo: ::capnp::traits::Owned + 'static,
+                            Bar: ::capnp::traits::Owned + 'static,
+                            Baz: ::capnp::traits::Owned + 'static,
+                            Qux: ::capnp::traits::Owned + 'static,
+                            Bubble: ::capnp::traits::Owned + 'static,
+                        {
+                            ::capnp::introspect::panic_invalid_annotation_indices(
+                                child_index,
+                                index,
+                            )
+                        }
+                        pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+                            &ENCODED_NODE,
+                        );
+                        pub(crate) static RAW_SCHEMA: ::capnp::introspect::RawStructSchema = ::capnp::introspect::RawStructSchema::new(
+                            &ARENA,
+                            NONUNION_MEMBERS,
+                            MEMBERS_BY_DISCRIMINANT,
+                            MEMBERS_BY_NAME,
+                        );
+                        pub(crate) static NONUNION_MEMBERS: &[u16] = &[0, 1];
+                        pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
+                        pub(crate) static MEMBERS_BY_NAME: &[u16] = &[1, 0];
+                        pub(crate) const TYPE_ID: u64 = 0xfc49_534d_3f25_e5b2;
+                    }
+                }
+            }
+        }
+    }
+    pub mod diver {
+        #![allow(unused_variables)]
+        /// A client of the interface `Deep.Diver`.
+        pub struct Client<Foo, Bar, Baz> {
+            client: ::capnp_threads::Client,
+            _phantom: ::core::marker::PhantomData<fn() -> (Foo, Bar, Baz)>,
+        }
+        impl<Foo, Bar, Baz> ::capnp_threads::Capability for Client<Foo, Bar, Baz>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+            Baz: ::capnp::traits::Owned + 'static,
+        {}
+        impl<Foo, Bar, Baz> ::core::convert::From<::capnp_threads::Client>
+        for Client<Foo, Bar, Baz> {
+            fn from(client: ::capnp_threads::Client) -> Self {
+                Self {
+                    client,
+                    _phantom: ::core::marker::PhantomData,
+                }
+            }
+        }
+        impl<Foo, Bar, Baz> ::core::convert::From<Client<Foo, Bar, Baz>>
+        for ::capnp_threads::Client {
+            fn from(client: Client<Foo, Bar, Baz>) -> Self {
+                client.client
+            }
+        }
+        impl<Foo, Bar, Baz> ::core::convert::AsRef<::capnp_threads::Client>
+        for Client<Foo, Bar, Baz> {
+            fn as_ref(&self) -> &::capnp_threads::Client {
+                &self.client
+            }
+        }
+        impl<Foo, Bar, Baz> ::core::clone::Clone for Client<Foo, Bar, Baz> {
+            fn clone(&self) -> Self {
+                Self {
+                    client: ::core::clone::Clone::clone(&self.client),
+                    _phantom: ::core::marker::PhantomData,
+                }
+            }
+        }
+        impl<Foo, Bar, Baz> ::core::cmp::PartialEq for Client<Foo, Bar, Baz> {
+            fn eq(&self, other: &Self) -> bool {
+                self.client == other.client
+            }
+        }
+        impl<Foo, Bar, Baz> ::core::cmp::Eq for Client<Foo, Bar, Baz> {}
+        impl<Foo, Bar, Baz> ::core::fmt::Debug for Client<Foo, Bar, Baz> {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                ::core::fmt::Debug::fmt(&self.client, f)
+            }
+        }
+        impl<Foo, Bar, Baz> ::capnp::capability::FromClientHook
+        for Client<Foo, Bar, Baz> {
+            fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+                Self {
+                    client: ::capnp::capability::FromClientHook::new(hook),
+                    _phantom: ::core::marker::PhantomData,
+                }
+            }
+            fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+                ::capnp::capability::FromClientHook::into_client_hook(self.client)
+            }
+            fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
+                &self.client
+            }
+        }
+        impl<Foo, Bar, Baz> Client<Foo, Bar, Baz>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+            Baz: ::capnp::traits::Owned + 'static,
+        {
+            /// Begins a call of the method `dive`.
+            pub fn dive_request(
+                &self,
+            ) -> ::capnp_threads::Request<
+                crate::generated::others_capnp::deep::inner2::Owned<
+                    Foo,
+                    Bar,
+                    ::capnp::text::Owned,
+                >,
+                crate::generated::others_capnp::deep::diver::dive_results::Owned<
+                    Foo,
+                    Bar,
+                    Baz,
+                >,
+            > {
+                self.client.request(_private::TYPE_ID, 0u16).cast()
+            }
+            /// Calls the method `dive`, with params that `fill` fills in.
+            pub fn dive<_F: ::capnp_threads::Filled>(
+                &self,
+                fill: impl ::core::ops::FnOnce(
+                    <crate::generated::others_capnp::deep::inner2::Owned<
+                        Foo,
+                        Bar,
+                        ::capnp::text::Owned,
+                    > as ::capnp::traits::Owned>::Builder<'_>,
+                ) -> _F,
+            ) -> ::capnp_threads::RemotePromise<
+                crate::generated::others_capnp::deep::diver::dive_results::Owned<
+                    Foo,
+                    Bar,
+                    Baz,
+                >,
+            > {
+                self.dive_request().send_with(fill)
+            }
+        }
+        /// The params of the method `dive`.
+        pub type DiveParams<Foo, Bar> = ::capnp_threads::Params<
+            crate::generated::others_capnp::deep::inner2::Owned<
+                Foo,
+                Bar,
+                ::capnp::text::Owned,
+            >,
+        >;
+        /// The results of the method `dive`, to be filled in.
+        pub type DiveResults<'a, Foo, Bar, Baz> = ::capnp_threads::Results<
+            'a,
+            crate::generated::others_capnp::deep::diver::dive_results::Owned<
+                Foo,
+                Bar,
+                Baz,
+            >,
+        >;
+        /// What an object with the interface `Deep.Diver` implements. Methods that are not written answer `unimplemented`.
+        #[diagnostic::on_unimplemented(
+            message = "`{Self}` cannot serve the interface `Deep.Diver`",
+            note = "implement the trait `Server` of the interface's module for `{Self}`"
+        )]
+        pub trait Server<
+            Foo,
+            Bar,
+            Baz,
+        >: ::core::marker::Send + ::core::marker::Sync + 'static
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+            Baz: ::capnp::traits::Owned + 'static,
+        {
+            /// The method `dive`.
+            fn dive(
+                &self,
+                params: DiveParams<Foo, Bar>,
+                results: DiveResults<'_, Foo, Bar, Baz>,
+            ) -> ::capnp_threads::Result<()> {
+                ::core::result::Result::Err(
+                    ::capnp_threads::Error::unimplemented(
+                        "the method `dive` of `Deep.Diver` is not implemented",
+                    ),
+                )
+            }
+        }
+        impl<Foo, Bar, Baz, _S> ::capnp_threads::FromServer<_S> for Client<Foo, Bar, Baz>
+        where
+            _S: Server<Foo, Bar, Baz>,
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+            Baz: ::capnp::traits::Owned + 'static,
+        {
+            fn dispatch(
+                server: &_S,
+                call: &mut ::capnp_threads::Call,
+            ) -> ::capnp_threads::Result<()> {
+                match (call.interface_id(), call.method_id()) {
+                    (_private::TYPE_ID, 0u16) => {
+                        let (params, results) = call.typed();
+                        <_S as Server<Foo, Bar, Baz>>::dive(server, params, results)
+                    }
+                    _ => call.unimplemented(),
+                }
+            }
+        }
+        #[derive(Copy, Clone)]
+        pub struct Owned<Foo, Bar, Baz>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+            Baz: ::capnp::traits::Owned + 'static,
+        {
+            _phantom: ::core::marker::PhantomData<(Foo, Bar, Baz)>,
+        }
+        impl<Foo, Bar, Baz> ::capnp::introspect::Introspect for Owned<Foo, Bar, Baz>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+            Baz: ::capnp::traits::Owned + 'static,
+        {
+            fn introspect() -> ::capnp::introspect::Type {
+                ::capnp::introspect::TypeVariant::Capability.into()
+            }
+        }
+        impl<Foo, Bar, Baz> ::capnp::traits::Owned for Owned<Foo, Bar, Baz>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+            Baz: ::capnp::traits::Owned + 'static,
+        {
+            type Reader<'a> = Client<Foo, Bar, Baz>;
+            type Builder<'a> = Client<Foo, Bar, Baz>;
+        }
+        impl<Foo, Bar, Baz> ::capnp::traits::Pipelined for Owned<Foo, Bar, Baz>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+            Baz: ::capnp::traits::Owned + 'static,
+        {
+            type Pipeline = Client<Foo, Bar, Baz>;
+        }
+        impl<'a, Foo, Bar, Baz> ::capnp::traits::FromPointerReader<'a>
+        for Client<Foo, Bar, Baz>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+            Baz: ::capnp::traits::Owned + 'static,
+        {
+            fn get_from_pointer(
+                reader: &::capnp::private::layout::PointerReader<'a>,
+                _default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
+                ::core::result::Result::Ok(
+                    ::capnp::capability::FromClientHook::new(reader.get_capability()?),
+                )
+            }
+        }
+        impl<'a, Foo, Bar, Baz> ::capnp::traits::FromPointerBuilder<'a>
+        for Client<Foo, Bar, Baz>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+            Baz: ::capnp::traits::Owned + 'static,
+        {
+            fn init_pointer(
+                _builder: ::capnp::private::layout::PointerBuilder<'a>,
+                _size: u32,
+            ) -> Self {
+                unimplemented!()
+            }
+            fn get_from_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                _default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
+                ::core::result::Result::Ok(
+                    ::capnp::capability::FromClientHook::new(builder.get_capability()?),
+                )
+            }
+        }
+        impl<Foo, Bar, Baz> ::capnp::traits::SetterInput<Owned<Foo, Bar, Baz>>
+        for Client<Foo, Bar, Baz>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+            Baz: ::capnp::traits::Owned + 'static,
+        {
+            fn set_pointer_builder(
+                mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                from: Self,
+                _canonicalize: bool,
+            ) -> ::capnp::Result<()> {
+                pointer
+                    .set_capability(
+                        ::capnp::capability::FromClientHook::into_client_hook(from),
+                    );
+                ::core::result::Result::Ok(())
+            }
+        }
+        impl<Foo, Bar, Baz> ::capnp::traits::HasTypeId for Client<Foo, Bar, Baz> {
+            const TYPE_ID: u64 = _private::TYPE_ID;
+        }
+        pub(crate) mod _private {
+            pub(crate) const TYPE_ID: u64 = 0xb406_0a85_a140_e78b;
+        }
+        pub mod dive_results {
+            #[derive(Copy, Clone)]
+            pub struct Owned<Foo, Bar, Baz> {
+                _phantom: ::core::marker::PhantomData<(Foo, Bar, Baz)>,
+            }
+            impl<Foo, Bar, Baz> ::capnp::introspect::Introspect for Owned<Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                fn introspect() -> ::capnp::introspect::Type {
+                    ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types::<Foo, Bar, Baz>,
+                            annotation_types: _private::get_annotation_types::<
+                                Foo,
+                                Bar,
+                                Baz,
+                            >,
+                            type_id: ::core::any::TypeId::of::<Owned<Foo, Bar, Baz>>(),
+                        })
+                        .into()
+                }
+            }
+            impl<Foo, Bar, Baz> ::capnp::traits::Owned for Owned<Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                type Reader<'a> = Reader<'a, Foo, Bar, Baz>;
+                type Builder<'a> = Builder<'a, Foo, Bar, Baz>;
+            }
+            impl<Foo, Bar, Baz> ::capnp::traits::OwnedStruct for Owned<Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                type Reader<'a> = Reader<'a, Foo, Bar, Baz>;
+                type Builder<'a> = Builder<'a, Foo, Bar, Baz>;
+            }
+            impl<Foo, Bar, Baz> ::capnp::traits::Pipelined for Owned<Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                type Pipeline = Pipeline<Foo, Bar, Baz>;
+            }
+            pub struct Reader<'a, Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                reader: ::capnp::private::layout::StructReader<'a>,
+                _phantom: ::core::marker::PhantomData<(Foo, Bar, Baz)>,
+            }
+            impl<Foo, Bar, Baz> ::core::marker::Copy for Reader<'_, Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {}
+            impl<Foo, Bar, Baz> ::core::clone::Clone for Reader<'_, Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                fn clone(&self) -> Self {
+                    *self
+                }
+            }
+            impl<Foo, Bar, Baz> ::capnp::traits::HasTypeId for Reader<'_, Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                const TYPE_ID: u64 = _private::TYPE_ID;
+            }
+            impl<
+                'a,
+                Foo,
+                Bar,
+                Baz,
+            > ::core::convert::From<::capnp::private::layout::StructReader<'a>>
+            for Reader<'a, Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                fn from(reader: ::capnp::private::layout::StructReader<'a>) -> Self {
+                    Self {
+                        reader,
+                        _phantom: ::core::marker::PhantomData,
+                    }
+                }
+            }
+            impl<'a, Foo, Bar, Baz> ::core::convert::From<Reader<'a, Foo, Bar, Baz>>
+            for ::capnp::dynamic_value::Reader<'a>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                fn from(reader: Reader<'a, Foo, Bar, Baz>) -> Self {
+                    Self::Struct(
+                        ::capnp::dynamic_struct::Reader::new(
+                            reader.reader,
+                            ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                                generic: &_private::RAW_SCHEMA,
+                                field_types: _private::get_field_types::<Foo, Bar, Baz>,
+                                annotation_types: _private::get_annotation_types::<
+                                    Foo,
+                                    Bar,
+                                    Baz,
+                                >,
+                                type_id: ::core::any::TypeId::of::<Owned<Foo, Bar, Baz>>(),
+                            }),
+                        ),
+                    )
+                }
+            }
+            impl<Foo, Bar, Baz> ::core::fmt::Debug for Reader<'_, Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                fn fmt(
+                    &self,
+                    f: &mut ::core::fmt::Formatter<'_>,
+                ) -> ::core::result::Result<(), ::core::fmt::Error> {
+                    core::fmt::Debug::fmt(
+                        &::core::convert::Into::<
+                            ::capnp::dynamic_value::Reader<'_>,
+                        >::into(*self),
+                        f,
+                    )
+                }
+            }
+            impl<'a, Foo, Bar, Baz> ::capnp::traits::FromPointerReader<'a>
+            for Reader<'a, Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                fn get_from_pointer(
+                    reader: &::capnp::private::layout::PointerReader<'a>,
+                    default: ::core::option::Option<&'a [::capnp::Word]>,
+                ) -> ::capnp::Result<Self> {
+                    ::core::result::Result::Ok(reader.get_struct(default)?.into())
+                }
+            }
+            impl<'a, Foo, Bar, Baz> ::capnp::traits::IntoInternalStructReader<'a>
+            for Reader<'a, Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                fn into_internal_struct_reader(
+                    self,
+                ) -> ::capnp::private::layout::StructReader<'a> {
+                    self.reader
+                }
+            }
+            impl<'a, Foo, Bar, Baz> ::capnp::traits::Imbue<'a>
+            for Reader<'a, Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                fn imbue(&mut self, cap_table: &'a ::capnp::private::layout::CapTable) {
+                    self.reader
+                        .imbue(
+                            ::capnp::private::layout::CapTableReader::from_ref(cap_table),
+                        )
+                }
+            }
+            impl<'a, Foo, Bar, Baz> Reader<'a, Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                pub fn reborrow(&self) -> Reader<'_, Foo, Bar, Baz> {
+                    Self { ..*self }
+                }
+                pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
+                    self.reader.total_size()
+                }
+                #[inline]
+                pub fn get_baz(
+                    self,
+                ) -> ::capnp::Result<<Baz as ::capnp::traits::Owned>::Reader<'a>> {
+                    ::capnp::traits::FromPointerReader::get_from_pointer(
+                        &self.reader.get_pointer_field(0),
+                        ::core::option::Option::None,
+                    )
+                }
+                #[inline]
+                pub fn has_baz(&self) -> bool {
+                    !self.reader.get_pointer_field(0).is_null()
+                }
+                #[inline]
+                pub fn get_deep(
+                    self,
+                ) -> ::capnp::Result<
+                    crate::generated::others_capnp::deep::Reader<
+                        'a,
+                        crate::generated::others_capnp::cargo::Owned,
+                        ::capnp::text::Owned,
+                    >,
+                > {
+                    ::capnp::traits::FromPointerReader::get_from_pointer(
+                        &self.reader.get_pointer_field(1),
+                        ::core::option::Option::None,
+                    )
+                }
+                #[inline]
+                pub fn has_deep(&self) -> bool {
+                    !self.reader.get_pointer_field(1).is_null()
+                }
+            }
+            pub struct Builder<'a, Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                builder: ::capnp::private::layout::StructBuilder<'a>,
+                _phantom: ::core::marker::PhantomData<(Foo, Bar, Baz)>,
+            }
+            impl<Foo, Bar, Baz> ::capnp::traits::HasStructSize
+            for Builder<'_, Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
+                    data: 0,
+                    pointers: 2,
+                };
+            }
+            impl<Foo, Bar, Baz> ::capnp::traits::HasTypeId for Builder<'_, Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                const TYPE_ID: u64 = _private::TYPE_ID;
+            }
+            impl<
+                'a,
+                Foo,
+                Bar,
+                Baz,
+            > ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
+            for Builder<'a, Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                fn from(builder: ::capnp::private::layout::StructBuilder<'a>) -> Self {
+                    Self {
+                        builder,
+                        _phantom: ::core::marker::PhantomData,
+                    }
+                }
+            }
+            impl<'a, Foo, Bar, Baz> ::core::convert::From<Builder<'a, Foo, Bar, Baz>>
+            for ::capnp::dynamic_value::Builder<'a>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                fn from(builder: Builder<'a, Foo, Bar, Baz>) -> Self {
+                    Self::Struct(
+                        ::capnp::dynamic_struct::Builder::new(
+                            builder.builder,
+                            ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                                generic: &_private::RAW_SCHEMA,
+                                field_types: _private::get_field_types::<Foo, Bar, Baz>,
+                                annotation_types: _private::get_annotation_types::<
+                                    Foo,
+                                    Bar,
+                                    Baz,
+                                >,
+                                type_id: ::core::any::TypeId::of::<Owned<Foo, Bar, Baz>>(),
+                            }),
+                        ),
+                    )
+                }
+            }
+            impl<'a, Foo, Bar, Baz> ::capnp::traits::ImbueMut<'a>
+            for Builder<'a, Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                fn imbue_mut(
+                    &mut self,
+                    cap_table: &'a mut ::capnp::private::layout::CapTable,
+                ) {
+                    self.builder
+                        .imbue(
+                            ::capnp::private::layout::CapTableBuilder::from_ref(
+                                cap_table,
+                            ),
+                        )
+                }
+            }
+            impl<'a, Foo, Bar, Baz> ::capnp::traits::FromPointerBuilder<'a>
+            for Builder<'a, Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                fn init_pointer(
+                    builder: ::capnp::private::layout::PointerBuilder<'a>,
+                    _size: u32,
+                ) -> Self {
+                    builder
+                        .init_struct(
+                            <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                        )
+                        .into()
+                }
+                fn get_from_pointer(
+                    builder: ::capnp::private::layout::PointerBuilder<'a>,
+                    default: ::core::option::Option<&'a [::capnp::Word]>,
+                ) -> ::capnp::Result<Self> {
+                    ::core::result::Result::Ok(
+                        builder
+                            .get_struct(
+                                <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                                default,
+                            )?
+                            .into(),
+                    )
+                }
+            }
+            impl<Foo, Bar, Baz> ::capnp::traits::SetterInput<Owned<Foo, Bar, Baz>>
+            for Reader<'_, Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                fn set_pointer_builder(
+                    mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                    value: Self,
+                    canonicalize: bool,
+                ) -> ::capnp::Result<()> {
+                    pointer.set_struct(&value.reader, canonicalize)
+                }
+            }
+            impl<'a, Foo, Bar, Baz> Builder<'a, Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                pub fn into_reader(self) -> Reader<'a, Foo, Bar, Baz> {
+                    self.builder.into_reader().into()
+                }
+                pub fn reborrow(&mut self) -> Builder<'_, Foo, Bar, Baz> {
+                    Builder {
+                        builder: self.builder.reborrow(),
+                        ..*self
+                    }
+                }
+                pub fn reborrow_as_reader(&self) -> Reader<'_, Foo, Bar, Baz> {
+                    self.builder.as_reader().into()
+                }
+                pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
+                    self.builder.as_reader().total_size()
+                }
+                #[inline]
+                pub fn get_baz(
+                    self,
+                ) -> ::capnp::Result<<Baz as ::capnp::traits::Owned>::Builder<'a>> {
+                    ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                        self.builder.get_pointer_field(0),
+                        ::core::option::Option::None,
+                    )
+                }
+                #[inline]
+                pub fn initn_baz(
+                    self,
+                    length: u32,
+                ) -> <Baz as ::capnp::traits::Owned>::Builder<'a> {
+                    ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(0))
+                        .initn_as(length)
+                }
+                #[inline]
+                pub fn set_baz(
+                    &mut self,
+                    value: impl ::capnp::traits::SetterInput<Baz>,
+                ) -> ::capnp::Result<()> {
+                    ::capnp::traits::SetterInput::set_pointer_builder(
+                        self.builder.reborrow().get_pointer_field(0),
+                        value,
+                        false,
+                    )
+                }
+                #[inline]
+                pub fn init_baz(self) -> <Baz as ::capnp::traits::Owned>::Builder<'a> {
+                    ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(0))
+                        .init_as()
+                }
+                #[inline]
+                pub fn has_baz(&self) -> bool {
+                    !self.builder.is_pointer_field_null(0)
+                }
+                #[inline]
+                pub fn get_deep(
+                    self,
+                ) -> ::capnp::Result<
+                    crate::generated::others_capnp::deep::Builder<
+                        'a,
+                        crate::generated::others_capnp::cargo::Owned,
+                        ::capnp::text::Owned,
+                    >,
+                > {
+                    ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                        self.builder.get_pointer_field(1),
+                        ::core::option::Option::None,
+                    )
+                }
+                #[inline]
+                pub fn set_deep(
+                    &mut self,
+                    value: crate::generated::others_capnp::deep::Reader<
+                        '_,
+                        crate::generated::others_capnp::cargo::Owned,
+                        ::capnp::text::Owned,
+                    >,
+                ) -> ::capnp::Result<()> {
+                    ::capnp::traits::SetterInput::set_pointer_builder(
+                        self.builder.reborrow().get_pointer_field(1),
+                        value,
+                        false,
+                    )
+                }
+                #[inline]
+                pub fn init_deep(
+                    self,
+                ) -> crate::generated::others_capnp::deep::Builder<
+                    'a,
+                    crate::generated::others_capnp::cargo::Owned,
+                    ::capnp::text::Owned,
+                > {
+                    ::capnp::traits::FromPointerBuilder::init_pointer(
+                        self.builder.get_pointer_field(1),
+                        0,
+                    )
+                }
+                #[inline]
+                pub fn has_deep(&self) -> bool {
+                    !self.builder.is_pointer_field_null(1)
+                }
+            }
+            pub struct Pipeline<Foo, Bar, Baz> {
+                _typeless: ::capnp::any_pointer::Pipeline,
+                _phantom: ::core::marker::PhantomData<(Foo, Bar, Baz)>,
+            }
+            impl<Foo, Bar, Baz> ::capnp::capability::FromTypelessPipeline
+            for Pipeline<Foo, Bar, Baz> {
+                fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
+                    Self {
+                        _typeless: typeless,
+                        _phantom: ::core::marker::PhantomData,
+                    }
+                }
+            }
+            impl<Foo, Bar, Baz> Pipeline<Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                pub fn get_deep(
+                    &self,
+                ) -> crate::generated::others_capnp::deep::Pipeline<
+                    crate::generated::others_capnp::cargo::Owned,
+                    ::capnp::text::Owned,
+                > {
+                    ::capnp::capability::FromTypelessPipeline::new(
+                        self._typeless.get_pointer_field(1),
+                    )
+                }
+            }
+            impl<Foo, Bar, Baz> Pipeline<Foo, Bar, Baz>
+            where
+                Foo: ::capnp::traits::Pipelined,
+                <Foo as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                Bar: ::capnp::traits::Pipelined,
+                <Bar as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                Baz: ::capnp::traits::Pipelined,
+                <Baz as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+                Baz: ::capnp::traits::Owned + 'static,
+            {
+                pub fn get_baz(&self) -> <Baz as ::capnp::traits::Pipelined>::Pipeline {
+                    ::capnp::capability::FromTypelessPipeline::new(
+                        self._typeless.get_pointer_field(0),
+                    )
+                }
+            }
+            mod _private {
+                pub(crate) static ENCODED_NODE: [::capnp::Word; 66] = [
+                    ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
+                    ::capnp::word(130, 236, 49, 21, 195, 55, 57, 210),
+                    ::capnp::word(24, 0, 0, 0, 1, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(2, 0, 7, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 1, 0, 0, 0),
+                    ::capnp::word(21, 0, 0, 0, 42, 1, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(29, 0, 0, 0, 119, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(111, 116, 104, 101, 114, 115, 46, 99),
+                    ::capnp::word(97, 112, 110, 112, 58, 68, 101, 101),
+                    ::capnp::word(112, 46, 68, 105, 118, 101, 114, 46),
+                    ::capnp::word(100, 105, 118, 101, 36, 82, 101, 115),
+                    ::capnp::word(117, 108, 116, 115, 0, 0, 0, 0),
+                    ::capnp::word(8, 0, 0, 0, 3, 0, 4, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 1, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(41, 0, 0, 0, 34, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(36, 0, 0, 0, 3, 0, 1, 0),
+                    ::capnp::word(48, 0, 0, 0, 2, 0, 1, 0),
+                    ::capnp::word(1, 0, 0, 0, 1, 0, 0, 0),
+                    ::capnp::word(0, 0, 1, 0, 1, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(45, 0, 0, 0, 42, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(40, 0, 0, 0, 3, 0, 1, 0),
+                    ::capnp::word(124, 0, 0, 0, 2, 0, 1, 0),
+                    ::capnp::word(98, 97, 122, 0, 0, 0, 0, 0),
+                    ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(139, 231, 64, 161, 133, 10, 6, 180),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(100, 101, 101, 112, 0, 0, 0, 0),
+                    ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(85, 235, 14, 64, 186, 34, 39, 198),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 1, 0),
+                    ::capnp::word(1, 0, 0, 0, 31, 0, 0, 0),
+                    ::capnp::word(4, 0, 0, 0, 2, 0, 1, 0),
+                    ::capnp::word(85, 235, 14, 64, 186, 34, 39, 198),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(1, 0, 0, 0, 39, 0, 0, 0),
+                    ::capnp::word(8, 0, 0, 0, 1, 0, 1, 0),
+                    ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(8, 0, 0, 0, 3, 0, 1, 0),
+                    ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(16, 0, 0, 0, 3, 0, 1, 0),
+                    ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(247, 56, 40, 5, 144, 31, 255, 172),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(12, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ];
+                pub(crate) fn get_field_types<Foo, Bar, Baz>(
+                    index: u16,
+                ) -> ::capnp::introspect::Type
+                where
+                    Foo: ::capnp::traits::Owned + 'static,
+                    Bar: ::capnp::traits::Owned + 'static,
+                    Baz: ::capnp::traits::Owned + 'static,
+                {
+                    match index {
+                        0 => <Baz as ::capnp::introspect::Introspect>::introspect(),
+                        1 => {
+                            <crate::generated::others_capnp::deep::Owned<
+                                crate::generated::others_capnp::cargo::Owned,
+                                ::capnp::text::Owned,
+                            > as ::capnp::introspect::Introspect>::introspect()
+                        }
+                        _ => ::capnp::introspect::panic_invalid_field_index(index),
+                    }
+                }
+                pub(crate) fn get_annotation_types<Foo, Bar, Baz>(
+                    child_index: Option<u16>,
+                    index: u32,
+                ) -> ::capnp::introspect::Type
+                where
+                    Foo: ::capnp::traits::Owned + 'static,
+                    Bar: ::capnp::traits::Owned + 'static,
+                    Baz: ::capnp::traits::Owned + 'static,
+                {
+                    ::capnp::introspect::panic_invalid_annotation_indices(
+                        child_index,
+                        index,
+                    )
+                }
+                pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+                    &ENCODED_NODE,
+                );
+                pub(crate) static RAW_SCHEMA: ::capnp::introspect::RawStructSchema = ::capnp::introspect::RawStructSchema::new(
+                    &ARENA,
+                    NONUNION_MEMBERS,
+                    MEMBERS_BY_DISCRIMINANT,
+                    MEMBERS_BY_NAME,
+                );
+                pub(crate) static NONUNION_MEMBERS: &[u16] = &[0, 1];
+                pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
+                pub(crate) static MEMBERS_BY_NAME: &[u16] = &[0, 1];
+                pub(crate) const TYPE_ID: u64 = 0xd239_37c3_1531_ec82;
+            }
+        }
+    }
+    pub mod aliases {
+        #[derive(Copy, Clone)]
+        pub struct Owned<Foo, Bar> {
+            _phantom: ::core::marker::PhantomData<(Foo, Bar)>,
+        }
+        impl<Foo, Bar> ::capnp::introspect::Introspect for Owned<Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn introspect() -> ::capnp::introspect::Type {
+                ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
+                        generic: &_private::RAW_SCHEMA,
+                        field_types: _private::get_field_types::<Foo, Bar>,
+                        annotation_types: _private::get_annotation_types::<Foo, Bar>,
+                        type_id: ::core::any::TypeId::of::<Owned<Foo, Bar>>(),
+                    })
+                    .into()
+            }
+        }
+        impl<Foo, Bar> ::capnp::traits::Owned for Owned<Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            type Reader<'a> = Reader<'a, Foo, Bar>;
+            type Builder<'a> = Builder<'a, Foo, Bar>;
+        }
+        impl<Foo, Bar> ::capnp::traits::OwnedStruct for Owned<Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            type Reader<'a> = Reader<'a, Foo, Bar>;
+            type Builder<'a> = Builder<'a, Foo, Bar>;
+        }
+        impl<Foo, Bar> ::capnp::traits::Pipelined for Owned<Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            type Pipeline = Pipeline<Foo, Bar>;
+        }
+        pub struct Reader<'a, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            reader: ::capnp::private::layout::StructReader<'a>,
+            _phantom: ::core::marker::PhantomData<(Foo, Bar)>,
+        }
+        impl<Foo, Bar> ::core::marker::Copy for Reader<'_, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {}
+        impl<Foo, Bar> ::core::clone::Clone for Reader<'_, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+        impl<Foo, Bar> ::capnp::traits::HasTypeId for Reader<'_, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            const TYPE_ID: u64 = _private::TYPE_ID;
+        }
+        impl<
+            'a,
+            Foo,
+            Bar,
+        > ::core::convert::From<::capnp::private::layout::StructReader<'a>>
+        for Reader<'a, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn from(reader: ::capnp::private::layout::StructReader<'a>) -> Self {
+                Self {
+                    reader,
+                    _phantom: ::core::marker::PhantomData,
+                }
+            }
+        }
+        impl<'a, Foo, Bar> ::core::convert::From<Reader<'a, Foo, Bar>>
+        for ::capnp::dynamic_value::Reader<'a>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn from(reader: Reader<'a, Foo, Bar>) -> Self {
+                Self::Struct(
+                    ::capnp::dynamic_struct::Reader::new(
+                        reader.reader,
+                        ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types::<Foo, Bar>,
+                            annotation_types: _private::get_annotation_types::<Foo, Bar>,
+                            type_id: ::core::any::TypeId::of::<Owned<Foo, Bar>>(),
+                        }),
+                    ),
+                )
+            }
+        }
+        impl<Foo, Bar> ::core::fmt::Debug for Reader<'_, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn fmt(
+                &self,
+                f: &mut ::core::fmt::Formatter<'_>,
+            ) -> ::core::result::Result<(), ::core::fmt::Error> {
+                core::fmt::Debug::fmt(
+                    &::core::convert::Into::<
+                        ::capnp::dynamic_value::Reader<'_>,
+                    >::into(*self),
+                    f,
+                )
+            }
+        }
+        impl<'a, Foo, Bar> ::capnp::traits::FromPointerReader<'a>
+        for Reader<'a, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn get_from_pointer(
+                reader: &::capnp::private::layout::PointerReader<'a>,
+                default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
+                ::core::result::Result::Ok(reader.get_struct(default)?.into())
+            }
+        }
+        impl<'a, Foo, Bar> ::capnp::traits::IntoInternalStructReader<'a>
+        for Reader<'a, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn into_internal_struct_reader(
+                self,
+            ) -> ::capnp::private::layout::StructReader<'a> {
+                self.reader
+            }
+        }
+        impl<'a, Foo, Bar> ::capnp::traits::Imbue<'a> for Reader<'a, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn imbue(&mut self, cap_table: &'a ::capnp::private::layout::CapTable) {
+                self.reader
+                    .imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
+            }
+        }
+        impl<'a, Foo, Bar> Reader<'a, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            pub fn reborrow(&self) -> Reader<'_, Foo, Bar> {
+                Self { ..*self }
+            }
+            pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
+                self.reader.total_size()
+            }
+            #[inline]
+            pub fn get_foo(
+                self,
+            ) -> ::capnp::Result<<Foo as ::capnp::traits::Owned>::Reader<'a>> {
+                ::capnp::traits::FromPointerReader::get_from_pointer(
+                    &self.reader.get_pointer_field(0),
+                    ::core::option::Option::None,
+                )
+            }
+            #[inline]
+            pub fn has_foo(&self) -> bool {
+                !self.reader.get_pointer_field(0).is_null()
+            }
+            #[inline]
+            pub fn get_inner(
+                self,
+            ) -> ::capnp::Result<
+                crate::generated::others_capnp::deep::inner2::Reader<
+                    'a,
+                    Foo,
+                    Bar,
+                    ::capnp::text::Owned,
+                >,
+            > {
+                ::capnp::traits::FromPointerReader::get_from_pointer(
+                    &self.reader.get_pointer_field(1),
+                    ::core::option::Option::None,
+                )
+            }
+            #[inline]
+            pub fn has_inner(&self) -> bool {
+                !self.reader.get_pointer_field(1).is_null()
+            }
+        }
+        pub struct Builder<'a, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            builder: ::capnp::private::layout::StructBuilder<'a>,
+            _phantom: ::core::marker::PhantomData<(Foo, Bar)>,
+        }
+        impl<Foo, Bar> ::capnp::traits::HasStructSize for Builder<'_, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
+                data: 0,
+                pointers: 2,
+            };
+        }
+        impl<Foo, Bar> ::capnp::traits::HasTypeId for Builder<'_, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            const TYPE_ID: u64 = _private::TYPE_ID;
+        }
+        impl<
+            'a,
+            Foo,
+            Bar,
+        > ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
+        for Builder<'a, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn from(builder: ::capnp::private::layout::StructBuilder<'a>) -> Self {
+                Self {
+                    builder,
+                    _phantom: ::core::marker::PhantomData,
+                }
+            }
+        }
+        impl<'a, Foo, Bar> ::core::convert::From<Builder<'a, Foo, Bar>>
+        for ::capnp::dynamic_value::Builder<'a>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn from(builder: Builder<'a, Foo, Bar>) -> Self {
+                Self::Struct(
+                    ::capnp::dynamic_struct::Builder::new(
+                        builder.builder,
+                        ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types::<Foo, Bar>,
+                            annotation_types: _private::get_annotation_types::<Foo, Bar>,
+                            type_id: ::core::any::TypeId::of::<Owned<Foo, Bar>>(),
+                        }),
+                    ),
+                )
+            }
+        }
+        impl<'a, Foo, Bar> ::capnp::traits::ImbueMut<'a> for Builder<'a, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn imbue_mut(
+                &mut self,
+                cap_table: &'a mut ::capnp::private::layout::CapTable,
+            ) {
+                self.builder
+                    .imbue(
+                        ::capnp::private::layout::CapTableBuilder::from_ref(cap_table),
+                    )
+            }
+        }
+        impl<'a, Foo, Bar> ::capnp::traits::FromPointerBuilder<'a>
+        for Builder<'a, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn init_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                _size: u32,
+            ) -> Self {
+                builder
+                    .init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE)
+                    .into()
+            }
+            fn get_from_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
+                ::core::result::Result::Ok(
+                    builder
+                        .get_struct(
+                            <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                            default,
+                        )?
+                        .into(),
+                )
+            }
+        }
+        impl<Foo, Bar> ::capnp::traits::SetterInput<Owned<Foo, Bar>>
+        for Reader<'_, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn set_pointer_builder(
+                mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                value: Self,
+                canonicalize: bool,
+            ) -> ::capnp::Result<()> {
+                pointer.set_struct(&value.reader, canonicalize)
+            }
+        }
+        impl<'a, Foo, Bar> Builder<'a, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            pub fn into_reader(self) -> Reader<'a, Foo, Bar> {
+                self.builder.into_reader().into()
+            }
+            pub fn reborrow(&mut self) -> Builder<'_, Foo, Bar> {
+                Builder {
+                    builder: self.builder.reborrow(),
+                    ..*self
+                }
+            }
+            pub fn reborrow_as_reader(&self) -> Reader<'_, Foo, Bar> {
+                self.builder.as_reader().into()
+            }
+            pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
+                self.builder.as_reader().total_size()
+            }
+            #[inline]
+            pub fn get_foo(
+                self,
+            ) -> ::capnp::Result<<Foo as ::capnp::traits::Owned>::Builder<'a>> {
+                ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                    self.builder.get_pointer_field(0),
+                    ::core::option::Option::None,
+                )
+            }
+            #[inline]
+            pub fn initn_foo(
+                self,
+                length: u32,
+            ) -> <Foo as ::capnp::traits::Owned>::Builder<'a> {
+                ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(0))
+                    .initn_as(length)
+            }
+            #[inline]
+            pub fn set_foo(
+                &mut self,
+                value: impl ::capnp::traits::SetterInput<Foo>,
+            ) -> ::capnp::Result<()> {
+                ::capnp::traits::SetterInput::set_pointer_builder(
+                    self.builder.reborrow().get_pointer_field(0),
+                    value,
+                    false,
+                )
+            }
+            #[inline]
+            pub fn init_foo(self) -> <Foo as ::capnp::traits::Owned>::Builder<'a> {
+                ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(0))
+                    .init_as()
+            }
+            #[inline]
+            pub fn has_foo(&self) -> bool {
+                !self.builder.is_pointer_field_null(0)
+            }
+            #[inline]
+            pub fn get_inner(
+                self,
+            ) -> ::capnp::Result<
+                crate::generated::others_capnp::deep::inner2::Builder<
+                    'a,
+                    Foo,
+                    Bar,
+                    ::capnp::text::Owned,
+                >,
+            > {
+                ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                    self.builder.get_pointer_field(1),
+                    ::core::option::Option::None,
+                )
+            }
+            #[inline]
+            pub fn set_inner(
+                &mut self,
+                value: crate::generated::others_capnp::deep::inner2::Reader<
+                    '_,
+                    Foo,
+                    Bar,
+                    ::capnp::text::Owned,
+                >,
+            ) -> ::capnp::Result<()> {
+                ::capnp::traits::SetterInput::set_pointer_builder(
+                    self.builder.reborrow().get_pointer_field(1),
+                    value,
+                    false,
+                )
+            }
+            #[inline]
+            pub fn init_inner(
+                self,
+            ) -> crate::generated::others_capnp::deep::inner2::Builder<
+                'a,
+                Foo,
+                Bar,
+                ::capnp::text::Owned,
+            > {
+                ::capnp::traits::FromPointerBuilder::init_pointer(
+                    self.builder.get_pointer_field(1),
+                    0,
+                )
+            }
+            #[inline]
+            pub fn has_inner(&self) -> bool {
+                !self.builder.is_pointer_field_null(1)
+            }
+        }
+        pub struct Pipeline<Foo, Bar> {
+            _typeless: ::capnp::any_pointer::Pipeline,
+            _phantom: ::core::marker::PhantomData<(Foo, Bar)>,
+        }
+        impl<Foo, Bar> ::capnp::capability::FromTypelessPipeline for Pipeline<Foo, Bar> {
+            fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
+                Self {
+                    _typeless: typeless,
+                    _phantom: ::core::marker::PhantomData,
+                }
+            }
+        }
+        impl<Foo, Bar> Pipeline<Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            pub fn get_inner(
+                &self,
+            ) -> crate::generated::others_capnp::deep::inner2::Pipeline<
+                Foo,
+                Bar,
+                ::capnp::text::Owned,
+            > {
+                ::capnp::capability::FromTypelessPipeline::new(
+                    self._typeless.get_pointer_field(1),
+                )
+            }
+        }
+        impl<Foo, Bar> Pipeline<Foo, Bar>
+        where
+            Foo: ::capnp::traits::Pipelined,
+            <Foo as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Bar: ::capnp::traits::Pipelined,
+            <Bar as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            pub fn get_foo(&self) -> <Foo as ::capnp::traits::Pipelined>::Pipeline {
+                ::capnp::capability::FromTypelessPipeline::new(
+                    self._typeless.get_pointer_field(0),
+                )
+            }
+        }
+        mod _private {
+            pub(crate) static ENCODED_NODE: [::capnp::Word; 63] = [
+                ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
+                ::capnp::word(29, 5, 68, 154, 207, 188, 213, 255),
+                ::capnp::word(18, 0, 0, 0, 1, 0, 0, 0),
+                ::capnp::word(85, 235, 14, 64, 186, 34, 39, 198),
+                ::capnp::word(2, 0, 7, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 1, 0, 0, 0),
+                ::capnp::word(21, 0, 0, 0, 210, 0, 0, 0),
+                ::capnp::word(33, 0, 0, 0, 7, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(29, 0, 0, 0, 119, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(111, 116, 104, 101, 114, 115, 46, 99),
+                ::capnp::word(97, 112, 110, 112, 58, 68, 101, 101),
+                ::capnp::word(112, 46, 65, 108, 105, 97, 115, 101),
+                ::capnp::word(115, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 1, 0, 1, 0),
+                ::capnp::word(8, 0, 0, 0, 3, 0, 4, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 1, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(41, 0, 0, 0, 34, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(36, 0, 0, 0, 3, 0, 1, 0),
+                ::capnp::word(48, 0, 0, 0, 2, 0, 1, 0),
+                ::capnp::word(1, 0, 0, 0, 1, 0, 0, 0),
+                ::capnp::word(0, 0, 1, 0, 1, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(45, 0, 0, 0, 50, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(40, 0, 0, 0, 3, 0, 1, 0),
+                ::capnp::word(112, 0, 0, 0, 2, 0, 1, 0),
+                ::capnp::word(102, 111, 111, 0, 0, 0, 0, 0),
+                ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(85, 235, 14, 64, 186, 34, 39, 198),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(105, 110, 110, 101, 114, 0, 0, 0),
+                ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(190, 113, 250, 175, 191, 43, 243, 152),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 1, 0),
+                ::capnp::word(1, 0, 0, 0, 55, 0, 0, 0),
+                ::capnp::word(8, 0, 0, 0, 2, 0, 1, 0),
+                ::capnp::word(190, 113, 250, 175, 191, 43, 243, 152),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(13, 0, 0, 0, 23, 0, 0, 0),
+                ::capnp::word(85, 235, 14, 64, 186, 34, 39, 198),
+                ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(4, 0, 0, 0, 1, 0, 1, 0),
+                ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 3, 0, 1, 0),
+                ::capnp::word(12, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ];
+            pub(crate) fn get_field_types<Foo, Bar>(
+                index: u16,
+            ) -> ::capnp::introspect::Type
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+            {
+                match index {
+                    0 => <Foo as ::capnp::introspect::Introspect>::introspect(),
+                    1 => {
+                        <crate::generated::others_capnp::deep::inner2::Owned<
+                            Foo,
+                            Bar,
+                            ::capnp::text::Owned,
+                        > as ::capnp::introspect::Introspect>::introspect()
+                    }
+                    _ => ::capnp::introspect::panic_invalid_field_index(index),
+                }
+            }
+            pub(crate) fn get_annotation_types<Foo, Bar>(
+                child_index: Option<u16>,
+                index: u32,
+            ) -> ::capnp::introspect::Type
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+            {
+                ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)
+            }
+            pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+                &ENCODED_NODE,
+            );
+            pub(crate) static RAW_SCHEMA: ::capnp::introspect::RawStructSchema = ::capnp::introspect::RawStructSchema::new(
+                &ARENA,
+                NONUNION_MEMBERS,
+                MEMBERS_BY_DISCRIMINANT,
+                MEMBERS_BY_NAME,
+            );
             pub(crate) static NONUNION_MEMBERS: &[u16] = &[0, 1];
             pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
             pub(crate) static MEMBERS_BY_NAME: &[u16] = &[0, 1];
-            pub(crate) const TYPE_ID: u64 = 0x98f3_2bbf_affa_71be;
+            pub(crate) const TYPE_ID: u64 = 0xffd5_bccf_9a44_051d;
         }
     }
+    pub mod some {
+        #[derive(Copy, Clone)]
+        pub struct Owned<Foo, Bar> {
+            _phantom: ::core::marker::PhantomData<(Foo, Bar)>,
+        }
+        impl<Foo, Bar> ::capnp::introspect::Introspect for Owned<Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn introspect() -> ::capnp::introspect::Type {
+                ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
+                        generic: &_private::RAW_SCHEMA,
+                        field_types: _private::get_field_types::<Foo, Bar>,
+                        annotation_types: _private::get_annotation_types::<Foo, Bar>,
+                        type_id: ::core::any::TypeId::of::<Owned<Foo, Bar>>(),
+                    })
+                    .into()
+            }
+        }
+        impl<Foo, Bar> ::capnp::traits::Owned for Owned<Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            type Reader<'a> = Reader<'a, Foo, Bar>;
+            type Builder<'a> = Builder<'a, Foo, Bar>;
+        }
+        impl<Foo, Bar> ::capnp::traits::OwnedStruct for Owned<Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            type Reader<'a> = Reader<'a, Foo, Bar>;
+            type Builder<'a> = Builder<'a, Foo, Bar>;
+        }
+        impl<Foo, Bar> ::capnp::traits::Pipelined for Owned<Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            type Pipeline = Pipeline<Foo, Bar>;
+        }
+        pub struct Reader<'a, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            reader: ::capnp::private::layout::StructReader<'a>,
+            _phantom: ::core::marker::PhantomData<(Foo, Bar)>,
+        }
+        impl<Foo, Bar> ::core::marker::Copy for Reader<'_, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {}
+        impl<Foo, Bar> ::core::clone::Clone for Reader<'_, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+        impl<Foo, Bar> ::capnp::traits::HasTypeId for Reader<'_, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            const TYPE_ID: u64 = _private::TYPE_ID;
+        }
+        impl<
+            'a,
+            Foo,
+            Bar,
+        > ::core::convert::From<::capnp::private::layout::StructReader<'a>>
+        for Reader<'a, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn from(reader: ::capnp::private::layout::StructReader<'a>) -> Self {
+                Self {
+                    reader,
+                    _phantom: ::core::marker::PhantomData,
+                }
+            }
+        }
+        impl<'a, Foo, Bar> ::core::convert::From<Reader<'a, Foo, Bar>>
+        for ::capnp::dynamic_value::Reader<'a>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn from(reader: Reader<'a, Foo, Bar>) -> Self {
+                Self::Struct(
+                    ::capnp::dynamic_struct::Reader::new(
+                        reader.reader,
+                        ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types::<Foo, Bar>,
+                            annotation_types: _private::get_annotation_types::<Foo, Bar>,
+                            type_id: ::core::any::TypeId::of::<Owned<Foo, Bar>>(),
+                        }),
+                    ),
+                )
+            }
+        }
+        impl<Foo, Bar> ::core::fmt::Debug for Reader<'_, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn fmt(
+                &self,
+                f: &mut ::core::fmt::Formatter<'_>,
+            ) -> ::core::result::Result<(), ::core::fmt::Error> {
+                core::fmt::Debug::fmt(
+                    &::core::convert::Into::<
+                        ::capnp::dynamic_value::Reader<'_>,
+                    >::into(*self),
+                    f,
+                )
+            }
+        }
+        impl<'a, Foo, Bar> ::capnp::traits::FromPointerReader<'a>
+        for Reader<'a, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn get_from_pointer(
+                reader: &::capnp::private::layout::PointerReader<'a>,
+                default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
+                ::core::result::Result::Ok(reader.get_struct(default)?.into())
+            }
+        }
+        impl<'a, Foo, Bar> ::capnp::traits::IntoInternalStructReader<'a>
+        for Reader<'a, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn into_internal_struct_reader(
+                self,
+            ) -> ::capnp::private::layout::StructReader<'a> {
+                self.reader
+            }
+        }
+        impl<'a, Foo, Bar> ::capnp::traits::Imbue<'a> for Reader<'a, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn imbue(&mut self, cap_table: &'a ::capnp::private::layout::CapTable) {
+                self.reader
+                    .imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
+            }
+        }
+        impl<'a, Foo, Bar> Reader<'a, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            pub fn reborrow(&self) -> Reader<'_, Foo, Bar> {
+                Self { ..*self }
+            }
+            pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
+                self.reader.total_size()
+            }
+            #[inline]
+            pub fn get_number(self) -> i32 {
+                self.reader.get_data_field::<i32>(1)
+            }
+            #[inline]
+            pub fn get_foo(
+                self,
+            ) -> ::capnp::Result<<Foo as ::capnp::traits::Owned>::Reader<'a>> {
+                ::capnp::traits::FromPointerReader::get_from_pointer(
+                    &self.reader.get_pointer_field(4),
+                    ::core::option::Option::None,
+                )
+            }
+            #[inline]
+            pub fn has_foo(&self) -> bool {
+                !self.reader.get_pointer_field(4).is_null()
+            }
+            #[inline]
+            pub fn get_bar(
+                self,
+            ) -> ::capnp::Result<<Bar as ::capnp::traits::Owned>::Reader<'a>> {
+                ::capnp::traits::FromPointerReader::get_from_pointer(
+                    &self.reader.get_pointer_field(5),
+                    ::core::option::Option::None,
+                )
+            }
+            #[inline]
+            pub fn has_bar(&self) -> bool {
+                !self.reader.get_pointer_field(5).is_null()
+            }
+        }
+        pub struct Builder<'a, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            builder: ::capnp::private::layout::StructBuilder<'a>,
+            _phantom: ::core::marker::PhantomData<(Foo, Bar)>,
+        }
+        impl<Foo, Bar> ::capnp::traits::HasStructSize for Builder<'_, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
+                data: 1,
+                pointers: 6,
+            };
+        }
+        impl<Foo, Bar> ::capnp::traits::HasTypeId for Builder<'_, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            const TYPE_ID: u64 = _private::TYPE_ID;
+        }
+        impl<
+            'a,
+            Foo,
+            Bar,
+        > ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
+        for Builder<'a, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn from(builder: ::capnp::private::layout::StructBuilder<'a>) -> Self {
+                Self {
+                    builder,
+                    _phantom: ::core::marker::PhantomData,
+                }
+            }
+        }
+        impl<'a, Foo, Bar> ::core::convert::From<Builder<'a, Foo, Bar>>
+        for ::capnp::dynamic_value::Builder<'a>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn from(builder: Builder<'a, Foo, Bar>) -> Self {
+                Self::Struct(
+                    ::capnp::dynamic_struct::Builder::new(
+                        builder.builder,
+                        ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types::<Foo, Bar>,
+                            annotation_types: _private::get_annotation_types::<Foo, Bar>,
+                            type_id: ::core::any::TypeId::of::<Owned<Foo, Bar>>(),
+                        }),
+                    ),
+                )
+            }
+        }
+        impl<'a, Foo, Bar> ::capnp::traits::ImbueMut<'a> for Builder<'a, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn imbue_mut(
+                &mut self,
+                cap_table: &'a mut ::capnp::private::layout::CapTable,
+            ) {
+                self.builder
+                    .imbue(
+                        ::capnp::private::layout::CapTableBuilder::from_ref(cap_table),
+                    )
+            }
+        }
+        impl<'a, Foo, Bar> ::capnp::traits::FromPointerBuilder<'a>
+        for Builder<'a, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn init_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                _size: u32,
+            ) -> Self {
+                builder
+                    .init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE)
+                    .into()
+            }
+            fn get_from_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
+                ::core::result::Result::Ok(
+                    builder
+                        .get_struct(
+                            <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                            default,
+                        )?
+                        .into(),
+                )
+            }
+        }
+        impl<Foo, Bar> ::capnp::traits::SetterInput<Owned<Foo, Bar>>
+        for Reader<'_, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            fn set_pointer_builder(
+                mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                value: Self,
+                canonicalize: bool,
+            ) -> ::capnp::Result<()> {
+                pointer.set_struct(&value.reader, canonicalize)
+            }
+        }
+        impl<'a, Foo, Bar> Builder<'a, Foo, Bar>
+        where
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            pub fn into_reader(self) -> Reader<'a, Foo, Bar> {
+                self.builder.into_reader().into()
+            }
+            pub fn reborrow(&mut self) -> Builder<'_, Foo, Bar> {
+                Builder {
+                    builder: self.builder.reborrow(),
+                    ..*self
+                }
+            }
+            pub fn reborrow_as_reader(&self) -> Reader<'_, Foo, Bar> {
+                self.builder.as_reader().into()
+            }
+            pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
+                self.builder.as_reader().total_size()
+            }
+            #[inline]
+            pub fn get_number(self) -> i32 {
+                self.builder.get_data_field::<i32>(1)
+            }
+            #[inline]
+            pub fn set_number(&mut self, value: i32) {
+                self.builder.set_data_field::<i32>(1, value);
+            }
+            #[inline]
+            pub fn get_foo(
+                self,
+            ) -> ::capnp::Result<<Foo as ::capnp::traits::Owned>::Builder<'a>> {
+                ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                    self.builder.get_pointer_field(4),
+                    ::core::option::Option::None,
+                )
+            }
+            #[inline]
+            pub fn initn_foo(
+                self,
+                length: u32,
+            ) -> <Foo as ::capnp::traits::Owned>::Builder<'a> {
+                ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(4))
+                    .initn_as(length)
+            }
+            #[inline]
+            pub fn set_foo(
+                &mut self,
+                value: impl ::capnp::traits::SetterInput<Foo>,
+            ) -> ::capnp::Result<()> {
+                ::capnp::traits::SetterInput::set_pointer_builder(
+                    self.builder.reborrow().get_pointer_field(4),
+                    value,
+                    false,
+                )
+            }
+            #[inline]
+            pub fn init_foo(self) -> <Foo as ::capnp::traits::Owned>::Builder<'a> {
+                ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(4))
+                    .init_as()
+            }
+            #[inline]
+            pub fn has_foo(&self) -> bool {
+                !self.builder.is_pointer_field_null(4)
+            }
+            #[inline]
+            pub fn get_bar(
+                self,
+            ) -> ::capnp::Result<<Bar as ::capnp::traits::Owned>::Builder<'a>> {
+                ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                    self.builder.get_pointer_field(5),
+                    ::core::option::Option::None,
+                )
+            }
+            #[inline]
+            pub fn initn_bar(
+                self,
+                length: u32,
+            ) -> <Bar as ::capnp::traits::Owned>::Builder<'a> {
+                ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(5))
+                    .initn_as(length)
+            }
+            #[inline]
+            pub fn set_bar(
+                &mut self,
+                value: impl ::capnp::traits::SetterInput<Bar>,
+            ) -> ::capnp::Result<()> {
+                ::capnp::traits::SetterInput::set_pointer_builder(
+                    self.builder.reborrow().get_pointer_field(5),
+                    value,
+                    false,
+                )
+            }
+            #[inline]
+            pub fn init_bar(self) -> <Bar as ::capnp::traits::Owned>::Builder<'a> {
+                ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(5))
+                    .init_as()
+            }
+            #[inline]
+            pub fn has_bar(&self) -> bool {
+                !self.builder.is_pointer_field_null(5)
+            }
+        }
+        pub struct Pipeline<Foo, Bar> {
+            _typeless: ::capnp::any_pointer::Pipeline,
+            _phantom: ::core::marker::PhantomData<(Foo, Bar)>,
+        }
+        impl<Foo, Bar> ::capnp::capability::FromTypelessPipeline for Pipeline<Foo, Bar> {
+            fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
+                Self {
+                    _typeless: typeless,
+                    _phantom: ::core::marker::PhantomData,
+                }
+            }
+        }
+        impl<Foo, Bar> Pipeline<Foo, Bar>
+        where
+            Foo: ::capnp::traits::Pipelined,
+            <Foo as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Bar: ::capnp::traits::Pipelined,
+            <Bar as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            Foo: ::capnp::traits::Owned + 'static,
+            Bar: ::capnp::traits::Owned + 'static,
+        {
+            pub fn get_foo(&self) -> <Foo as ::capnp::traits::Pipelined>::Pipeline {
+                ::capnp::capability::FromTypelessPipeline::new(
+                    self._typeless.get_pointer_field(4),
+                )
+            }
+            pub fn get_bar(&self) -> <Bar as ::capnp::traits::Pipelined>::Pipeline {
+                ::capnp::capability::FromTypelessPipeline::new(
+                    self._typeless.get_pointer_field(5),
+                )
+            }
+        }
+        mod _private {
+            pub(crate) static ENCODED_NODE: [::capnp::Word; 61] = [
+                ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
+                ::capnp::word(86, 205, 71, 179, 18, 106, 149, 129),
+                ::capnp::word(18, 0, 0, 0, 1, 0, 1, 0),
+                ::capnp::word(85, 235, 14, 64, 186, 34, 39, 198),
+                ::capnp::word(6, 0, 7, 0, 1, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 1, 0, 0, 0),
+                ::capnp::word(21, 0, 0, 0, 186, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(21, 0, 0, 0, 175, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(111, 116, 104, 101, 114, 115, 46, 99),
+                ::capnp::word(97, 112, 110, 112, 58, 68, 101, 101),
+                ::capnp::word(112, 46, 115, 111, 109, 101, 0, 0),
+                ::capnp::word(12, 0, 0, 0, 3, 0, 4, 0),
+                ::capnp::word(0, 0, 0, 0, 1, 0, 0, 0),
+                ::capnp::word(0, 0, 1, 0, 5, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(69, 0, 0, 0, 58, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(64, 0, 0, 0, 3, 0, 1, 0),
+                ::capnp::word(76, 0, 0, 0, 2, 0, 1, 0),
+                ::capnp::word(1, 0, 0, 0, 4, 0, 0, 0),
+                ::capnp::word(0, 0, 1, 0, 6, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(73, 0, 0, 0, 34, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(68, 0, 0, 0, 3, 0, 1, 0),
+                ::capnp::word(80, 0, 0, 0, 2, 0, 1, 0),
+                ::capnp::word(2, 0, 0, 0, 5, 0, 0, 0),
+                ::capnp::word(0, 0, 1, 0, 7, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(77, 0, 0, 0, 34, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(72, 0, 0, 0, 3, 0, 1, 0),
+                ::capnp::word(84, 0, 0, 0, 2, 0, 1, 0),
+                ::capnp::word(110, 117, 109, 98, 101, 114, 0, 0),
+                ::capnp::word(4, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(4, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(102, 111, 111, 0, 0, 0, 0, 0),
+                ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(85, 235, 14, 64, 186, 34, 39, 198),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(98, 97, 114, 0, 0, 0, 0, 0),
+                ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(1, 0, 1, 0, 0, 0, 0, 0),
+                ::capnp::word(85, 235, 14, 64, 186, 34, 39, 198),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ];
+            pub(crate) fn get_field_types<Foo, Bar>(
+                index: u16,
+            ) -> ::capnp::introspect::Type
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+            {
+                match index {
+                    0 => <i32 as ::capnp::introspect::Introspect>::introspect(),
+                    1 => <Foo as ::capnp::introspect::Introspect>::introspect(),
+                    2 => <Bar as ::capnp::introspect::Introspect>::introspect(),
+                    _ => ::capnp::introspect::panic_invalid_field_index(index),
+                }
+            }
+            pub(crate) fn get_annotation_types<Foo, Bar>(
+                child_index: Option<u16>,
+                index: u32,
+            ) -> ::capnp::introspect::Type
+            where
+                Foo: ::capnp::traits::Owned + 'static,
+                Bar: ::capnp::traits::Owned + 'static,
+            {
+                ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)
+            }
+            pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+                &ENCODED_NODE,
+            );
+            pub(crate) static RAW_SCHEMA: ::capnp::introspect::RawStructSchema = ::capnp::introspect::RawStructSchema::new(
+                &ARENA,
+                NONUNION_MEMBERS,
+                MEMBERS_BY_DISCRIMINANT,
+                MEMBERS_BY_NAME,
+            );
+            pub(crate) static NONUNION_MEMBERS: &[u16] = &[0, 1, 2];
+            pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
+            pub(crate) static MEMBERS_BY_NAME: &[u16] = &[2, 1, 0];
+            pub(crate) const TYPE_ID: u64 = 0x8195_6a12_b347_cd56;
+        }
+    }
+}
+pub mod either {
+    pub use self::Which::{A, B};
+    #[derive(Copy, Clone)]
+    pub struct Owned<A, B> {
+        _phantom: ::core::marker::PhantomData<(A, B)>,
+    }
+    impl<A, B> ::capnp::introspect::Introspect for Owned<A, B>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        fn introspect() -> ::capnp::introspect::Type {
+            ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
+                    generic: &_private::RAW_SCHEMA,
+                    field_types: _private::get_field_types::<A, B>,
+                    annotation_types: _private::get_annotation_types::<A, B>,
+                    type_id: ::core::any::TypeId::of::<Owned<A, B>>(),
+                })
+                .into()
+        }
+    }
+    impl<A, B> ::capnp::traits::Owned for Owned<A, B>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        type Reader<'a> = Reader<'a, A, B>;
+        type Builder<'a> = Builder<'a, A, B>;
+    }
+    impl<A, B> ::capnp::traits::OwnedStruct for Owned<A, B>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        type Reader<'a> = Reader<'a, A, B>;
+        type Builder<'a> = Builder<'a, A, B>;
+    }
+    impl<A, B> ::capnp::traits::Pipelined for Owned<A, B>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        type Pipeline = Pipeline<A, B>;
+    }
+    pub struct Reader<'a, A, B>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        reader: ::capnp::private::layout::StructReader<'a>,
+        _phantom: ::core::marker::PhantomData<(A, B)>,
+    }
+    impl<A, B> ::core::marker::Copy for Reader<'_, A, B>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {}
+    impl<A, B> ::core::clone::Clone for Reader<'_, A, B>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        fn clone(&self) -> Self {
+            *self
+        }
+    }
+    impl<A, B> ::capnp::traits::HasTypeId for Reader<'_, A, B>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        const TYPE_ID: u64 = _private::TYPE_ID;
+    }
+    impl<'a, A, B> ::core::convert::From<::capnp::private::layout::StructReader<'a>>
+    for Reader<'a, A, B>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        fn from(reader: ::capnp::private::layout::StructReader<'a>) -> Self {
+            Self {
+                reader,
+                _phantom: ::core::marker::PhantomData,
+            }
+        }
+    }
+    impl<'a, A, B> ::core::convert::From<Reader<'a, A, B>>
+    for ::capnp::dynamic_value::Reader<'a>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        fn from(reader: Reader<'a, A, B>) -> Self {
+            Self::Struct(
+                ::capnp::dynamic_struct::Reader::new(
+                    reader.reader,
+                    ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                        generic: &_private::RAW_SCHEMA,
+                        field_types: _private::get_field_types::<A, B>,
+                        annotation_types: _private::get_annotation_types::<A, B>,
+                        type_id: ::core::any::TypeId::of::<Owned<A, B>>(),
+                    }),
+                ),
+            )
+        }
+    }
+    impl<A, B> ::core::fmt::Debug for Reader<'_, A, B>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        fn fmt(
+            &self,
+            f: &mut ::core::fmt::Formatter<'_>,
+        ) -> ::core::result::Result<(), ::core::fmt::Error> {
+            core::fmt::Debug::fmt(
+                &::core::convert::Into::<
+                    ::capnp::dynamic_value::Reader<'_>,
+                >::into(*self),
+                f,
+            )
+        }
+    }
+    impl<'a, A, B> ::capnp::traits::FromPointerReader<'a> for Reader<'a, A, B>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        fn get_from_pointer(
+            reader: &::capnp::private::layout::PointerReader<'a>,
+            default: ::core::option::Option<&'a [::capnp::Word]>,
+        ) -> ::capnp::Result<Self> {
+            ::core::result::Result::Ok(reader.get_struct(default)?.into())
+        }
+    }
+    impl<'a, A, B> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a, A, B>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        fn into_internal_struct_reader(
+            self,
+        ) -> ::capnp::private::layout::StructReader<'a> {
+            self.reader
+        }
+    }
+    impl<'a, A, B> ::capnp::traits::Imbue<'a> for Reader<'a, A, B>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        fn imbue(&mut self, cap_table: &'a ::capnp::private::layout::CapTable) {
+            self.reader
+                .imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
+        }
+    }
+    impl<'a, A, B> Reader<'a, A, B>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        pub fn reborrow(&self) -> Reader<'_, A, B> {
+            Self { ..*self }
+        }
+        pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
+            self.reader.total_size()
+        }
+        #[inline]
+        pub fn has_a(&self) -> bool {
+            if self.reader.get_data_field::<u16>(0) != 0 {
+                return false;
+            }
+            !self.reader.get_pointer_field(0).is_null()
+        }
+        #[inline]
+        pub fn has_b(&self) -> bool {
+            if self.reader.get_data_field::<u16>(0) != 1 {
+                return false;
+            }
+            !self.reader.get_pointer_field(0).is_null()
+        }
+        #[inline]
+        pub fn which(
+            self,
+        ) -> ::core::result::Result<WhichReader<'a, A, B>, ::capnp::NotInSchema> {
+            match self.reader.get_data_field::<u16>(0) {
+                0 => {
+                    ::core::result::Result::Ok(
+                        A(
+                            ::capnp::traits::FromPointerReader::get_from_pointer(
+                                &self.reader.get_pointer_field(0),
+                                ::core::option::Option::None,
+                            ),
+                        ),
+                    )
+                }
+                1 => {
+                    ::core::result::Result::Ok(
+                        B(
+                            ::capnp::traits::FromPointerReader::get_from_pointer(
+                                &self.reader.get_pointer_field(0),
+                                ::core::option::Option::None,
+                            ),
+                        ),
+                    )
+                }
+                x => ::core::result::Result::Err(::capnp::NotInSchema(x)),
+            }
+        }
+    }
+    pub struct Builder<'a, A, B>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        builder: ::capnp::private::layout::StructBuilder<'a>,
+        _phantom: ::core::marker::PhantomData<(A, B)>,
+    }
+    impl<A, B> ::capnp::traits::HasStructSize for Builder<'_, A, B>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
+            data: 1,
+            pointers: 1,
+        };
+    }
+    impl<A, B> ::capnp::traits::HasTypeId for Builder<'_, A, B>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        const TYPE_ID: u64 = _private::TYPE_ID;
+    }
+    impl<'a, A, B> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
+    for Builder<'a, A, B>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        fn from(builder: ::capnp::private::layout::StructBuilder<'a>) -> Self {
+            Self {
+                builder,
+                _phantom: ::core::marker::PhantomData,
+            }
+        }
+    }
+    impl<'a, A, B> ::core::convert::From<Builder<'a, A, B>>
+    for ::capnp::dynamic_value::Builder<'a>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        fn from(builder: Builder<'a, A, B>) -> Self {
+            Self::Struct(
+                ::capnp::dynamic_struct::Builder::new(
+                    builder.builder,
+                    ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                        generic: &_private::RAW_SCHEMA,
+                        field_types: _private::get_field_types::<A, B>,
+                        annotation_types: _private::get_annotation_types::<A, B>,
+                        type_id: ::core::any::TypeId::of::<Owned<A, B>>(),
+                    }),
+                ),
+            )
+        }
+    }
+    impl<'a, A, B> ::capnp::traits::ImbueMut<'a> for Builder<'a, A, B>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        fn imbue_mut(&mut self, cap_table: &'a mut ::capnp::private::layout::CapTable) {
+            self.builder
+                .imbue(::capnp::private::layout::CapTableBuilder::from_ref(cap_table))
+        }
+    }
+    impl<'a, A, B> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a, A, B>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        fn init_pointer(
+            builder: ::capnp::private::layout::PointerBuilder<'a>,
+            _size: u32,
+        ) -> Self {
+            builder
+                .init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE)
+                .into()
+        }
+        fn get_from_pointer(
+            builder: ::capnp::private::layout::PointerBuilder<'a>,
+            default: ::core::option::Option<&'a [::capnp::Word]>,
+        ) -> ::capnp::Result<Self> {
+            ::core::result::Result::Ok(
+                builder
+                    .get_struct(
+                        <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                        default,
+                    )?
+                    .into(),
+            )
+        }
+    }
+    impl<A, B> ::capnp::traits::SetterInput<Owned<A, B>> for Reader<'_, A, B>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        fn set_pointer_builder(
+            mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+            value: Self,
+            canonicalize: bool,
+        ) -> ::capnp::Result<()> {
+            pointer.set_struct(&value.reader, canonicalize)
+        }
+    }
+    impl<'a, A, B> Builder<'a, A, B>
+    where
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {
+        pub fn into_reader(self) -> Reader<'a, A, B> {
+            self.builder.into_reader().into()
+        }
+        pub fn reborrow(&mut self) -> Builder<'_, A, B> {
+            Builder {
+                builder: self.builder.reborrow(),
+                ..*self
+            }
+        }
+        pub fn reborrow_as_reader(&self) -> Reader<'_, A, B> {
+            self.builder.as_reader().into()
+        }
+        pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
+            self.builder.as_reader().total_size()
+        }
+        #[inline]
+        pub fn initn_a(self, length: u32) -> <A as ::capnp::traits::Owned>::Builder<'a> {
+            self.builder.set_data_field::<u16>(0, 0);
+            ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(0))
+                .initn_as(length)
+        }
+        #[inline]
+        pub fn set_a(
+            &mut self,
+            value: impl ::capnp::traits::SetterInput<A>,
+        ) -> ::capnp::Result<()> {
+            self.builder.set_data_field::<u16>(0, 0);
+            ::capnp::traits::SetterInput::set_pointer_builder(
+                self.builder.reborrow().get_pointer_field(0),
+                value,
+                false,
+            )
+        }
+        #[inline]
+        pub fn init_a(self) -> <A as ::capnp::traits::Owned>::Builder<'a> {
+            self.builder.set_data_field::<u16>(0, 0);
+            ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(0))
+                .init_as()
+        }
+        #[inline]
+        pub fn has_a(&self) -> bool {
+            if self.builder.get_data_field::<u16>(0) != 0 {
+                return false;
+            }
+            !self.builder.is_pointer_field_null(0)
+        }
+        #[inline]
+        pub fn initn_b(self, length: u32) -> <B as ::capnp::traits::Owned>::Builder<'a> {
+            self.builder.set_data_field::<u16>(0, 1);
+            ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(0))
+                .initn_as(length)
+        }
+        #[inline]
+        pub fn set_b(
+            &mut self,
+            value: impl ::capnp::traits::SetterInput<B>,
+        ) -> ::capnp::Result<()> {
+            self.builder.set_data_field::<u16>(0, 1);
+            ::capnp::traits::SetterInput::set_pointer_builder(
+                self.builder.reborrow().get_pointer_field(0),
+                value,
+                false,
+            )
+        }
+        #[inline]
+        pub fn init_b(self) -> <B as ::capnp::traits::Owned>::Builder<'a> {
+            self.builder.set_data_field::<u16>(0, 1);
+            ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(0))
+                .init_as()
+        }
+        #[inline]
+        pub fn has_b(&self) -> bool {
+            if self.builder.get_data_field::<u16>(0) != 1 {
+                return false;
+            }
+            !self.builder.is_pointer_field_null(0)
+        }
+        #[inline]
+        pub fn which(
+            self,
+        ) -> ::core::result::Result<WhichBuilder<'a, A, B>, ::capnp::NotInSchema> {
+            match self.builder.get_data_field::<u16>(0) {
+                0 => {
+                    ::core::result::Result::Ok(
+                        A(
+                            ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                                self.builder.get_pointer_field(0),
+                                ::core::option::Option::None,
+                            ),
+                        ),
+                    )
+                }
+                1 => {
+                    ::core::result::Result::Ok(
+                        B(
+                            ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                                self.builder.get_pointer_field(0),
+                                ::core::option::Option::None,
+                            ),
+                        ),
+                    )
+                }
+                x => ::core::result::Result::Err(::capnp::NotInSchema(x)),
+            }
+        }
+    }
+    pub struct Pipeline<A, B> {
+        _typeless: ::capnp::any_pointer::Pipeline,
+        _phantom: ::core::marker::PhantomData<(A, B)>,
+    }
+    impl<A, B> ::capnp::capability::FromTypelessPipeline for Pipeline<A, B> {
+        fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
+            Self {
+                _typeless: typeless,
+                _phantom: ::core::marker::PhantomData,
+            }
+        }
+    }
+    impl<A, B> Pipeline<A, B>
+    where
+        A: ::capnp::traits::Pipelined,
+        <A as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+        B: ::capnp::traits::Pipelined,
+        <B as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+        A: ::capnp::traits::Owned + 'static,
+        B: ::capnp::traits::Owned + 'static,
+    {}
+    mod _private {
+        pub(crate) static ENCODED_NODE: [::capnp::Word; 52] = [
+            ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
+            ::capnp::word(92, 22, 152, 203, 39, 56, 210, 230),
+            ::capnp::word(13, 0, 0, 0, 1, 0, 1, 0),
+            ::capnp::word(95, 59, 37, 56, 120, 204, 56, 234),
+            ::capnp::word(1, 0, 7, 0, 0, 0, 2, 0),
+            ::capnp::word(0, 0, 0, 0, 1, 0, 0, 0),
+            ::capnp::word(21, 0, 0, 0, 162, 0, 0, 0),
+            ::capnp::word(29, 0, 0, 0, 7, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(25, 0, 0, 0, 119, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(141, 0, 0, 0, 23, 0, 0, 0),
+            ::capnp::word(111, 116, 104, 101, 114, 115, 46, 99),
+            ::capnp::word(97, 112, 110, 112, 58, 69, 105, 116),
+            ::capnp::word(104, 101, 114, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 1, 0, 1, 0),
+            ::capnp::word(8, 0, 0, 0, 3, 0, 4, 0),
+            ::capnp::word(0, 0, 255, 255, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 1, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(41, 0, 0, 0, 18, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(36, 0, 0, 0, 3, 0, 1, 0),
+            ::capnp::word(48, 0, 0, 0, 2, 0, 1, 0),
+            ::capnp::word(1, 0, 254, 255, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 1, 0, 1, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(45, 0, 0, 0, 18, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(40, 0, 0, 0, 3, 0, 1, 0),
+            ::capnp::word(52, 0, 0, 0, 2, 0, 1, 0),
+            ::capnp::word(97, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(92, 22, 152, 203, 39, 56, 210, 230),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(98, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(1, 0, 1, 0, 0, 0, 0, 0),
+            ::capnp::word(92, 22, 152, 203, 39, 56, 210, 230),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(8, 0, 0, 0, 0, 0, 1, 0),
+            ::capnp::word(5, 0, 0, 0, 18, 0, 0, 0),
+            ::capnp::word(5, 0, 0, 0, 18, 0, 0, 0),
+            ::capnp::word(65, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(66, 0, 0, 0, 0, 0, 0, 0),
+        ];
+        pub(crate) fn get_field_types<A, B>(index: u16) -> ::capnp::introspect::Type
+        where
+            A: ::capnp::traits::Owned + 'static,
+            B: ::capnp::traits::Owned + 'static,
+        {
+            match index {
+                0 => <A as ::capnp::introspect::Introspect>::introspect(),
+                1 => <B as ::capnp::introspect::Introspect>::introspect(),
+                _ => ::capnp::introspect::panic_invalid_field_index(index),
+            }
+        }
+        pub(crate) fn get_annotation_types<A, B>(
+            child_index: Option<u16>,
+            index: u32,
+        ) -> ::capnp::introspect::Type
+        where
+            A: ::capnp::traits::Owned + 'static,
+            B: ::capnp::traits::Owned + 'static,
+        {
+            ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)
+        }
+        pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+            &ENCODED_NODE,
+        );
+        pub(crate) static RAW_SCHEMA: ::capnp::introspect::RawStructSchema = ::capnp::introspect::RawStructSchema::new(
+            &ARENA,
+            NONUNION_MEMBERS,
+            MEMBERS_BY_DISCRIMINANT,
+            MEMBERS_BY_NAME,
+        );
+        pub(crate) static NONUNION_MEMBERS: &[u16] = &[];
+        pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[0, 1];
+        pub(crate) static MEMBERS_BY_NAME: &[u16] = &[0, 1];
+        pub(crate) const TYPE_ID: u64 = 0xe6d2_3827_cb98_165c;
+    }
+    pub enum Which<A0, A1> {
+        A(A0),
+        B(A1),
+    }
+    pub type WhichReader<'a, A, B> = Which<
+        ::capnp::Result<<A as ::capnp::traits::Owned>::Reader<'a>>,
+        ::capnp::Result<<B as ::capnp::traits::Owned>::Reader<'a>>,
+    >;
+    pub type WhichBuilder<'a, A, B> = Which<
+        ::capnp::Result<<A as ::capnp::traits::Owned>::Builder<'a>>,
+        ::capnp::Result<<B as ::capnp::traits::Owned>::Builder<'a>>,
+    >;
 }
 pub mod implied {
     #![allow(unused_variables)]
@@ -31237,7 +36233,7 @@ pub mod implied {
         pub fn call_request(
             &self,
         ) -> ::capnp_threads::Request<
-            crate::generated::others_capnp::deep::Owned<
+            crate::generated::others_capnp::implied::call_params::Owned<
                 ::capnp::any_pointer::Owned,
                 ::capnp::any_pointer::Owned,
             >,
@@ -31252,7 +36248,7 @@ pub mod implied {
         pub fn call<_F: ::capnp_threads::Filled>(
             &self,
             fill: impl ::core::ops::FnOnce(
-                <crate::generated::others_capnp::deep::Owned<
+                <crate::generated::others_capnp::implied::call_params::Owned<
                     ::capnp::any_pointer::Owned,
                     ::capnp::any_pointer::Owned,
                 > as ::capnp::traits::Owned>::Builder<'_>,
@@ -31268,7 +36264,7 @@ pub mod implied {
     }
     /// The params of the method `call`.
     pub type CallParams = ::capnp_threads::Params<
-        crate::generated::others_capnp::deep::Owned<
+        crate::generated::others_capnp::implied::call_params::Owned<
             ::capnp::any_pointer::Owned,
             ::capnp::any_pointer::Owned,
         >,
@@ -31376,6 +36372,531 @@ pub mod implied {
     pub(crate) mod _private {
         pub(crate) const TYPE_ID: u64 = 0xa073_ee1d_cac2_c633;
     }
+    pub mod call_params {
+        #[derive(Copy, Clone)]
+        pub struct Owned<T, U> {
+            _phantom: ::core::marker::PhantomData<(T, U)>,
+        }
+        impl<T, U> ::capnp::introspect::Introspect for Owned<T, U>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            fn introspect() -> ::capnp::introspect::Type {
+                ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
+                        generic: &_private::RAW_SCHEMA,
+                        field_types: _private::get_field_types::<T, U>,
+                        annotation_types: _private::get_annotation_types::<T, U>,
+                        type_id: ::core::any::TypeId::of::<Owned<T, U>>(),
+                    })
+                    .into()
+            }
+        }
+        impl<T, U> ::capnp::traits::Owned for Owned<T, U>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            type Reader<'a> = Reader<'a, T, U>;
+            type Builder<'a> = Builder<'a, T, U>;
+        }
+        impl<T, U> ::capnp::traits::OwnedStruct for Owned<T, U>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            type Reader<'a> = Reader<'a, T, U>;
+            type Builder<'a> = Builder<'a, T, U>;
+        }
+        impl<T, U> ::capnp::traits::Pipelined for Owned<T, U>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            type Pipeline = Pipeline<T, U>;
+        }
+        pub struct Reader<'a, T, U>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            reader: ::capnp::private::layout::StructReader<'a>,
+            _phantom: ::core::marker::PhantomData<(T, U)>,
+        }
+        impl<T, U> ::core::marker::Copy for Reader<'_, T, U>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {}
+        impl<T, U> ::core::clone::Clone for Reader<'_, T, U>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+        impl<T, U> ::capnp::traits::HasTypeId for Reader<'_, T, U>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            const TYPE_ID: u64 = _private::TYPE_ID;
+        }
+        impl<'a, T, U> ::core::convert::From<::capnp::private::layout::StructReader<'a>>
+        for Reader<'a, T, U>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            fn from(reader: ::capnp::private::layout::StructReader<'a>) -> Self {
+                Self {
+                    reader,
+                    _phantom: ::core::marker::PhantomData,
+                }
+            }
+        }
+        impl<'a, T, U> ::core::convert::From<Reader<'a, T, U>>
+        for ::capnp::dynamic_value::Reader<'a>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            fn from(reader: Reader<'a, T, U>) -> Self {
+                Self::Struct(
+                    ::capnp::dynamic_struct::Reader::new(
+                        reader.reader,
+                        ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types::<T, U>,
+                            annotation_types: _private::get_annotation_types::<T, U>,
+                            type_id: ::core::any::TypeId::of::<Owned<T, U>>(),
+                        }),
+                    ),
+                )
+            }
+        }
+        impl<T, U> ::core::fmt::Debug for Reader<'_, T, U>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            fn fmt(
+                &self,
+                f: &mut ::core::fmt::Formatter<'_>,
+            ) -> ::core::result::Result<(), ::core::fmt::Error> {
+                core::fmt::Debug::fmt(
+                    &::core::convert::Into::<
+                        ::capnp::dynamic_value::Reader<'_>,
+                    >::into(*self),
+                    f,
+                )
+            }
+        }
+        impl<'a, T, U> ::capnp::traits::FromPointerReader<'a> for Reader<'a, T, U>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            fn get_from_pointer(
+                reader: &::capnp::private::layout::PointerReader<'a>,
+                default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
+                ::core::result::Result::Ok(reader.get_struct(default)?.into())
+            }
+        }
+        impl<'a, T, U> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a, T, U>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            fn into_internal_struct_reader(
+                self,
+            ) -> ::capnp::private::layout::StructReader<'a> {
+                self.reader
+            }
+        }
+        impl<'a, T, U> ::capnp::traits::Imbue<'a> for Reader<'a, T, U>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            fn imbue(&mut self, cap_table: &'a ::capnp::private::layout::CapTable) {
+                self.reader
+                    .imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
+            }
+        }
+        impl<'a, T, U> Reader<'a, T, U>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            pub fn reborrow(&self) -> Reader<'_, T, U> {
+                Self { ..*self }
+            }
+            pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
+                self.reader.total_size()
+            }
+            #[inline]
+            pub fn get_first(
+                self,
+            ) -> ::capnp::Result<<T as ::capnp::traits::Owned>::Reader<'a>> {
+                ::capnp::traits::FromPointerReader::get_from_pointer(
+                    &self.reader.get_pointer_field(0),
+                    ::core::option::Option::None,
+                )
+            }
+            #[inline]
+            pub fn has_first(&self) -> bool {
+                !self.reader.get_pointer_field(0).is_null()
+            }
+            #[inline]
+            pub fn get_second(
+                self,
+            ) -> ::capnp::Result<<U as ::capnp::traits::Owned>::Reader<'a>> {
+                ::capnp::traits::FromPointerReader::get_from_pointer(
+                    &self.reader.get_pointer_field(1),
+                    ::core::option::Option::None,
+                )
+            }
+            #[inline]
+            pub fn has_second(&self) -> bool {
+                !self.reader.get_pointer_field(1).is_null()
+            }
+        }
+        pub struct Builder<'a, T, U>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            builder: ::capnp::private::layout::StructBuilder<'a>,
+            _phantom: ::core::marker::PhantomData<(T, U)>,
+        }
+        impl<T, U> ::capnp::traits::HasStructSize for Builder<'_, T, U>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
+                data: 0,
+                pointers: 2,
+            };
+        }
+        impl<T, U> ::capnp::traits::HasTypeId for Builder<'_, T, U>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            const TYPE_ID: u64 = _private::TYPE_ID;
+        }
+        impl<'a, T, U> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
+        for Builder<'a, T, U>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            fn from(builder: ::capnp::private::layout::StructBuilder<'a>) -> Self {
+                Self {
+                    builder,
+                    _phantom: ::core::marker::PhantomData,
+                }
+            }
+        }
+        impl<'a, T, U> ::core::convert::From<Builder<'a, T, U>>
+        for ::capnp::dynamic_value::Builder<'a>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            fn from(builder: Builder<'a, T, U>) -> Self {
+                Self::Struct(
+                    ::capnp::dynamic_struct::Builder::new(
+                        builder.builder,
+                        ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types::<T, U>,
+                            annotation_types: _private::get_annotation_types::<T, U>,
+                            type_id: ::core::any::TypeId::of::<Owned<T, U>>(),
+                        }),
+                    ),
+                )
+            }
+        }
+        impl<'a, T, U> ::capnp::traits::ImbueMut<'a> for Builder<'a, T, U>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            fn imbue_mut(
+                &mut self,
+                cap_table: &'a mut ::capnp::private::layout::CapTable,
+            ) {
+                self.builder
+                    .imbue(
+                        ::capnp::private::layout::CapTableBuilder::from_ref(cap_table),
+                    )
+            }
+        }
+        impl<'a, T, U> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a, T, U>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            fn init_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                _size: u32,
+            ) -> Self {
+                builder
+                    .init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE)
+                    .into()
+            }
+            fn get_from_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
+                ::core::result::Result::Ok(
+                    builder
+                        .get_struct(
+                            <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                            default,
+                        )?
+                        .into(),
+                )
+            }
+        }
+        impl<T, U> ::capnp::traits::SetterInput<Owned<T, U>> for Reader<'_, T, U>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            fn set_pointer_builder(
+                mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                value: Self,
+                canonicalize: bool,
+            ) -> ::capnp::Result<()> {
+                pointer.set_struct(&value.reader, canonicalize)
+            }
+        }
+        impl<'a, T, U> Builder<'a, T, U>
+        where
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            pub fn into_reader(self) -> Reader<'a, T, U> {
+                self.builder.into_reader().into()
+            }
+            pub fn reborrow(&mut self) -> Builder<'_, T, U> {
+                Builder {
+                    builder: self.builder.reborrow(),
+                    ..*self
+                }
+            }
+            pub fn reborrow_as_reader(&self) -> Reader<'_, T, U> {
+                self.builder.as_reader().into()
+            }
+            pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
+                self.builder.as_reader().total_size()
+            }
+            #[inline]
+            pub fn get_first(
+                self,
+            ) -> ::capnp::Result<<T as ::capnp::traits::Owned>::Builder<'a>> {
+                ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                    self.builder.get_pointer_field(0),
+                    ::core::option::Option::None,
+                )
+            }
+            #[inline]
+            pub fn initn_first(
+                self,
+                length: u32,
+            ) -> <T as ::capnp::traits::Owned>::Builder<'a> {
+                ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(0))
+                    .initn_as(length)
+            }
+            #[inline]
+            pub fn set_first(
+                &mut self,
+                value: impl ::capnp::traits::SetterInput<T>,
+            ) -> ::capnp::Result<()> {
+                ::capnp::traits::SetterInput::set_pointer_builder(
+                    self.builder.reborrow().get_pointer_field(0),
+                    value,
+                    false,
+                )
+            }
+            #[inline]
+            pub fn init_first(self) -> <T as ::capnp::traits::Owned>::Builder<'a> {
+                ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(0))
+                    .init_as()
+            }
+            #[inline]
+            pub fn has_first(&self) -> bool {
+                !self.builder.is_pointer_field_null(0)
+            }
+            #[inline]
+            pub fn get_second(
+                self,
+            ) -> ::capnp::Result<<U as ::capnp::traits::Owned>::Builder<'a>> {
+                ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                    self.builder.get_pointer_field(1),
+                    ::core::option::Option::None,
+                )
+            }
+            #[inline]
+            pub fn initn_second(
+                self,
+                length: u32,
+            ) -> <U as ::capnp::traits::Owned>::Builder<'a> {
+                ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(1))
+                    .initn_as(length)
+            }
+            #[inline]
+            pub fn set_second(
+                &mut self,
+                value: impl ::capnp::traits::SetterInput<U>,
+            ) -> ::capnp::Result<()> {
+                ::capnp::traits::SetterInput::set_pointer_builder(
+                    self.builder.reborrow().get_pointer_field(1),
+                    value,
+                    false,
+                )
+            }
+            #[inline]
+            pub fn init_second(self) -> <U as ::capnp::traits::Owned>::Builder<'a> {
+                ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(1))
+                    .init_as()
+            }
+            #[inline]
+            pub fn has_second(&self) -> bool {
+                !self.builder.is_pointer_field_null(1)
+            }
+        }
+        pub struct Pipeline<T, U> {
+            _typeless: ::capnp::any_pointer::Pipeline,
+            _phantom: ::core::marker::PhantomData<(T, U)>,
+        }
+        impl<T, U> ::capnp::capability::FromTypelessPipeline for Pipeline<T, U> {
+            fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
+                Self {
+                    _typeless: typeless,
+                    _phantom: ::core::marker::PhantomData,
+                }
+            }
+        }
+        impl<T, U> Pipeline<T, U>
+        where
+            T: ::capnp::traits::Pipelined,
+            <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            U: ::capnp::traits::Pipelined,
+            <U as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Owned + 'static,
+            U: ::capnp::traits::Owned + 'static,
+        {
+            pub fn get_first(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
+                ::capnp::capability::FromTypelessPipeline::new(
+                    self._typeless.get_pointer_field(0),
+                )
+            }
+            pub fn get_second(&self) -> <U as ::capnp::traits::Pipelined>::Pipeline {
+                ::capnp::capability::FromTypelessPipeline::new(
+                    self._typeless.get_pointer_field(1),
+                )
+            }
+        }
+        mod _private {
+            pub(crate) static ENCODED_NODE: [::capnp::Word; 53] = [
+                ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
+                ::capnp::word(100, 177, 25, 238, 157, 0, 158, 198),
+                ::capnp::word(21, 0, 0, 0, 1, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(2, 0, 7, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 1, 0, 0, 0),
+                ::capnp::word(21, 0, 0, 0, 10, 1, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(29, 0, 0, 0, 119, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(145, 0, 0, 0, 23, 0, 0, 0),
+                ::capnp::word(111, 116, 104, 101, 114, 115, 46, 99),
+                ::capnp::word(97, 112, 110, 112, 58, 73, 109, 112),
+                ::capnp::word(108, 105, 101, 100, 46, 99, 97, 108),
+                ::capnp::word(108, 36, 80, 97, 114, 97, 109, 115),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(8, 0, 0, 0, 3, 0, 4, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 1, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(41, 0, 0, 0, 50, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(36, 0, 0, 0, 3, 0, 1, 0),
+                ::capnp::word(48, 0, 0, 0, 2, 0, 1, 0),
+                ::capnp::word(1, 0, 0, 0, 1, 0, 0, 0),
+                ::capnp::word(0, 0, 1, 0, 1, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(45, 0, 0, 0, 58, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(40, 0, 0, 0, 3, 0, 1, 0),
+                ::capnp::word(52, 0, 0, 0, 2, 0, 1, 0),
+                ::capnp::word(102, 105, 114, 115, 116, 0, 0, 0),
+                ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(100, 177, 25, 238, 157, 0, 158, 198),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(115, 101, 99, 111, 110, 100, 0, 0),
+                ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(1, 0, 1, 0, 0, 0, 0, 0),
+                ::capnp::word(100, 177, 25, 238, 157, 0, 158, 198),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(8, 0, 0, 0, 0, 0, 1, 0),
+                ::capnp::word(5, 0, 0, 0, 18, 0, 0, 0),
+                ::capnp::word(5, 0, 0, 0, 18, 0, 0, 0),
+                ::capnp::word(84, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(85, 0, 0, 0, 0, 0, 0, 0),
+            ];
+            pub(crate) fn get_field_types<T, U>(index: u16) -> ::capnp::introspect::Type
+            where
+                T: ::capnp::traits::Owned + 'static,
+                U: ::capnp::traits::Owned + 'static,
+            {
+                match index {
+                    0 => <T as ::capnp::introspect::Introspect>::introspect(),
+                    1 => <U as ::capnp::introspect::Introspect>::introspect(),
+                    _ => ::capnp::introspect::panic_invalid_field_index(index),
+                }
+            }
+            pub(crate) fn get_annotation_types<T, U>(
+                child_index: Option<u16>,
+                index: u32,
+            ) -> ::capnp::introspect::Type
+            where
+                T: ::capnp::traits::Owned + 'static,
+                U: ::capnp::traits::Owned + 'static,
+            {
+                ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)
+            }
+            pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+                &ENCODED_NODE,
+            );
+            pub(crate) static RAW_SCHEMA: ::capnp::introspect::RawStructSchema = ::capnp::introspect::RawStructSchema::new(
+                &ARENA,
+                NONUNION_MEMBERS,
+                MEMBERS_BY_DISCRIMINANT,
+                MEMBERS_BY_NAME,
+            );
+            pub(crate) static NONUNION_MEMBERS: &[u16] = &[0, 1];
+            pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
+            pub(crate) static MEMBERS_BY_NAME: &[u16] = &[0, 1];
+            pub(crate) const TYPE_ID: u64 = 0xc69e_009d_ee19_b164;
+        }
+    }
 }
 pub mod implied_in {
     #![allow(unused_variables)]
@@ -31447,8 +36968,11 @@ pub mod implied_in {
         pub fn call_request(
             &self,
         ) -> ::capnp_threads::Request<
+            crate::generated::others_capnp::implied_in::call_params::Owned<
+                V,
+                ::capnp::any_pointer::Owned,
+            >,
             crate::generated::others_capnp::deep::Owned<::capnp::any_pointer::Owned, V>,
-            crate::generated::others_capnp::deep::Owned<V, ::capnp::any_pointer::Owned>,
         > {
             self.client.request(_private::TYPE_ID, 0u16).cast()
         }
@@ -31456,25 +36980,28 @@ pub mod implied_in {
         pub fn call<_F: ::capnp_threads::Filled>(
             &self,
             fill: impl ::core::ops::FnOnce(
-                <crate::generated::others_capnp::deep::Owned<
-                    ::capnp::any_pointer::Owned,
+                <crate::generated::others_capnp::implied_in::call_params::Owned<
                     V,
+                    ::capnp::any_pointer::Owned,
                 > as ::capnp::traits::Owned>::Builder<'_>,
             ) -> _F,
         ) -> ::capnp_threads::RemotePromise<
-            crate::generated::others_capnp::deep::Owned<V, ::capnp::any_pointer::Owned>,
+            crate::generated::others_capnp::deep::Owned<::capnp::any_pointer::Owned, V>,
         > {
             self.call_request().send_with(fill)
         }
     }
     /// The params of the method `call`.
     pub type CallParams<V> = ::capnp_threads::Params<
-        crate::generated::others_capnp::deep::Owned<::capnp::any_pointer::Owned, V>,
+        crate::generated::others_capnp::implied_in::call_params::Owned<
+            V,
+            ::capnp::any_pointer::Owned,
+        >,
     >;
     /// The results of the method `call`, to be filled in.
     pub type CallResults<'a, V> = ::capnp_threads::Results<
         'a,
-        crate::generated::others_capnp::deep::Owned<V, ::capnp::any_pointer::Owned>,
+        crate::generated::others_capnp::deep::Owned<::capnp::any_pointer::Owned, V>,
     >;
     /// What an object with the interface `ImpliedIn` implements. Methods that are not written answer `unimplemented`.
     #[diagnostic::on_unimplemented(
@@ -31597,6 +37124,1223 @@ pub mod implied_in {
     }
     pub(crate) mod _private {
         pub(crate) const TYPE_ID: u64 = 0xe482_977d_3fd1_e09b;
+    }
+    pub mod call_params {
+        #[derive(Copy, Clone)]
+        pub struct Owned<V, T> {
+            _phantom: ::core::marker::PhantomData<(V, T)>,
+        }
+        impl<V, T> ::capnp::introspect::Introspect for Owned<V, T>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            fn introspect() -> ::capnp::introspect::Type {
+                ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
+                        generic: &_private::RAW_SCHEMA,
+                        field_types: _private::get_field_types::<V, T>,
+                        annotation_types: _private::get_annotation_types::<V, T>,
+                        type_id: ::core::any::TypeId::of::<Owned<V, T>>(),
+                    })
+                    .into()
+            }
+        }
+        impl<V, T> ::capnp::traits::Owned for Owned<V, T>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            type Reader<'a> = Reader<'a, V, T>;
+            type Builder<'a> = Builder<'a, V, T>;
+        }
+        impl<V, T> ::capnp::traits::OwnedStruct for Owned<V, T>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            type Reader<'a> = Reader<'a, V, T>;
+            type Builder<'a> = Builder<'a, V, T>;
+        }
+        impl<V, T> ::capnp::traits::Pipelined for Owned<V, T>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            type Pipeline = Pipeline<V, T>;
+        }
+        pub struct Reader<'a, V, T>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            reader: ::capnp::private::layout::StructReader<'a>,
+            _phantom: ::core::marker::PhantomData<(V, T)>,
+        }
+        impl<V, T> ::core::marker::Copy for Reader<'_, V, T>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {}
+        impl<V, T> ::core::clone::Clone for Reader<'_, V, T>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+        impl<V, T> ::capnp::traits::HasTypeId for Reader<'_, V, T>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            const TYPE_ID: u64 = _private::TYPE_ID;
+        }
+        impl<'a, V, T> ::core::convert::From<::capnp::private::layout::StructReader<'a>>
+        for Reader<'a, V, T>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            fn from(reader: ::capnp::private::layout::StructReader<'a>) -> Self {
+                Self {
+                    reader,
+                    _phantom: ::core::marker::PhantomData,
+                }
+            }
+        }
+        impl<'a, V, T> ::core::convert::From<Reader<'a, V, T>>
+        for ::capnp::dynamic_value::Reader<'a>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            fn from(reader: Reader<'a, V, T>) -> Self {
+                Self::Struct(
+                    ::capnp::dynamic_struct::Reader::new(
+                        reader.reader,
+                        ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types::<V, T>,
+                            annotation_types: _private::get_annotation_types::<V, T>,
+                            type_id: ::core::any::TypeId::of::<Owned<V, T>>(),
+                        }),
+                    ),
+                )
+            }
+        }
+        impl<V, T> ::core::fmt::Debug for Reader<'_, V, T>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            fn fmt(
+                &self,
+                f: &mut ::core::fmt::Formatter<'_>,
+            ) -> ::core::result::Result<(), ::core::fmt::Error> {
+                core::fmt::Debug::fmt(
+                    &::core::convert::Into::<
+                        ::capnp::dynamic_value::Reader<'_>,
+                    >::into(*self),
+                    f,
+                )
+            }
+        }
+        impl<'a, V, T> ::capnp::traits::FromPointerReader<'a> for Reader<'a, V, T>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            fn get_from_pointer(
+                reader: &::capnp::private::layout::PointerReader<'a>,
+                default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
+                ::core::result::Result::Ok(reader.get_struct(default)?.into())
+            }
+        }
+        impl<'a, V, T> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a, V, T>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            fn into_internal_struct_reader(
+                self,
+            ) -> ::capnp::private::layout::StructReader<'a> {
+                self.reader
+            }
+        }
+        impl<'a, V, T> ::capnp::traits::Imbue<'a> for Reader<'a, V, T>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            fn imbue(&mut self, cap_table: &'a ::capnp::private::layout::CapTable) {
+                self.reader
+                    .imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
+            }
+        }
+        impl<'a, V, T> Reader<'a, V, T>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            pub fn reborrow(&self) -> Reader<'_, V, T> {
+                Self { ..*self }
+            }
+            pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
+                self.reader.total_size()
+            }
+            #[inline]
+            pub fn get_first(
+                self,
+            ) -> ::capnp::Result<<T as ::capnp::traits::Owned>::Reader<'a>> {
+                ::capnp::traits::FromPointerReader::get_from_pointer(
+                    &self.reader.get_pointer_field(0),
+                    ::core::option::Option::None,
+                )
+            }
+            #[inline]
+            pub fn has_first(&self) -> bool {
+                !self.reader.get_pointer_field(0).is_null()
+            }
+            #[inline]
+            pub fn get_second(
+                self,
+            ) -> ::capnp::Result<<V as ::capnp::traits::Owned>::Reader<'a>> {
+                ::capnp::traits::FromPointerReader::get_from_pointer(
+                    &self.reader.get_pointer_field(1),
+                    ::core::option::Option::None,
+                )
+            }
+            #[inline]
+            pub fn has_second(&self) -> bool {
+                !self.reader.get_pointer_field(1).is_null()
+            }
+        }
+        pub struct Builder<'a, V, T>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            builder: ::capnp::private::layout::StructBuilder<'a>,
+            _phantom: ::core::marker::PhantomData<(V, T)>,
+        }
+        impl<V, T> ::capnp::traits::HasStructSize for Builder<'_, V, T>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
+                data: 0,
+                pointers: 2,
+            };
+        }
+        impl<V, T> ::capnp::traits::HasTypeId for Builder<'_, V, T>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            const TYPE_ID: u64 = _private::TYPE_ID;
+        }
+        impl<'a, V, T> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
+        for Builder<'a, V, T>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            fn from(builder: ::capnp::private::layout::StructBuilder<'a>) -> Self {
+                Self {
+                    builder,
+                    _phantom: ::core::marker::PhantomData,
+                }
+            }
+        }
+        impl<'a, V, T> ::core::convert::From<Builder<'a, V, T>>
+        for ::capnp::dynamic_value::Builder<'a>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            fn from(builder: Builder<'a, V, T>) -> Self {
+                Self::Struct(
+                    ::capnp::dynamic_struct::Builder::new(
+                        builder.builder,
+                        ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                            generic: &_private::RAW_SCHEMA,
+                            field_types: _private::get_field_types::<V, T>,
+                            annotation_types: _private::get_annotation_types::<V, T>,
+                            type_id: ::core::any::TypeId::of::<Owned<V, T>>(),
+                        }),
+                    ),
+                )
+            }
+        }
+        impl<'a, V, T> ::capnp::traits::ImbueMut<'a> for Builder<'a, V, T>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            fn imbue_mut(
+                &mut self,
+                cap_table: &'a mut ::capnp::private::layout::CapTable,
+            ) {
+                self.builder
+                    .imbue(
+                        ::capnp::private::layout::CapTableBuilder::from_ref(cap_table),
+                    )
+            }
+        }
+        impl<'a, V, T> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a, V, T>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            fn init_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                _size: u32,
+            ) -> Self {
+                builder
+                    .init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE)
+                    .into()
+            }
+            fn get_from_pointer(
+                builder: ::capnp::private::layout::PointerBuilder<'a>,
+                default: ::core::option::Option<&'a [::capnp::Word]>,
+            ) -> ::capnp::Result<Self> {
+                ::core::result::Result::Ok(
+                    builder
+                        .get_struct(
+                            <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                            default,
+                        )?
+                        .into(),
+                )
+            }
+        }
+        impl<V, T> ::capnp::traits::SetterInput<Owned<V, T>> for Reader<'_, V, T>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            fn set_pointer_builder(
+                mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+                value: Self,
+                canonicalize: bool,
+            ) -> ::capnp::Result<()> {
+                pointer.set_struct(&value.reader, canonicalize)
+            }
+        }
+        impl<'a, V, T> Builder<'a, V, T>
+        where
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            pub fn into_reader(self) -> Reader<'a, V, T> {
+                self.builder.into_reader().into()
+            }
+            pub fn reborrow(&mut self) -> Builder<'_, V, T> {
+                Builder {
+                    builder: self.builder.reborrow(),
+                    ..*self
+                }
+            }
+            pub fn reborrow_as_reader(&self) -> Reader<'_, V, T> {
+                self.builder.as_reader().into()
+            }
+            pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
+                self.builder.as_reader().total_size()
+            }
+            #[inline]
+            pub fn get_first(
+                self,
+            ) -> ::capnp::Result<<T as ::capnp::traits::Owned>::Builder<'a>> {
+                ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                    self.builder.get_pointer_field(0),
+                    ::core::option::Option::None,
+                )
+            }
+            #[inline]
+            pub fn initn_first(
+                self,
+                length: u32,
+            ) -> <T as ::capnp::traits::Owned>::Builder<'a> {
+                ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(0))
+                    .initn_as(length)
+            }
+            #[inline]
+            pub fn set_first(
+                &mut self,
+                value: impl ::capnp::traits::SetterInput<T>,
+            ) -> ::capnp::Result<()> {
+                ::capnp::traits::SetterInput::set_pointer_builder(
+                    self.builder.reborrow().get_pointer_field(0),
+                    value,
+                    false,
+                )
+            }
+            #[inline]
+            pub fn init_first(self) -> <T as ::capnp::traits::Owned>::Builder<'a> {
+                ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(0))
+                    .init_as()
+            }
+            #[inline]
+            pub fn has_first(&self) -> bool {
+                !self.builder.is_pointer_field_null(0)
+            }
+            #[inline]
+            pub fn get_second(
+                self,
+            ) -> ::capnp::Result<<V as ::capnp::traits::Owned>::Builder<'a>> {
+                ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                    self.builder.get_pointer_field(1),
+                    ::core::option::Option::None,
+                )
+            }
+            #[inline]
+            pub fn initn_second(
+                self,
+                length: u32,
+            ) -> <V as ::capnp::traits::Owned>::Builder<'a> {
+                ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(1))
+                    .initn_as(length)
+            }
+            #[inline]
+            pub fn set_second(
+                &mut self,
+                value: impl ::capnp::traits::SetterInput<V>,
+            ) -> ::capnp::Result<()> {
+                ::capnp::traits::SetterInput::set_pointer_builder(
+                    self.builder.reborrow().get_pointer_field(1),
+                    value,
+                    false,
+                )
+            }
+            #[inline]
+            pub fn init_second(self) -> <V as ::capnp::traits::Owned>::Builder<'a> {
+                ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(1))
+                    .init_as()
+            }
+            #[inline]
+            pub fn has_second(&self) -> bool {
+                !self.builder.is_pointer_field_null(1)
+            }
+        }
+        pub struct Pipeline<V, T> {
+            _typeless: ::capnp::any_pointer::Pipeline,
+            _phantom: ::core::marker::PhantomData<(V, T)>,
+        }
+        impl<V, T> ::capnp::capability::FromTypelessPipeline for Pipeline<V, T> {
+            fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
+                Self {
+                    _typeless: typeless,
+                    _phantom: ::core::marker::PhantomData,
+                }
+            }
+        }
+        impl<V, T> Pipeline<V, T>
+        where
+            V: ::capnp::traits::Pipelined,
+            <V as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            T: ::capnp::traits::Pipelined,
+            <T as ::capnp::traits::Pipelined>::Pipeline: ::capnp::capability::FromTypelessPipeline,
+            V: ::capnp::traits::Owned + 'static,
+            T: ::capnp::traits::Owned + 'static,
+        {
+            pub fn get_first(&self) -> <T as ::capnp::traits::Pipelined>::Pipeline {
+                ::capnp::capability::FromTypelessPipeline::new(
+                    self._typeless.get_pointer_field(0),
+                )
+            }
+            pub fn get_second(&self) -> <V as ::capnp::traits::Pipelined>::Pipeline {
+                ::capnp::capability::FromTypelessPipeline::new(
+                    self._typeless.get_pointer_field(1),
+                )
+            }
+        }
+        mod _private {
+            pub(crate) static ENCODED_NODE: [::capnp::Word; 51] = [
+                ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
+                ::capnp::word(104, 203, 49, 230, 189, 28, 118, 137),
+                ::capnp::word(23, 0, 0, 0, 1, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(2, 0, 7, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 1, 0, 0, 0),
+                ::capnp::word(21, 0, 0, 0, 26, 1, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(29, 0, 0, 0, 119, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(145, 0, 0, 0, 15, 0, 0, 0),
+                ::capnp::word(111, 116, 104, 101, 114, 115, 46, 99),
+                ::capnp::word(97, 112, 110, 112, 58, 73, 109, 112),
+                ::capnp::word(108, 105, 101, 100, 73, 110, 46, 99),
+                ::capnp::word(97, 108, 108, 36, 80, 97, 114, 97),
+                ::capnp::word(109, 115, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(8, 0, 0, 0, 3, 0, 4, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 1, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(41, 0, 0, 0, 50, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(36, 0, 0, 0, 3, 0, 1, 0),
+                ::capnp::word(48, 0, 0, 0, 2, 0, 1, 0),
+                ::capnp::word(1, 0, 0, 0, 1, 0, 0, 0),
+                ::capnp::word(0, 0, 1, 0, 1, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(45, 0, 0, 0, 58, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(40, 0, 0, 0, 3, 0, 1, 0),
+                ::capnp::word(52, 0, 0, 0, 2, 0, 1, 0),
+                ::capnp::word(102, 105, 114, 115, 116, 0, 0, 0),
+                ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(104, 203, 49, 230, 189, 28, 118, 137),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(115, 101, 99, 111, 110, 100, 0, 0),
+                ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(155, 224, 209, 63, 125, 151, 130, 228),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(18, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+                ::capnp::word(4, 0, 0, 0, 0, 0, 1, 0),
+                ::capnp::word(1, 0, 0, 0, 18, 0, 0, 0),
+                ::capnp::word(84, 0, 0, 0, 0, 0, 0, 0),
+            ];
+            pub(crate) fn get_field_types<V, T>(index: u16) -> ::capnp::introspect::Type
+            where
+                V: ::capnp::traits::Owned + 'static,
+                T: ::capnp::traits::Owned + 'static,
+            {
+                match index {
+                    0 => <T as ::capnp::introspect::Introspect>::introspect(),
+                    1 => <V as ::capnp::introspect::Introspect>::introspect(),
+                    _ => ::capnp::introspect::panic_invalid_field_index(index),
+                }
+            }
+            pub(crate) fn get_annotation_types<V, T>(
+                child_index: Option<u16>,
+                index: u32,
+            ) -> ::capnp::introspect::Type
+            where
+                V: ::capnp::traits::Owned + 'static,
+                T: ::capnp::traits::Owned + 'static,
+            {
+                ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)
+            }
+            pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+                &ENCODED_NODE,
+            );
+            pub(crate) static RAW_SCHEMA: ::capnp::introspect::RawStructSchema = ::capnp::introspect::RawStructSchema::new(
+                &ARENA,
+                NONUNION_MEMBERS,
+                MEMBERS_BY_DISCRIMINANT,
+                MEMBERS_BY_NAME,
+            );
+            pub(crate) static NONUNION_MEMBERS: &[u16] = &[0, 1];
+            pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
+            pub(crate) static MEMBERS_BY_NAME: &[u16] = &[0, 1];
+            pub(crate) const TYPE_ID: u64 = 0x8976_1cbd_e631_cb68;
+        }
+    }
+}
+pub mod users {
+    #[derive(Copy, Clone)]
+    pub struct Owned(());
+    impl ::capnp::introspect::Introspect for Owned {
+        fn introspect() -> ::capnp::introspect::Type {
+            ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema {
+                    generic: &_private::RAW_SCHEMA,
+                    field_types: _private::get_field_types,
+                    annotation_types: _private::get_annotation_types,
+                    type_id: ::core::any::TypeId::of::<Owned>(),
+                })
+                .into()
+        }
+    }
+    impl ::capnp::traits::Owned for Owned {
+        type Reader<'a> = Reader<'a>;
+        type Builder<'a> = Builder<'a>;
+    }
+    impl ::capnp::traits::OwnedStruct for Owned {
+        type Reader<'a> = Reader<'a>;
+        type Builder<'a> = Builder<'a>;
+    }
+    impl ::capnp::traits::Pipelined for Owned {
+        type Pipeline = Pipeline;
+    }
+    pub struct Reader<'a> {
+        reader: ::capnp::private::layout::StructReader<'a>,
+    }
+    impl ::core::marker::Copy for Reader<'_> {}
+    impl ::core::clone::Clone for Reader<'_> {
+        fn clone(&self) -> Self {
+            *self
+        }
+    }
+    impl ::capnp::traits::HasTypeId for Reader<'_> {
+        const TYPE_ID: u64 = _private::TYPE_ID;
+    }
+    impl<'a> ::core::convert::From<::capnp::private::layout::StructReader<'a>>
+    for Reader<'a> {
+        fn from(reader: ::capnp::private::layout::StructReader<'a>) -> Self {
+            Self { reader }
+        }
+    }
+    impl<'a> ::core::convert::From<Reader<'a>> for ::capnp::dynamic_value::Reader<'a> {
+        fn from(reader: Reader<'a>) -> Self {
+            Self::Struct(
+                ::capnp::dynamic_struct::Reader::new(
+                    reader.reader,
+                    ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                        generic: &_private::RAW_SCHEMA,
+                        field_types: _private::get_field_types,
+                        annotation_types: _private::get_annotation_types,
+                        type_id: ::core::any::TypeId::of::<Owned>(),
+                    }),
+                ),
+            )
+        }
+    }
+    impl ::core::fmt::Debug for Reader<'_> {
+        fn fmt(
+            &self,
+            f: &mut ::core::fmt::Formatter<'_>,
+        ) -> ::core::result::Result<(), ::core::fmt::Error> {
+            core::fmt::Debug::fmt(
+                &::core::convert::Into::<
+                    ::capnp::dynamic_value::Reader<'_>,
+                >::into(*self),
+                f,
+            )
+        }
+    }
+    impl<'a> ::capnp::traits::FromPointerReader<'a> for Reader<'a> {
+        fn get_from_pointer(
+            reader: &::capnp::private::layout::PointerReader<'a>,
+            default: ::core::option::Option<&'a [::capnp::Word]>,
+        ) -> ::capnp::Result<Self> {
+            ::core::result::Result::Ok(reader.get_struct(default)?.into())
+        }
+    }
+    impl<'a> ::capnp::traits::IntoInternalStructReader<'a> for Reader<'a> {
+        fn into_internal_struct_reader(
+            self,
+        ) -> ::capnp::private::layout::StructReader<'a> {
+            self.reader
+        }
+    }
+    impl<'a> ::capnp::traits::Imbue<'a> for Reader<'a> {
+        fn imbue(&mut self, cap_table: &'a ::capnp::private::layout::CapTable) {
+            self.reader
+                .imbue(::capnp::private::layout::CapTableReader::from_ref(cap_table))
+        }
+    }
+    impl<'a> Reader<'a> {
+        pub fn reborrow(&self) -> Reader<'_> {
+            Self { ..*self }
+        }
+        pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
+            self.reader.total_size()
+        }
+        #[inline]
+        pub fn get_diver(
+            self,
+        ) -> ::capnp::Result<
+            crate::generated::others_capnp::deep::diver::Client<
+                crate::generated::others_capnp::cargo::Owned,
+                ::capnp::text::Owned,
+                ::capnp::data::Owned,
+            >,
+        > {
+            match self.reader.get_pointer_field(0).get_capability() {
+                ::core::result::Result::Ok(c) => {
+                    ::core::result::Result::Ok(
+                        ::capnp::capability::FromClientHook::new(c),
+                    )
+                }
+                ::core::result::Result::Err(e) => ::core::result::Result::Err(e),
+            }
+        }
+        #[inline]
+        pub fn has_diver(&self) -> bool {
+            !self.reader.get_pointer_field(0).is_null()
+        }
+        #[inline]
+        pub fn get_either(
+            self,
+        ) -> ::capnp::Result<
+            crate::generated::others_capnp::either::Reader<
+                'a,
+                ::capnp::text::Owned,
+                crate::generated::others_capnp::ship::Owned,
+            >,
+        > {
+            ::capnp::traits::FromPointerReader::get_from_pointer(
+                &self.reader.get_pointer_field(1),
+                ::core::option::Option::None,
+            )
+        }
+        #[inline]
+        pub fn has_either(&self) -> bool {
+            !self.reader.get_pointer_field(1).is_null()
+        }
+        #[inline]
+        pub fn get_aliases(
+            self,
+        ) -> ::capnp::Result<
+            crate::generated::others_capnp::deep::aliases::Reader<
+                'a,
+                ::capnp::text::Owned,
+                crate::generated::others_capnp::cargo::Owned,
+            >,
+        > {
+            ::capnp::traits::FromPointerReader::get_from_pointer(
+                &self.reader.get_pointer_field(2),
+                ::core::option::Option::None,
+            )
+        }
+        #[inline]
+        pub fn has_aliases(&self) -> bool {
+            !self.reader.get_pointer_field(2).is_null()
+        }
+        #[inline]
+        pub fn get_unspecified(
+            self,
+        ) -> ::capnp::Result<
+            crate::generated::others_capnp::deep::Reader<
+                'a,
+                ::capnp::any_pointer::Owned,
+                ::capnp::any_pointer::Owned,
+            >,
+        > {
+            ::capnp::traits::FromPointerReader::get_from_pointer(
+                &self.reader.get_pointer_field(3),
+                ::core::option::Option::None,
+            )
+        }
+        #[inline]
+        pub fn has_unspecified(&self) -> bool {
+            !self.reader.get_pointer_field(3).is_null()
+        }
+    }
+    pub struct Builder<'a> {
+        builder: ::capnp::private::layout::StructBuilder<'a>,
+    }
+    impl ::capnp::traits::HasStructSize for Builder<'_> {
+        const STRUCT_SIZE: ::capnp::private::layout::StructSize = ::capnp::private::layout::StructSize {
+            data: 0,
+            pointers: 4,
+        };
+    }
+    impl ::capnp::traits::HasTypeId for Builder<'_> {
+        const TYPE_ID: u64 = _private::TYPE_ID;
+    }
+    impl<'a> ::core::convert::From<::capnp::private::layout::StructBuilder<'a>>
+    for Builder<'a> {
+        fn from(builder: ::capnp::private::layout::StructBuilder<'a>) -> Self {
+            Self { builder }
+        }
+    }
+    impl<'a> ::core::convert::From<Builder<'a>> for ::capnp::dynamic_value::Builder<'a> {
+        fn from(builder: Builder<'a>) -> Self {
+            Self::Struct(
+                ::capnp::dynamic_struct::Builder::new(
+                    builder.builder,
+                    ::capnp::schema::StructSchema::new(::capnp::introspect::RawBrandedStructSchema {
+                        generic: &_private::RAW_SCHEMA,
+                        field_types: _private::get_field_types,
+                        annotation_types: _private::get_annotation_types,
+                        type_id: ::core::any::TypeId::of::<Owned>(),
+                    }),
+                ),
+            )
+        }
+    }
+    impl<'a> ::capnp::traits::ImbueMut<'a> for Builder<'a> {
+        fn imbue_mut(&mut self, cap_table: &'a mut ::capnp::private::layout::CapTable) {
+            self.builder
+                .imbue(::capnp::private::layout::CapTableBuilder::from_ref(cap_table))
+        }
+    }
+    impl<'a> ::capnp::traits::FromPointerBuilder<'a> for Builder<'a> {
+        fn init_pointer(
+            builder: ::capnp::private::layout::PointerBuilder<'a>,
+            _size: u32,
+        ) -> Self {
+            builder
+                .init_struct(<Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE)
+                .into()
+        }
+        fn get_from_pointer(
+            builder: ::capnp::private::layout::PointerBuilder<'a>,
+            default: ::core::option::Option<&'a [::capnp::Word]>,
+        ) -> ::capnp::Result<Self> {
+            ::core::result::Result::Ok(
+                builder
+                    .get_struct(
+                        <Self as ::capnp::traits::HasStructSize>::STRUCT_SIZE,
+                        default,
+                    )?
+                    .into(),
+            )
+        }
+    }
+    impl ::capnp::traits::SetterInput<Owned> for Reader<'_> {
+        fn set_pointer_builder(
+            mut pointer: ::capnp::private::layout::PointerBuilder<'_>,
+            value: Self,
+            canonicalize: bool,
+        ) -> ::capnp::Result<()> {
+            pointer.set_struct(&value.reader, canonicalize)
+        }
+    }
+    impl<'a> Builder<'a> {
+        pub fn into_reader(self) -> Reader<'a> {
+            self.builder.into_reader().into()
+        }
+        pub fn reborrow(&mut self) -> Builder<'_> {
+            Builder {
+                builder: self.builder.reborrow(),
+            }
+        }
+        pub fn reborrow_as_reader(&self) -> Reader<'_> {
+            self.builder.as_reader().into()
+        }
+        pub fn total_size(&self) -> ::capnp::Result<::capnp::MessageSize> {
+            self.builder.as_reader().total_size()
+        }
+        #[inline]
+        pub fn get_diver(
+            self,
+        ) -> ::capnp::Result<
+            crate::generated::others_capnp::deep::diver::Client<
+                crate::generated::others_capnp::cargo::Owned,
+                ::capnp::text::Owned,
+                ::capnp::data::Owned,
+            >,
+        > {
+            match self.builder.get_pointer_field(0).get_capability() {
+                ::core::result::Result::Ok(c) => {
+                    ::core::result::Result::Ok(
+                        ::capnp::capability::FromClientHook::new(c),
+                    )
+                }
+                ::core::result::Result::Err(e) => ::core::result::Result::Err(e),
+            }
+        }
+        #[inline]
+        pub fn set_diver(
+            &mut self,
+            value: crate::generated::others_capnp::deep::diver::Client<
+                crate::generated::others_capnp::cargo::Owned,
+                ::capnp::text::Owned,
+                ::capnp::data::Owned,
+            >,
+        ) {
+            self.builder
+                .reborrow()
+                .get_pointer_field(0)
+                .set_capability(
+                    ::capnp::capability::FromClientHook::into_client_hook(value),
+                );
+        }
+        #[inline]
+        pub fn has_diver(&self) -> bool {
+            !self.builder.is_pointer_field_null(0)
+        }
+        #[inline]
+        pub fn get_either(
+            self,
+        ) -> ::capnp::Result<
+            crate::generated::others_capnp::either::Builder<
+                'a,
+                ::capnp::text::Owned,
+                crate::generated::others_capnp::ship::Owned,
+            >,
+        > {
+            ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                self.builder.get_pointer_field(1),
+                ::core::option::Option::None,
+            )
+        }
+        #[inline]
+        pub fn set_either(
+            &mut self,
+            value: crate::generated::others_capnp::either::Reader<
+                '_,
+                ::capnp::text::Owned,
+                crate::generated::others_capnp::ship::Owned,
+            >,
+        ) -> ::capnp::Result<()> {
+            ::capnp::traits::SetterInput::set_pointer_builder(
+                self.builder.reborrow().get_pointer_field(1),
+                value,
+                false,
+            )
+        }
+        #[inline]
+        pub fn init_either(
+            self,
+        ) -> crate::generated::others_capnp::either::Builder<
+            'a,
+            ::capnp::text::Owned,
+            crate::generated::others_capnp::ship::Owned,
+        > {
+            ::capnp::traits::FromPointerBuilder::init_pointer(
+                self.builder.get_pointer_field(1),
+                0,
+            )
+        }
+        #[inline]
+        pub fn has_either(&self) -> bool {
+            !self.builder.is_pointer_field_null(1)
+        }
+        #[inline]
+        pub fn get_aliases(
+            self,
+        ) -> ::capnp::Result<
+            crate::generated::others_capnp::deep::aliases::Builder<
+                'a,
+                ::capnp::text::Owned,
+                crate::generated::others_capnp::cargo::Owned,
+            >,
+        > {
+            ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                self.builder.get_pointer_field(2),
+                ::core::option::Option::None,
+            )
+        }
+        #[inline]
+        pub fn set_aliases(
+            &mut self,
+            value: crate::generated::others_capnp::deep::aliases::Reader<
+                '_,
+                ::capnp::text::Owned,
+                crate::generated::others_capnp::cargo::Owned,
+            >,
+        ) -> ::capnp::Result<()> {
+            ::capnp::traits::SetterInput::set_pointer_builder(
+                self.builder.reborrow().get_pointer_field(2),
+                value,
+                false,
+            )
+        }
+        #[inline]
+        pub fn init_aliases(
+            self,
+        ) -> crate::generated::others_capnp::deep::aliases::Builder<
+            'a,
+            ::capnp::text::Owned,
+            crate::generated::others_capnp::cargo::Owned,
+        > {
+            ::capnp::traits::FromPointerBuilder::init_pointer(
+                self.builder.get_pointer_field(2),
+                0,
+            )
+        }
+        #[inline]
+        pub fn has_aliases(&self) -> bool {
+            !self.builder.is_pointer_field_null(2)
+        }
+        #[inline]
+        pub fn get_unspecified(
+            self,
+        ) -> ::capnp::Result<
+            crate::generated::others_capnp::deep::Builder<
+                'a,
+                ::capnp::any_pointer::Owned,
+                ::capnp::any_pointer::Owned,
+            >,
+        > {
+            ::capnp::traits::FromPointerBuilder::get_from_pointer(
+                self.builder.get_pointer_field(3),
+                ::core::option::Option::None,
+            )
+        }
+        #[inline]
+        pub fn set_unspecified(
+            &mut self,
+            value: crate::generated::others_capnp::deep::Reader<
+                '_,
+                ::capnp::any_pointer::Owned,
+                ::capnp::any_pointer::Owned,
+            >,
+        ) -> ::capnp::Result<()> {
+            ::capnp::traits::SetterInput::set_pointer_builder(
+                self.builder.reborrow().get_pointer_field(3),
+                value,
+                false,
+            )
+        }
+        #[inline]
+        pub fn init_unspecified(
+            self,
+        ) -> crate::generated::others_capnp::deep::Builder<
+            'a,
+            ::capnp::any_pointer::Owned,
+            ::capnp::any_pointer::Owned,
+        > {
+            ::capnp::traits::FromPointerBuilder::init_pointer(
+                self.builder.get_pointer_field(3),
+                0,
+            )
+        }
+        #[inline]
+        pub fn has_unspecified(&self) -> bool {
+            !self.builder.is_pointer_field_null(3)
+        }
+    }
+    pub struct Pipeline {
+        _typeless: ::capnp::any_pointer::Pipeline,
+    }
+    impl ::capnp::capability::FromTypelessPipeline for Pipeline {
+        fn new(typeless: ::capnp::any_pointer::Pipeline) -> Self {
+            Self { _typeless: typeless }
+        }
+    }
+    impl Pipeline {
+        pub fn get_diver(
+            &self,
+        ) -> crate::generated::others_capnp::deep::diver::Client<
+            crate::generated::others_capnp::cargo::Owned,
+            ::capnp::text::Owned,
+            ::capnp::data::Owned,
+        > {
+            ::capnp::capability::FromClientHook::new(
+                self._typeless.get_pointer_field(0).as_cap(),
+            )
+        }
+        pub fn get_either(
+            &self,
+        ) -> crate::generated::others_capnp::either::Pipeline<
+            ::capnp::text::Owned,
+            crate::generated::others_capnp::ship::Owned,
+        > {
+            ::capnp::capability::FromTypelessPipeline::new(
+                self._typeless.get_pointer_field(1),
+            )
+        }
+        pub fn get_aliases(
+            &self,
+        ) -> crate::generated::others_capnp::deep::aliases::Pipeline<
+            ::capnp::text::Owned,
+            crate::generated::others_capnp::cargo::Owned,
+        > {
+            ::capnp::capability::FromTypelessPipeline::new(
+                self._typeless.get_pointer_field(2),
+            )
+        }
+        pub fn get_unspecified(
+            &self,
+        ) -> crate::generated::others_capnp::deep::Pipeline<
+            ::capnp::any_pointer::Owned,
+            ::capnp::any_pointer::Owned,
+        > {
+            ::capnp::capability::FromTypelessPipeline::new(
+                self._typeless.get_pointer_field(3),
+            )
+        }
+    }
+    mod _private {
+        pub(crate) static ENCODED_NODE: [::capnp::Word; 142] = [
+            ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
+            ::capnp::word(77, 69, 173, 17, 59, 211, 250, 137),
+            ::capnp::word(13, 0, 0, 0, 1, 0, 0, 0),
+            ::capnp::word(95, 59, 37, 56, 120, 204, 56, 234),
+            ::capnp::word(4, 0, 7, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(21, 0, 0, 0, 154, 0, 0, 0),
+            ::capnp::word(29, 0, 0, 0, 7, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(25, 0, 0, 0, 231, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(111, 116, 104, 101, 114, 115, 46, 99),
+            ::capnp::word(97, 112, 110, 112, 58, 85, 115, 101),
+            ::capnp::word(114, 115, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 1, 0, 1, 0),
+            ::capnp::word(16, 0, 0, 0, 3, 0, 4, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 1, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(97, 0, 0, 0, 50, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(92, 0, 0, 0, 3, 0, 1, 0),
+            ::capnp::word(216, 0, 0, 0, 2, 0, 1, 0),
+            ::capnp::word(1, 0, 0, 0, 1, 0, 0, 0),
+            ::capnp::word(0, 0, 1, 0, 1, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(213, 0, 0, 0, 58, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(208, 0, 0, 0, 3, 0, 1, 0),
+            ::capnp::word(36, 1, 0, 0, 2, 0, 1, 0),
+            ::capnp::word(2, 0, 0, 0, 2, 0, 0, 0),
+            ::capnp::word(0, 0, 1, 0, 2, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(33, 1, 0, 0, 66, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(28, 1, 0, 0, 3, 0, 1, 0),
+            ::capnp::word(112, 1, 0, 0, 2, 0, 1, 0),
+            ::capnp::word(3, 0, 0, 0, 3, 0, 0, 0),
+            ::capnp::word(0, 0, 1, 0, 3, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(109, 1, 0, 0, 98, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(108, 1, 0, 0, 3, 0, 1, 0),
+            ::capnp::word(120, 1, 0, 0, 2, 0, 1, 0),
+            ::capnp::word(100, 105, 118, 101, 114, 0, 0, 0),
+            ::capnp::word(17, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(139, 231, 64, 161, 133, 10, 6, 180),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 1, 0),
+            ::capnp::word(1, 0, 0, 0, 55, 0, 0, 0),
+            ::capnp::word(8, 0, 0, 0, 2, 0, 1, 0),
+            ::capnp::word(139, 231, 64, 161, 133, 10, 6, 180),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(13, 0, 0, 0, 23, 0, 0, 0),
+            ::capnp::word(85, 235, 14, 64, 186, 34, 39, 198),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(29, 0, 0, 0, 39, 0, 0, 0),
+            ::capnp::word(4, 0, 0, 0, 1, 0, 1, 0),
+            ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 3, 0, 1, 0),
+            ::capnp::word(13, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(8, 0, 0, 0, 1, 0, 1, 0),
+            ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(8, 0, 0, 0, 3, 0, 1, 0),
+            ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(16, 0, 0, 0, 3, 0, 1, 0),
+            ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(247, 56, 40, 5, 144, 31, 255, 172),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(12, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(17, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(101, 105, 116, 104, 101, 114, 0, 0),
+            ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(92, 22, 152, 203, 39, 56, 210, 230),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 1, 0),
+            ::capnp::word(1, 0, 0, 0, 31, 0, 0, 0),
+            ::capnp::word(4, 0, 0, 0, 2, 0, 1, 0),
+            ::capnp::word(92, 22, 152, 203, 39, 56, 210, 230),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(1, 0, 0, 0, 39, 0, 0, 0),
+            ::capnp::word(8, 0, 0, 0, 1, 0, 1, 0),
+            ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(8, 0, 0, 0, 3, 0, 1, 0),
+            ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(16, 0, 0, 0, 3, 0, 1, 0),
+            ::capnp::word(12, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(17, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(164, 197, 87, 205, 205, 164, 253, 133),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(97, 108, 105, 97, 115, 101, 115, 0),
+            ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(29, 5, 68, 154, 207, 188, 213, 255),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 1, 0),
+            ::capnp::word(1, 0, 0, 0, 31, 0, 0, 0),
+            ::capnp::word(4, 0, 0, 0, 2, 0, 1, 0),
+            ::capnp::word(85, 235, 14, 64, 186, 34, 39, 198),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(1, 0, 0, 0, 39, 0, 0, 0),
+            ::capnp::word(8, 0, 0, 0, 1, 0, 1, 0),
+            ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(8, 0, 0, 0, 3, 0, 1, 0),
+            ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(16, 0, 0, 0, 3, 0, 1, 0),
+            ::capnp::word(12, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(247, 56, 40, 5, 144, 31, 255, 172),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(117, 110, 115, 112, 101, 99, 105, 102),
+            ::capnp::word(105, 101, 100, 0, 0, 0, 0, 0),
+            ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(85, 235, 14, 64, 186, 34, 39, 198),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+        ];
+        pub(crate) fn get_field_types(index: u16) -> ::capnp::introspect::Type {
+            match index {
+                0 => {
+                    <crate::generated::others_capnp::deep::diver::Owned<
+                        crate::generated::others_capnp::cargo::Owned,
+                        ::capnp::text::Owned,
+                        ::capnp::data::Owned,
+                    > as ::capnp::introspect::Introspect>::introspect()
+                }
+                1 => {
+                    <crate::generated::others_capnp::either::Owned<
+                        ::capnp::text::Owned,
+                        crate::generated::others_capnp::ship::Owned,
+                    > as ::capnp::introspect::Introspect>::introspect()
+                }
+                2 => {
+                    <crate::generated::others_capnp::deep::aliases::Owned<
+                        ::capnp::text::Owned,
+                        crate::generated::others_capnp::cargo::Owned,
+                    > as ::capnp::introspect::Introspect>::introspect()
+                }
+                3 => {
+                    <crate::generated::others_capnp::deep::Owned<
+                        ::capnp::any_pointer::Owned,
+                        ::capnp::any_pointer::Owned,
+                    > as ::capnp::introspect::Introspect>::introspect()
+                }
+                _ => ::capnp::introspect::panic_invalid_field_index(index),
+            }
+        }
+        pub(crate) fn get_annotation_types(
+            child_index: Option<u16>,
+            index: u32,
+        ) -> ::capnp::introspect::Type {
+            ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)
+        }
+        pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::private::arena::GeneratedCodeArena::new(
+            &ENCODED_NODE,
+        );
+        pub(crate) static RAW_SCHEMA: ::capnp::introspect::RawStructSchema = ::capnp::introspect::RawStructSchema::new(
+            &ARENA,
+            NONUNION_MEMBERS,
+            MEMBERS_BY_DISCRIMINANT,
+            MEMBERS_BY_NAME,
+        );
+        pub(crate) static NONUNION_MEMBERS: &[u16] = &[0, 1, 2, 3];
+        pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
+        pub(crate) static MEMBERS_BY_NAME: &[u16] = &[2, 0, 1, 3];
+        pub(crate) const TYPE_ID: u64 = 0x89fa_d33b_11ad_454d;
     }
 }
 pub mod words {

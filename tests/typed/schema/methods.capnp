@@ -72,6 +72,7 @@ struct Fields {
     await @6 :Void;
     dyn @7 :Text;
     try @8 :Words;
+    self @9 :Text;
   }
 }
 
@@ -98,10 +99,11 @@ interface Words {
     if @0;
     else @1;
     loop @2;
+    self @3;
   }
 
   struct Struct {
-    enum @0 :Match;
+    enum @0 :Match = self;
   }
 
   interface Yield {

@@ -134,32 +134,72 @@ interface Sailors {
 struct Deep(Foo, Bar) {
   foo @0 :Foo;
   bar @1 :Bar;
-  other @2 :Deep(Text, Data);
+  turned @2 :Deep(Bar, Foo);
+  inners @3 :List(Inner);
+
+  union {
+    nothing @4 :Void;
+    some :group {
+      number @5 :Int32;
+      foo @6 :Foo;
+      bar @7 :Bar;
+    }
+  }
 
   struct Inner {
     foo @0 :Foo;
     bar @1 :Bar;
   }
 
-  interface Diver(Baz) {
-    dive @0 Inner2(Text) -> Deep(List(Cargo), Baz);
-    interface Nested(Bubble) {
-      call @0 Inner2(Text) -> Deep(Bubble, Bubble);
-    }
-  }
-
   struct Inner2(Baz) {
     baz @0 :Baz;
     inner @1 :Inner;
+    free @2 :Deep.Inner;
+
+    struct Deeper(Qux) {
+      foo @0 :Foo;
+      baz @1 :Baz;
+      qux @2 :Qux;
+
+      interface Deepest(Bubble) {
+        call @0 (bubble :Bubble) -> (foo :Foo, deeper :Deeper(Text));
+      }
+    }
+  }
+
+  interface Diver(Baz) {
+    dive @0 Inner2(Text) -> (baz :Baz, deep :Deep(Cargo, Text));
+  }
+
+  using Alias = Foo;
+  using AliasInner = Inner2(Text);
+
+  struct Aliases {
+    foo @0 :Alias;
+    inner @1 :AliasInner;
+  }
+}
+
+struct Either(A, B) {
+  union {
+    a @0 :A;
+    b @1 :B;
   }
 }
 
 interface Implied {
-  call @0 [T, U] Deep(T, U) -> Deep(U, T);
+  call @0 [T, U] (first :T, second :U) -> Deep(T, U);
 }
 
 interface ImpliedIn(V) {
-  call @0 [T] Deep(T, V) -> Deep(V, T);
+  call @0 [T] (first :T, second :V) -> Deep(T, V);
+}
+
+struct Users {
+  diver @0 :Deep(Cargo, Text).Diver(Data);
+  either @1 :Either(Text, Ship);
+  aliases @2 :Deep(Text, Cargo).Aliases;
+  unspecified @3 :Deep;
 }
 
 interface Words {
