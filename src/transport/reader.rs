@@ -256,6 +256,21 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_is_ready_when_it_is_in_the_buffer_as_a_whole() {
+        let segments = [numbered(3), numbered(0), numbered(5)];
+        let messages = bytes_of(&[&segments[..1], &segments[..], &segments[..2]]);
+        let two = bytes_of(&[&segments[..1], &segments[..]]).len();
+        for len in two..=messages.len() {
+            let mut reader = FrameReader::new(&messages[..len], &limits());
+            assert!(!reader.is_ready(), "nothing was read");
+            reader.next_frame().unwrap().unwrap();
+            assert!(reader.is_ready());
+            reader.next_frame().unwrap().unwrap();
+            assert_eq!(reader.is_ready(), len == messages.len(), "{len} bytes");
+        }
+    }
+
+    #[test]
     fn frames_split_at_every_byte_come_out_whole() {
         let segments = [numbered(3), numbered(0), numbered(5)];
         let one = bytes_of(&[&segments[..], &segments[..1]]);

@@ -402,6 +402,27 @@ mod tests {
     }
 
     #[test]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn what_does_not_go_out_at_once_is_kept_and_sent_first() {
+        let (a, b) = tcp_pair();
+        let (Transport { mut sink, .. }, mut b) = (tcp(a), tcp(b));
+        assert!(sink.sends_now());
+        let nth = |n: usize| format!("{n} ").repeat(1000);
+        let mut sent = 0;
+        while sink.send_now(&[message(&nth(sent))]).unwrap() {
+            sent += 1;
+        }
+        let behind = [message(&nth(sent + 1)), message(&nth(sent + 2))];
+        assert!(!sink.send_now(&behind).unwrap(), "nobody reads yet");
+        let send = spawn("send", Role::User, move || sink.send(&[message("last")]).unwrap()).unwrap();
+        for n in 0..=sent + 2 {
+            assert_eq!(received(&mut b).unwrap(), nth(n));
+        }
+        assert_eq!(received(&mut b).unwrap(), "last");
+        send.join().unwrap();
+    }
+
+    #[test]
     fn tcp_options_are_set() {
         let (a, _b) = tcp_pair();
         a.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
