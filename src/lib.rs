@@ -52,6 +52,9 @@
 //! [`Connection::on_disconnect`] does, where it is about a call over a connection: it must be short, and waiting
 //! there is refused. Calls can be made anywhere. In methods everything may wait. See [`guide::threads`].
 //!
+//! Each of the four is driven by whichever thread has something for it to do, if that can't make that thread wait: so
+//! a call wakes fewer threads. [`Threads::Strict`] turns that off.
+//!
 //! NOTES.md, in the repository, is the map of the source.
 
 mod cap;
@@ -78,7 +81,7 @@ pub use cap::{
     Call, Capability, Client, ClientFulfiller, ConnectionId, Deferred, Filled, FromServer, Params, Pipeline,
     Pool, RemotePromise, Request, Response, Results, Server, Stream, StreamingRequest,
 };
-pub use conn::{Connection, Options};
+pub use conn::{Connection, Options, Threads};
 pub use error::{Error, Exception, ExceptionKind, ProtocolError, Result, TransportError};
 pub use limits::Limits;
 pub use peer::{Peer, PeerCredentials};

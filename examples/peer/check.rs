@@ -1,6 +1,6 @@
 //! Behaviour that a server must show, whichever implementation it is. Ends at the first failure.
 
-use capnp_threads::{Capability, ExceptionKind, RemotePromise, Stream, Vat};
+use capnp_threads::{Capability, ExceptionKind, Pool, RemotePromise, Stream, Vat};
 
 use crate::generated::bench_capnp::{bench, unserved};
 use crate::server::{room, Bench};
@@ -93,7 +93,7 @@ impl Check {
     }
 
     fn callbacks(&mut self, bench: &bench::Client) -> Result<()> {
-        let ours = bench::Client::new(Bench::default());
+        let ours = bench::Client::with_pool(Bench::default(), Pool::in_place());
         let response = callback(bench, ours, &[0; 5]).wait()?;
         self.ok(response.get()?.get_data()?.len() == 5, "callback to us")?;
         let response = callback(bench, next(bench), &[0; 6]).wait()?;
@@ -106,7 +106,7 @@ impl Check {
 
     /// Calls ahead on our own object by way of the server, and more once it is known that it is ours.
     fn embargo(&mut self, bench: &bench::Client) -> Result<()> {
-        let ours = bench::Client::new(Bench::default());
+        let ours = bench::Client::with_pool(Bench::default(), Pool::in_place());
         let RemotePromise { promise, pipeline } = bench.identity(|mut params| params.set_cap(ours));
         let looped = pipeline.get().get_cap();
         let mut calls: Vec<_> = (0..10).map(|n| sequence(&looped, n)).collect();

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use capnp_threads::{Capability, Connection, RemotePromise, Stream, Vat};
+use capnp_threads::{Capability, Connection, Pool, RemotePromise, Stream, Vat};
 
 use crate::check::callback;
 use crate::generated::bench_capnp::bench;
@@ -76,7 +76,7 @@ impl Work {
                 self.echo(&last)
             })?,
             Mode::Callback => self.in_window(|| {
-                let ours = bench::Client::new(Bench::default());
+                let ours = bench::Client::with_pool(Bench::default(), Pool::in_place());
                 callback(&bench, ours, &self.payload)
             })?,
             Mode::Churn => self.in_window(|| bench.next())?,

@@ -12,7 +12,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use capnp_threads::{Capability, Vat};
+use capnp_threads::{Capability, Pool, Vat};
 
 mod check;
 mod client;
@@ -49,7 +49,8 @@ fn main() -> ExitCode {
 
 /// Serves each connection with an object of its own, so that connections do not wait for each other.
 fn serve(address: &str) -> Result<()> {
-    let vat = Vat::new().bootstrap_with(|_| Ok(bench::Client::new(server::Bench::default())));
+    let vat = Vat::new()
+        .bootstrap_with(|_| Ok(bench::Client::with_pool(server::Bench::default(), Pool::in_place())));
     let listener = vat.listen(address)?;
     let address = listener.local_addr().ok_or("a TCP listener has an address")?;
     println!("listening {}", address.port());

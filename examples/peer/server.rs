@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use capnp::MessageSize;
-use capnp_threads::{Capability, Error, Exception, Result};
+use capnp_threads::{Capability, Error, Exception, Pool, Result};
 
 use crate::generated::bench_capnp::bench;
 
@@ -28,7 +28,7 @@ impl bench::Server for Bench {
     }
 
     fn next(&self, _: bench::NextParams, mut results: bench::NextResults) -> Result<()> {
-        results.get_sized(room(0, 1)).set_next(bench::Client::new(Bench::default()));
+        results.get_sized(room(0, 1)).set_next(bench::Client::with_pool(Bench::default(), Pool::in_place()));
         Ok(())
     }
 

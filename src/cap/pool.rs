@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::error::Exception;
 use crate::promise::{with_blocking, Blocking};
-use crate::sync::{self, Arc, Condvar, Duration, Instant, Mutex, OnceLock, Rank, Role};
+use crate::sync::{self, enter_role, in_turn, Arc, Condvar, Duration, Instant, Mutex, OnceLock, Rank, Role};
 
 /// How long a thread without work stays.
 const IDLE: Duration = Duration::from_secs(5);
@@ -53,6 +53,8 @@ struct Shared {
     state: Mutex<State>,
     work: Condvar,
     limit: usize,
+    /// There are no threads: tasks are run where they are submitted.
+    in_place: bool,
 }
 
 #[derive(Default)]
@@ -78,6 +80,17 @@ impl Pool {
         Self::of(threads.max(1))
     }
 
+    /// A pool without threads, for objects whose methods do not block: they run on the thread that has the call.
+    /// For calls from a peer that is the connection's receive thread, which reads nothing meanwhile; for calls from
+    /// this vat, the caller's own. No thread is woken for the call.
+    ///
+    /// Waiting is refused in such methods, wherever they run: they compute, make calls, and answer, at once or
+    /// [later](crate::Results::defer).
+    pub fn in_place() -> &'static Pool {
+        static POOL: OnceLock<Pool> = OnceLock::new();
+        POOL.get_or_init(|| Self::made(0, true))
+    }
+
     /// A pool without threads: whoever made it runs its tasks, with [`run_task`](Self::run_task). For tests.
     #[doc(hidden)]
     pub fn manual() -> Self {
@@ -85,8 +98,12 @@ impl Pool {
     }
 
     fn of(limit: usize) -> Self {
+        Self::made(limit, false)
+    }
+
+    fn made(limit: usize, in_place: bool) -> Self {
         let state = Mutex::new(Rank::Pool, State::default());
-        Pool(Arc::new(Handle(Arc::new(Shared { state, work: Condvar::new(), limit }))))
+        Pool(Arc::new(Handle(Arc::new(Shared { state, work: Condvar::new(), limit, in_place }))))
     }
 
     /// How many tasks a manual pool has. For tests.
@@ -122,6 +139,12 @@ impl Pool {
     /// Has a thread do `task`, a new one if all are busy. Never waits.
     pub(crate) fn submit(&self, task: Task) {
         let shared = self.shared();
+        if shared.in_place {
+            return in_turn(move || {
+                let _role = enter_role(Role::Connection);
+                task.run(usize::MAX);
+            });
+        }
         let mut state = shared.state.lock();
         state.tasks.push_back(task);
         if state.idle >= state.tasks.len() {

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
+use super::lending::Threads;
 use super::port::Lease;
 use super::shared::Shared;
-use super::stages::{drive, Stages};
+use super::stages::{drive, Sender, Stages};
 use crate::cap::port::{ConnectionId, Port};
 use crate::cap::{Capability, Client};
 use crate::error::{Error, Exception, Result, TransportError};
@@ -24,6 +25,8 @@ pub struct Options {
     pub bootstrap: Client,
     /// How long any call over this connection may take before it fails as `overloaded`. `None`: for ever.
     pub call_timeout: Option<Duration>,
+    /// Which threads drive the connection's stages.
+    pub threads: Threads,
 }
 
 /// A connection to another vat.
@@ -46,7 +49,7 @@ impl Connection {
         let started = [
             thread(shared, "send", move |shared| {
                 drive(shared, |wait| send.step(wait));
-                drop(send);
+                drop(shared.sender.take());
                 shared.shut_down();
             }),
             thread(shared, "receive", move |shared| drive(shared, |wait| receive.step(wait))),
@@ -68,7 +71,7 @@ impl Connection {
 
     /// A connection without threads: whoever made it drives its stages. For tests.
     pub(crate) fn stepped(transport: Transport, options: Options) -> (Self, Stages) {
-        let (lease, stages) = prepare(transport, options);
+        let (lease, stages) = prepare(transport, Options { threads: Threads::Strict, ..options });
         (Connection(lease), stages)
     }
 
@@ -173,12 +176,11 @@ impl Connection {
 /// A connection whose stages nobody drives yet.
 fn prepare(transport: Transport, options: Options) -> (Arc<Lease>, Stages) {
     let Transport { sink, source, shutdown, peer } = transport;
-    let Options { limits, bootstrap, call_timeout } = options;
     let lease = Arc::new_cyclic(|lease: &Weak<Lease>| {
         let port = |_: &Weak<Shared>| lease.clone() as Weak<dyn Port>;
-        Lease(Shared::new(peer, limits, call_timeout, shutdown, bootstrap, port))
+        Lease(Shared::new(peer, options, Sender::new(sink), shutdown, port))
     });
-    let stages = Stages::new(&lease.0, sink, source);
+    let stages = Stages::new(&lease.0, source);
     (lease, stages)
 }
 

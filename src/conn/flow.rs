@@ -108,6 +108,11 @@ impl Flow {
         self.state.lock().sending <= self.send_bytes
     }
 
+    /// Bytes that are queued or being written.
+    pub(super) fn sending(&self) -> usize {
+        self.state.lock().sending
+    }
+
     pub(super) fn awaiting(&self, messages: usize) {
         let mut counts = self.state.lock();
         if counts.awaited != messages {

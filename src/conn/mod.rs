@@ -5,14 +5,17 @@
 //! | [`shared`] | the lock, transactions and their commit |
 //! | [`stages`] | what the four threads do, one step at a time |
 //! | [`flow`] | the limits on what is queued and in service |
+//! | [`lending`] | which threads take those steps |
 //! | [`port`] | the connection as capabilities see it |
 //! | [`connection`] | the handle that users hold |
 
 mod connection;
 mod flow;
+mod lending;
 mod port;
 mod shared;
 mod stages;
 
 pub use connection::{Connection, Options};
+pub use lending::Threads;
 pub(crate) use stages::{Progress, Stages, Wait};

@@ -2,9 +2,11 @@
 
 use std::mem;
 
+use super::connection::Options;
 use super::flow::{Flow, Share};
+use super::lending::{Slot, Threads};
+use super::stages::Sender;
 use crate::cap::port::{ConnectionId, Notice, Port};
-use crate::cap::Client;
 use crate::error::{Error, Exception, ProtocolError};
 use crate::limits::Limits;
 use crate::peer::Peer;
@@ -12,7 +14,7 @@ use crate::promise::{cancel, enter_blocking};
 use crate::state::{Callback, Departure, Effects, Snapshot, State};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{
-    assert_unlocked, foreign, Arc, Condvar, Instant, Mutex, MutexGuard, ProcessCounter, Queue, Rank, Weak,
+    assert_unlocked, foreign, Arc, Condvar, Instant, Lane, Mutex, MutexGuard, ProcessCounter, Rank, Weak,
 };
 use crate::transport::Shutdown;
 use crate::wire::content::Received;
@@ -38,9 +40,14 @@ pub(crate) struct Shared {
     /// Callers that wait for room, and whoever waits for the connection to be idle or to have ended.
     changed: Condvar,
     waiting: AtomicUsize,
-    pub(super) outgoing: Queue<Queued>,
-    pub(super) incoming: Queue<Incoming>,
-    pub(super) callbacks: Queue<Callback>,
+    pub(super) outgoing: Lane<Queued>,
+    pub(super) incoming: Lane<Incoming>,
+    pub(super) callbacks: Lane<Callback>,
+    /// Used by whoever has the turn of `outgoing`.
+    pub(super) sender: Slot,
+    /// Whether stages are lent, and whether that of sending is. See Note [Lending].
+    pub(super) lends: bool,
+    pub(super) sends_now: bool,
     pub(super) flow: Arc<Flow>,
     shutdown: Box<dyn Shutdown>,
     ending: Mutex<Ending>,
@@ -74,14 +81,15 @@ struct Ending {
 impl Shared {
     pub(super) fn new(
         peer: Peer,
-        limits: Limits,
-        call_timeout: Option<std::time::Duration>,
+        options: Options,
+        sender: Sender,
         shutdown: Box<dyn Shutdown>,
-        bootstrap: Client,
         port: impl FnOnce(&Weak<Shared>) -> Weak<dyn Port>,
     ) -> Arc<Self> {
         static NEXT: ProcessCounter = ProcessCounter::new(0);
         let id = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
+        let Options { limits, bootstrap, call_timeout, threads } = options;
+        let lends = threads == Threads::Lending;
         Arc::new_cyclic(|this| {
             let state = State::new(id, port(this), limits.exports, bootstrap);
             Shared {
@@ -93,9 +101,12 @@ impl Shared {
                 state: Mutex::new(Rank::Connection, state),
                 changed: Condvar::new(),
                 waiting: AtomicUsize::new(0),
-                outgoing: Queue::new(),
-                incoming: Queue::new(),
-                callbacks: Queue::new(),
+                outgoing: Lane::new(),
+                incoming: Lane::new(),
+                callbacks: Lane::new(),
+                sends_now: lends && sender.sends_now(),
+                sender: Slot::new(sender),
+                lends,
                 shutdown,
                 ending: Mutex::new(Rank::Queue, Ending { stages: 4, on_disconnect: Vec::new(), told: None }),
                 ended: Condvar::new(),
@@ -146,16 +157,18 @@ impl Shared {
         let send: Vec<Queued> = send.into_iter().map(bytes).collect();
         let queued = send.iter().map(|q| q.bytes).sum();
         self.flow.queued(queued);
-        let unsent = self.outgoing.extend(send);
+        let (sends, calls_back) = (!send.is_empty(), !callbacks.is_empty());
+        let unsent = self.outgoing.put_all(send);
         if unsent.is_err() {
             self.flow.sent(queued);
         }
-        let unrun = self.callbacks.extend(callbacks);
+        let unrun = self.callbacks.put_all(callbacks);
         self.flow.awaiting(state.awaited());
         if self.waiting.load(Ordering::Relaxed) > 0 {
             self.changed.notify_all();
         }
         drop(state);
+        self.see_to(sends, calls_back);
         drop((unsent, unrun, garbage));
     }
 

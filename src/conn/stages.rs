@@ -3,20 +3,23 @@
 //! A step takes from the queue in front, does one thing, and puts into the queues behind. A dedicated thread
 //! drives each stage step by step; a test or a model checker can drive them in any order instead.
 
+use std::collections::VecDeque;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::flow::Share;
+use super::lending::handling;
 use super::shared::{Incoming, Queued, Shared};
 use crate::cap::call::{CallInfo, Mode};
 use crate::cap::port::Notice;
 use crate::error::{Error, Exception, ProtocolError, TransportError};
 use crate::promise::Attachment;
 use crate::state::{Arrival, Callback, Destination};
-use crate::sync::{self, Arc, Instant, Pop};
+use crate::sync::{self, Arc, Instant, Lane, Turn, Waited};
 use crate::transport::{MessageSink, MessageSource};
 use crate::wire::content::Received;
 use crate::wire::decode::decode;
 use crate::wire::encode::encode;
+use crate::wire::frame::Outbound;
 use crate::wire::message::Message;
 
 /// Whether a step waits for something to do.
@@ -61,38 +64,50 @@ pub(crate) struct Stages {
 }
 
 impl Stages {
-    pub(super) fn new(
-        shared: &Arc<Shared>,
-        sink: Box<dyn MessageSink>,
-        source: Box<dyn MessageSource>,
-    ) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, source: Box<dyn MessageSource>) -> Self {
         Stages {
-            send: SendStage { shared: shared.clone(), sink, failed: None },
-            receive: ReceiveStage { shared: shared.clone(), source },
+            send: SendStage { shared: shared.clone() },
+            receive: ReceiveStage {
+                shared: shared.clone(),
+                source,
+                coordinator: CoordinatorStage { shared: shared.clone() },
+                callback: CallbackStage { shared: shared.clone() },
+            },
             coordinator: CoordinatorStage { shared: shared.clone() },
             callback: CallbackStage { shared: shared.clone() },
         }
     }
 }
 
-/// Writes what is queued.
-pub(crate) struct SendStage {
-    shared: Arc<Shared>,
+/// What writes: whoever has the turn of what is queued uses it.
+pub(super) struct Sender {
     sink: Box<dyn MessageSink>,
     /// Why nothing more can be sent, and until when what has arrived may say more about it.
-    failed: Option<(TransportError, Instant)>,
+    pub(super) failed: Option<(TransportError, Instant)>,
+    /// Why the connection is to be ended.
+    broken: Option<Exception>,
 }
 
-impl SendStage {
-    /// Sends all that is queued, as one batch.
-    pub(crate) fn step(&mut self, wait: Wait) -> Progress {
-        if let Some((why, until)) = &self.failed {
-            return self.discard(why.clone(), *until, wait);
+impl Sender {
+    pub(super) fn new(sink: Box<dyn MessageSink>) -> Self {
+        Sender { sink, failed: None, broken: None }
+    }
+
+    pub(super) fn sends_now(&self) -> bool {
+        self.sink.sends_now()
+    }
+
+    /// Encodes a batch, and gives it to the sink. `None` if nothing can be sent.
+    fn write<R>(
+        &mut self,
+        shared: &Shared,
+        batch: VecDeque<Queued>,
+        send: impl FnOnce(&mut dyn MessageSink, &[Outbound]) -> Result<R, TransportError>,
+    ) -> Option<R> {
+        if self.failed.is_some() {
+            shared.sent(batch.iter().map(|queued| queued.bytes).sum());
+            return None;
         }
-        if wait == Wait::No && self.shared.outgoing.len() == 0 {
-            return Progress::Idle;
-        }
-        let Some(batch) = self.shared.outgoing.pop_all() else { return Progress::Ended };
         let mut bytes = 0;
         let mut messages = Vec::with_capacity(batch.len());
         let mut shares = Vec::new();
@@ -102,34 +117,78 @@ impl SendStage {
             match encode(departure.message) {
                 Ok(message) => messages.push(message),
                 // Contents were checked before they were queued: see `Content::prepare`.
-                Err(e) => {
-                    let context = "a message that was queued can't be encoded";
-                    self.shared.end(e.with_context(context).into(), true);
-                }
+                Err(e) => self.broken = Some(e.with_context("a message that was queued can't be encoded")),
             }
         }
-        let sent = self.sink.send(&messages);
+        let sent = send(&mut *self.sink, &messages);
         drop((messages, shares));
-        self.shared.sent(bytes);
-        if let Err(e) = sent {
-            self.failed = Some((e, sync::deadline(self.shared.limits.linger)));
+        shared.sent(bytes);
+        sent.map_err(|e| self.failed = Some((e, sync::deadline(shared.limits.linger)))).ok()
+    }
+
+    /// Sends a batch without waiting. False if the send thread has to go on.
+    pub(super) fn send_now(&mut self, shared: &Shared, batch: VecDeque<Queued>) -> bool {
+        let sent = self.write(shared, batch, |sink, messages| sink.send_now(messages));
+        sent == Some(true) && self.broken.is_none()
+    }
+}
+
+/// Writes what is queued.
+pub(crate) struct SendStage {
+    shared: Arc<Shared>,
+}
+
+impl SendStage {
+    /// Sends all that is queued, as one batch, and what a borrower has left. What can't be sent is dropped, until
+    /// the receive stage finds the end too. See Note [Shutdown].
+    pub(crate) fn step(&mut self, wait: Wait) -> Progress {
+        let failed = self.shared.sender.failed();
+        let until = failed.as_ref().map(|(_, until)| *until);
+        let mut turn = match (turn(&self.shared.outgoing, wait, until), failed) {
+            (Ok(turn), _) => turn,
+            (Err(Progress::Idle), Some((why, _))) if wait == Wait::Yes => {
+                self.shared.end(why.into(), false);
+                return Progress::Made;
+            }
+            (Err(progress), _) => return progress,
+        };
+        let Some(mut sender) = self.shared.sender.take() else { return Progress::Ended };
+        sender.write(&self.shared, turn.rest(), |sink, messages| sink.send(messages));
+        let broken = sender.broken.take();
+        self.shared.sender.put(sender);
+        drop(turn);
+        if let Some(why) = broken {
+            self.shared.end(why.into(), true);
         }
         Progress::Made
     }
+}
 
-    /// Drops what can't be sent, until the receive thread finds the end too. See Note [Shutdown].
-    fn discard(&self, why: TransportError, until: Instant, wait: Wait) -> Progress {
-        let next = match wait {
-            Wait::Yes => self.shared.outgoing.pop(Some(until)),
-            Wait::No => self.shared.outgoing.try_pop(),
-        };
-        match next {
-            Pop::Item(queued) => self.shared.sent(queued.bytes),
-            Pop::Empty if wait == Wait::No => return Progress::Idle,
-            Pop::Empty => self.shared.end(why.into(), false),
-            Pop::Closed => return Progress::Ended,
+/// The turn of a lane, for one step of the stage behind it.
+fn turn<T>(lane: &Lane<T>, wait: Wait, until: Option<Instant>) -> Result<Turn<'_, T>, Progress> {
+    match wait {
+        Wait::No => lane.take_turn().ok_or(Progress::Idle),
+        Wait::Yes => match lane.wait_turn(until) {
+            Waited::Turn(turn) => Ok(turn),
+            Waited::TimedOut => Err(Progress::Idle),
+            Waited::Closed => Err(Progress::Ended),
+        },
+    }
+}
+
+/// Takes one step with each item of a lane; with one, if it is not to wait.
+fn work_off<T>(lane: &Lane<T>, wait: Wait, mut step: impl FnMut(T)) -> Progress {
+    match turn(lane, wait, None) {
+        Ok(mut turn) => {
+            while let Some(item) = turn.next() {
+                step(item);
+                if wait == Wait::No {
+                    break;
+                }
+            }
+            Progress::Made
         }
-        Progress::Made
+        Err(progress) => progress,
     }
 }
 
@@ -137,13 +196,20 @@ impl SendStage {
 pub(crate) struct ReceiveStage {
     shared: Arc<Shared>,
     source: Box<dyn MessageSource>,
+    /// The stages behind this one, as far as they are lent to it.
+    coordinator: CoordinatorStage,
+    callback: CallbackStage,
 }
 
 impl ReceiveStage {
     /// Receives one message, once there is room for it.
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
-        if wait == Wait::No && !self.shared.flow.may_read() {
-            return Progress::Idle;
+        if !self.shared.flow.may_read() {
+            if wait == Wait::No {
+                return Progress::Idle;
+            }
+            // What was held back may be what makes room.
+            self.shared.send_queued();
         }
         if !self.shared.flow.admit() {
             return Progress::Ended;
@@ -163,9 +229,25 @@ impl ReceiveStage {
         }
         let received = Arc::new(Received::new(frame, &self.shared.limits));
         let share = self.shared.flow.serve(received.words());
-        match self.shared.incoming.push(Incoming::Message(received, share)) {
-            Ok(()) => Progress::Made,
-            Err(_) => Progress::Ended,
+        let message = Incoming::Message(received, share);
+        if !self.shared.lends {
+            return self.shared.incoming.push(message).map_or(Progress::Ended, |()| Progress::Made);
+        }
+        if self.shared.incoming.put(message).is_err() {
+            return Progress::Ended;
+        }
+        self.go_on();
+        Progress::Made
+    }
+
+    /// Handles what has arrived, and does what that leaves to be done. See Note [Lending].
+    fn go_on(&mut self) {
+        let handling = handling(self.shared.id);
+        self.coordinator.lent();
+        self.callback.lent();
+        drop(handling);
+        if !self.source.is_ready() {
+            self.shared.send_queued();
         }
     }
 
@@ -184,23 +266,25 @@ pub(crate) struct CoordinatorStage {
 
 impl CoordinatorStage {
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
-        let next = match wait {
-            Wait::Yes => self.shared.incoming.pop(None),
-            Wait::No => self.shared.incoming.try_pop(),
-        };
-        match next {
-            Pop::Item(Incoming::Message(received, share)) => {
+        work_off(&self.shared.incoming, wait, |item| self.one(item))
+    }
+
+    /// Works off what is there, on the receive thread, if nobody is at it.
+    fn lent(&self) {
+        let Some(mut turn) = self.shared.incoming.take_turn() else { return };
+        while let Some(item) = turn.next() {
+            self.one(item);
+        }
+    }
+
+    fn one(&self, item: Incoming) {
+        match item {
+            Incoming::Message(received, share) => {
                 if let Err(e) = self.handle(received, share) {
                     self.shared.end(e.into(), true);
                 }
-                Progress::Made
             }
-            Pop::Item(Incoming::End(why)) => {
-                self.shared.end(why, false);
-                Progress::Made
-            }
-            Pop::Empty => Progress::Idle,
-            Pop::Closed => Progress::Ended,
+            Incoming::End(why) => self.shared.end(why, false),
         }
     }
 
@@ -232,17 +316,14 @@ pub(crate) struct CallbackStage {
 
 impl CallbackStage {
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
-        let next = match wait {
-            Wait::Yes => self.shared.callbacks.pop(None),
-            Wait::No => self.shared.callbacks.try_pop(),
-        };
-        match next {
-            Pop::Item(callback) => {
-                self.run(callback);
-                Progress::Made
-            }
-            Pop::Empty => Progress::Idle,
-            Pop::Closed => Progress::Ended,
+        work_off(&self.shared.callbacks, wait, |callback| self.run(callback))
+    }
+
+    /// Works off what is there, on the receive thread, if nobody is at it.
+    fn lent(&self) {
+        let Some(mut turn) = self.shared.callbacks.take_turn() else { return };
+        while let Some(callback) = turn.next() {
+            self.run(callback);
         }
     }
 

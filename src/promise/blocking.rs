@@ -79,12 +79,14 @@ pub(crate) fn with_blocking<R>(observer: Arc<dyn Blocking>, body: impl FnOnce() 
 /// the limits, which is what stops a peer that sends faster than it is served), coordinator and callback for
 /// their own queue. They never wait for an answer, for room in a queue, for a question ID, or for a user's
 /// method; neither does the timer. Two vats whose coordinators wait for each other would never wake. So
-/// waiting on such a thread is refused here, and calls made there are queued instead of blocking.
+/// waiting on such a thread is refused here, and calls made there are queued instead of blocking. That is why
+/// one of them can do another's work (Note [Lending]), and why methods that run in place may not wait either.
 /// ```
 pub(crate) fn enter_blocking() -> Result<Asleep, Exception> {
     if role() != Role::User {
         return Err(Exception::failed(
-            "waiting on a connection's own thread would stop the connection: wait on a thread of your own",
+            "waiting on a connection's own thread, or in an object that runs in place, would stop the connection: \
+             wait on a thread of your own",
         ));
     }
     let observer = OBSERVER.with(|o| o.borrow().clone());

@@ -13,6 +13,7 @@
 //! ```
 
 mod foreign;
+mod lane;
 mod lock;
 mod queue;
 mod thread;
@@ -21,6 +22,7 @@ mod timer;
 mod turns;
 
 pub(crate) use foreign::foreign;
+pub(crate) use lane::{Lane, Turn, Waited};
 pub(crate) use lock::{assert_unlocked, Condvar, Mutex, MutexGuard, Rank};
 pub(crate) use queue::{Pop, Queue};
 pub(crate) use std::sync::{Arc, OnceLock, Weak};

@@ -98,22 +98,6 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Takes everything that is there, waiting until something is. `None`: closed and drained.
-    pub(crate) fn pop_all(&self) -> Option<VecDeque<T>> {
-        let mut state = self.state.lock();
-        loop {
-            if !state.items.is_empty() {
-                return Some(std::mem::take(&mut state.items));
-            }
-            if state.closed {
-                return None;
-            }
-            state.sleepers += 1;
-            self.changed.wait(&mut state);
-            state.sleepers -= 1;
-        }
-    }
-
     /// Lets nothing more in. What is in the queue can still be taken.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
@@ -139,7 +123,6 @@ mod tests {
         assert_eq!(q.extend(vec![5]), Err(vec![5]));
         assert_eq!([q.pop(None), q.try_pop(), q.pop(None)], [Pop::Item(1), Pop::Item(2), Pop::Item(3)]);
         assert_eq!(q.pop(None), Pop::Closed);
-        assert_eq!(q.pop_all(), None);
     }
 
     #[test]
@@ -186,7 +169,8 @@ mod loom_tests {
             let pushing = [push(1), push(2)];
             let mut got = Vec::new();
             while got.len() < 2 {
-                got.extend(queue.pop_all().expect("it is not closed"));
+                let Pop::Item(item) = queue.pop(None) else { panic!("it is not closed") };
+                got.push(item);
             }
             got.sort_unstable();
             assert_eq!(got, [1, 2]);

@@ -42,6 +42,10 @@ impl MessageSink for MemorySink {
             TransportError::io("sending", source)
         })
     }
+
+    fn sends_now(&self) -> bool {
+        true
+    }
 }
 
 impl Drop for MemorySink {
@@ -82,6 +86,10 @@ impl MessageSource for MemorySource {
             }
             (Pop::Empty | Pop::Closed, _) => Ok(None),
         }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.frames.len() > 0
     }
 
     fn set_first_message_timeout(&mut self, timeout: Duration) {

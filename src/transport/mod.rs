@@ -46,6 +46,22 @@ pub trait MessageSink: Send {
     /// # Errors
     /// When the system refuses. The connection ends; nothing more is sent.
     fn send(&mut self, batch: &[Outbound]) -> Result<(), TransportError>;
+
+    /// Whether [`send_now`](Self::send_now) may be called. As provided: no.
+    fn sends_now(&self) -> bool {
+        false
+    }
+
+    /// Takes all messages of the batch without waiting for anything, and sends what the system takes now. False
+    /// if something is left, which the next [`send`](Self::send), of an empty batch perhaps, sends first.
+    ///
+    /// May be called on any thread, by one at a time. Only called if [`sends_now`](Self::sends_now).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    fn send_now(&mut self, batch: &[Outbound]) -> Result<bool, TransportError> {
+        self.send(batch).map(|()| true)
+    }
 }
 
 /// The half that receives.
@@ -58,6 +74,12 @@ pub trait MessageSource: Send {
     /// # Errors
     /// When the system refuses, the stream ends inside a message, or the bytes are no message.
     fn receive(&mut self) -> Result<Option<Frame>, TransportError>;
+
+    /// Whether a whole message has arrived that [`receive`](Self::receive) will give without waiting, as far as
+    /// is known without asking the system. As provided: unknown, so no.
+    fn is_ready(&self) -> bool {
+        false
+    }
 
     /// From now on the first message may take this long in all; then [`receive`](Self::receive) fails with
     /// [`TransportError::FirstMessageLate`]. Without effect once a message has come, and, as provided, on a

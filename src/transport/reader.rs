@@ -67,6 +67,20 @@ impl<R: Read> FrameReader<R> {
         &mut self.stream
     }
 
+    /// Whether the next message has arrived whole: [`next_frame`](Self::next_frame) will not read the stream.
+    pub fn is_ready(&self) -> bool {
+        let bytes = &Word::words_to_bytes(&self.buffer)[self.start..self.end];
+        let number_at = |at: usize| bytes.get(at..at + 4).map(|bytes| number(bytes) as usize);
+        let Some(segments) = number_at(0).map(|last| last.saturating_add(1)) else { return false };
+        if segments > bytes.len() / 4 {
+            return false;
+        }
+        let table = (segments / 2 + 1) * WORD;
+        let lengths = (1..=segments).map(|i| number_at(4 * i));
+        let words = lengths.sum::<Option<usize>>();
+        words.is_some_and(|words| words <= bytes.len() / WORD && table + words * WORD <= bytes.len())
+    }
+
     /// The next message, or `None` if the stream ended between two messages.
     ///
     /// # Errors
@@ -239,6 +253,21 @@ mod tests {
             frames.push((0..frame.len()).map(|i| frame.get_segment(i as u32).unwrap().to_vec()).collect());
         }
         frames
+    }
+
+    #[test]
+    fn a_frame_is_ready_when_it_is_in_the_buffer_as_a_whole() {
+        let segments = [numbered(3), numbered(0), numbered(5)];
+        let messages = bytes_of(&[&segments[..1], &segments[..], &segments[..2]]);
+        let two = bytes_of(&[&segments[..1], &segments[..]]).len();
+        for len in two..=messages.len() {
+            let mut reader = FrameReader::new(&messages[..len], &limits());
+            assert!(!reader.is_ready(), "nothing was read");
+            reader.next_frame().unwrap().unwrap();
+            assert!(reader.is_ready());
+            reader.next_frame().unwrap().unwrap();
+            assert_eq!(reader.is_ready(), len == messages.len(), "{len} bytes");
+        }
     }
 
     #[test]

@@ -57,7 +57,11 @@ where
     let socket = Arc::new(socket);
     let incoming = Incoming { socket: socket.clone(), deadline: None };
     Ok(Transport {
-        sink: Box::new(SocketSink { outgoing: Outgoing(socket.clone()), frames: FrameWriter::new() }),
+        sink: Box::new(SocketSink {
+            outgoing: Outgoing(socket.clone()),
+            frames: FrameWriter::new(),
+            left: Vec::new(),
+        }),
         source: Box::new(SocketSource {
             frames: FrameReader::new(incoming, limits),
             first: FirstMessage::Unlimited,
@@ -71,9 +75,25 @@ where
 trait Socket: Send + Sync + 'static {
     fn read_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
     fn shut(&self, which: net::Shutdown) -> io::Result<()>;
+    /// Writes what the system takes without waiting.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn write_now(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
+}
+
+/// `send` with the flags that make it neither wait nor raise a signal.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn send_now(socket: socket2::SockRef<'_>, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    use nix::sys::socket::MsgFlags;
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    socket.send_vectored_with_flags(pieces, flags.bits())
 }
 
 impl Socket for TcpStream {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn write_now(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        send_now(self.into(), pieces)
+    }
+
     fn read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.set_read_timeout(timeout)
     }
@@ -85,6 +105,11 @@ impl Socket for TcpStream {
 
 #[cfg(unix)]
 impl Socket for UnixStream {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn write_now(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        send_now(self.into(), pieces)
+    }
+
     fn read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.set_read_timeout(timeout)
     }
@@ -97,6 +122,8 @@ impl Socket for UnixStream {
 struct SocketSink<S: Socket> {
     outgoing: Outgoing<S>,
     frames: FrameWriter,
+    /// What was to be sent without waiting, and was too much for that.
+    left: Vec<u8>,
 }
 
 impl<S: Socket> MessageSink for SocketSink<S>
@@ -104,8 +131,52 @@ where
     for<'a> &'a S: Write,
 {
     fn send(&mut self, batch: &[Outbound]) -> Result<(), TransportError> {
-        let written = self.frames.write_batch(&mut self.outgoing, batch);
+        let left = std::mem::take(&mut self.left);
+        let written = self.outgoing.write_all(&left);
+        let written = written.and_then(|()| self.frames.write_batch(&mut self.outgoing, batch));
         written.map_err(|e| TransportError::io("sending", e))
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn sends_now(&self) -> bool {
+        true
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn send_now(&mut self, batch: &[Outbound]) -> Result<bool, TransportError> {
+        let mut now = Now { socket: &*self.outgoing.0, left: &mut self.left };
+        let written = self.frames.write_batch(&mut now, batch);
+        written.map_err(|e| TransportError::io("sending", e))?;
+        Ok(self.left.is_empty())
+    }
+}
+
+/// Writes what the system takes without waiting, and keeps the rest.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+struct Now<'a, S> {
+    socket: &'a S,
+    left: &'a mut Vec<u8>,
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl<S: Socket> Write for Now<'_, S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.left.is_empty() {
+            match self.socket.write_now(pieces) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+        }
+        pieces.iter().for_each(|piece| self.left.extend_from_slice(piece));
+        Ok(pieces.iter().map(|piece| piece.len()).sum())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -166,6 +237,10 @@ where
             }
             FirstMessage::Within(limit) => self.first_message(received, limit),
         }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.frames.is_ready()
     }
 
     fn set_first_message_timeout(&mut self, timeout: Duration) {
@@ -324,6 +399,27 @@ mod tests {
         assert_eq!(a.peer, Peer::Tcp { local: near, remote: far });
         assert_eq!(b.peer, Peer::Tcp { local: far, remote: near });
         round_trip(a, b);
+    }
+
+    #[test]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn what_does_not_go_out_at_once_is_kept_and_sent_first() {
+        let (a, b) = tcp_pair();
+        let (Transport { mut sink, .. }, mut b) = (tcp(a), tcp(b));
+        assert!(sink.sends_now());
+        let nth = |n: usize| format!("{n} ").repeat(1000);
+        let mut sent = 0;
+        while sink.send_now(&[message(&nth(sent))]).unwrap() {
+            sent += 1;
+        }
+        let behind = [message(&nth(sent + 1)), message(&nth(sent + 2))];
+        assert!(!sink.send_now(&behind).unwrap(), "nobody reads yet");
+        let send = spawn("send", Role::User, move || sink.send(&[message("last")]).unwrap()).unwrap();
+        for n in 0..=sent + 2 {
+            assert_eq!(received(&mut b).unwrap(), nth(n));
+        }
+        assert_eq!(received(&mut b).unwrap(), "last");
+        send.join().unwrap();
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub use listener::Listener;
 
 use crate::cap::pool::{Pool, Task};
 use crate::cap::Client;
-use crate::conn::{Connection, Options};
+use crate::conn::{Connection, Options, Threads};
 use crate::error::{Error, Exception, Result, TransportError};
 use crate::limits::Limits;
 use crate::peer::Peer;
@@ -39,6 +39,7 @@ pub struct Vat {
     offer: Offer,
     pool: Pool,
     call_timeout: Option<Duration>,
+    threads: Threads,
 }
 
 type Factory = dyn Fn(&Peer) -> Result<Client> + Send + Sync;
@@ -100,6 +101,13 @@ impl Vat {
         self
     }
 
+    /// Says which threads drive the stages of each connection.
+    #[must_use]
+    pub fn threads(mut self, threads: Threads) -> Self {
+        self.threads = threads;
+        self
+    }
+
     /// Connects over TCP.
     ///
     /// # Blocking
@@ -132,7 +140,9 @@ impl Vat {
     /// If the system has no thread to give.
     pub fn over(&self, transport: Transport) -> Result<Connection> {
         let bootstrap = self.offer_to(&transport.peer);
-        let options = Options { limits: self.limits.clone(), bootstrap, call_timeout: self.call_timeout };
+        let Vat { limits, call_timeout, threads, .. } = self;
+        let options =
+            Options { limits: limits.clone(), bootstrap, call_timeout: *call_timeout, threads: *threads };
         Connection::start(transport, options)
     }
 

@@ -54,7 +54,7 @@ fn rule11_a_return_for_an_unknown_question_aborts() {
 /// Rule 11: a second Return for a question that is not finished ends the connection. The first one counts.
 #[test]
 fn rule11_a_duplicate_return_aborts() {
-    let mut peer = Peer::new(Client::null());
+    let mut peer = Peer::strict(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     let answer = send(&client, NOTE, 1, &[]);
     let question = peer.expect_call_of(1).question;

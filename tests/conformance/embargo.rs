@@ -375,7 +375,7 @@ fn rule1_a_disembargo_is_read_while_calls_are_at_the_limit() {
 #[test]
 fn rule1_a_promise_that_is_named_again_while_its_clients_go_is_embargoed() {
     let recorder = Recorder::new();
-    let mut peer = Peer::new(recorder.client());
+    let mut peer = Peer::strict(recorder.client());
     let object = peer.get_bootstrap();
     let other = peer.introduce(Cap::Hosted(20));
     let promise = peer.introduce(Cap::Promise(10));

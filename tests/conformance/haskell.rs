@@ -218,7 +218,7 @@ fn h7_a_resolved_promise_is_released() {
 /// in one callback when the connection ends, and others lie behind: answers that had come by then are delivered.
 #[test]
 fn h8_no_callback_is_lost_at_the_end() {
-    let mut peer = Peer::new(Client::null());
+    let mut peer = Peer::strict(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     let answers = [1, 2, 3].map(|tag| send(&client, NOTE, tag, &[]));
     let calls = [1, 2, 3].map(|tag| peer.expect_call_of(tag));

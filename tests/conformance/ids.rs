@@ -43,7 +43,7 @@ fn rule9_the_lowest_free_id_comes_first() {
 /// Rule 9: a Return alone does not free a question's ID: the Finish must have been sent too.
 #[test]
 fn rule9_an_id_is_in_use_until_its_finish() {
-    let mut peer = Peer::new(Client::null());
+    let mut peer = Peer::strict(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     let answer = send(&client, NOTE, 1, &[]);
     assert_eq!(peer.expect_call_of(1).question, 0);

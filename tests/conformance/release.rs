@@ -59,7 +59,7 @@ fn rule6_a_reference_may_cross_the_release() {
 #[test]
 fn rule6_a_reference_may_come_before_the_release_is_sent() {
     let recorder = Recorder::new();
-    let mut peer = Peer::new(recorder.client());
+    let mut peer = Peer::strict(recorder.client());
     let object = peer.get_bootstrap();
     let (client, other) = (peer.introduce(Cap::Hosted(7)), peer.introduce(Cap::Hosted(8)));
     let frozen = freeze_callbacks(&mut peer, &other);

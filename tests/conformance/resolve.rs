@@ -87,7 +87,7 @@ fn rule7_resolve_to_itself_breaks_the_promise() {
 /// Rule 7: two promises of the peer's that are resolved to each other fail their calls.
 #[test]
 fn rule7_a_circle_of_two_promises_breaks() {
-    let mut peer = Peer::new(Client::null());
+    let mut peer = Peer::strict(Client::null());
     let (five, six) = (peer.introduce(Cap::Promise(5)), peer.introduce(Cap::Promise(6)));
     let other = peer.introduce(Cap::Hosted(7));
     // So that 5 is not released before the circle is closed.
@@ -143,7 +143,7 @@ fn rule7_resolve_of_a_settled_capability_aborts() {
 /// Rule 7: and only once.
 #[test]
 fn rule7_a_second_resolve_aborts() {
-    let mut peer = Peer::new(Client::null());
+    let mut peer = Peer::strict(Client::null());
     let (promise, other) = (peer.introduce(Cap::Promise(5)), peer.introduce(Cap::Hosted(7)));
     // So that 5 is not released in between.
     let frozen = freeze_callbacks(&mut peer, &other);

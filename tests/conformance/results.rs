@@ -17,7 +17,10 @@ struct Asked {
 
 impl Asked {
     fn new() -> Self {
-        let mut peer = Peer::new(Client::null());
+        Self::of(Peer::new(Client::null()))
+    }
+
+    fn of(mut peer: Peer) -> Self {
         let recorder = Recorder::new();
         let object = peer.export_hosted(&recorder.client());
         let theirs = peer.introduce(Cap::Hosted(20));
@@ -195,7 +198,7 @@ fn rule1_a_call_ahead_counts_for_a_client_that_was_made_later() {
 /// Rules 1 and 12: also where nobody has heard yet that the client of the call is gone.
 #[test]
 fn rule1_a_call_ahead_counts_while_its_client_goes() {
-    let mut test = Asked::new();
+    let mut test = Asked::of(Peer::strict(Client::null()));
     let frozen = freeze_callbacks(&mut test.peer, &test.theirs);
     let first = send(&test.field(0), NOTE, 1, &[]);
     let ahead = test.expect_ahead(0, 1);

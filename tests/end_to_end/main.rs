@@ -10,6 +10,7 @@ mod deadlines;
 mod drops;
 mod ending;
 mod errors;
+mod in_place;
 mod killed;
 mod many;
 mod peers;

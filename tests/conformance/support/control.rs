@@ -16,7 +16,7 @@ use super::peer::{Peer, DEADLINE};
 use super::recorder::{send, NOTE};
 
 /// Holds the callback thread of our side, in a callback, until the result is dropped. `client` is of a
-/// capability of the peer's.
+/// capability of the peer's, which is [strict](Peer::strict).
 #[track_caller]
 pub fn freeze_callbacks(peer: &mut Peer, client: &Client) -> Frozen {
     const TAG: u64 = 0xf0f0;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use capnp_threads::transport::{MessageSink, MessageSource, Outbound, Transport};
-use capnp_threads::{Client, Connection, Vat};
+use capnp_threads::{Client, Connection, Threads, Vat};
 use crossbeam_channel::Receiver;
 
 use super::account::Account;
@@ -38,6 +38,12 @@ impl Peer {
         Self::of(&Vat::new().bootstrap(bootstrap))
     }
 
+    /// As [`new`](Self::new); our side's stages are driven by their own threads alone, so that one can be frozen while
+    /// the others go on.
+    pub fn strict(bootstrap: Client) -> Self {
+        Self::of(&Vat::new().bootstrap(bootstrap).threads(Threads::Strict))
+    }
+
     pub fn of(vat: &Vat) -> Self {
         Self::over(vat, |ours| ours)
     }
@@ -45,6 +51,10 @@ impl Peer {
     /// A peer of a vat whose end of the transport is wrapped.
     pub fn over(vat: &Vat, wrap: impl FnOnce(Transport) -> Transport) -> Self {
         let (ours, theirs) = Transport::in_memory();
+        let vat = match std::env::var_os("CONFORMANCE_STRICT") {
+            Some(_) => &vat.clone().threads(Threads::Strict),
+            None => vat,
+        };
         let vat = vat.over(wrap(ours)).unwrap();
         Peer {
             vat,

@@ -1,0 +1,128 @@
+//! Stages that are driven by whichever thread would otherwise have to wake theirs.
+//!
+//! ```text
+//! Note [Lending]
+//! ==============
+//! Waking a thread costs more than most steps. So, unless the connection is made with `Threads::Strict`, a
+//! stage whose turn is free (Note [Turns]) is driven by the thread that gave it something to do:
+//!
+//! - The receive thread goes on as coordinator and callback runner with each message, since those never wait
+//!   either (Note [Threads]). Meanwhile what it causes to be sent is held back, if the next message is there
+//!   already: so a batch of messages that arrived together leaves as one.
+//! - Any thread whose transaction queued something to send sends it, as far as the system takes it without
+//!   waiting. What it doesn't take is the send thread's, and so is a lot of data at once: to write that, or to
+//!   wait until it can be, is nothing to put on whoever made a call.
+//!
+//! Callbacks are lent to the receive thread alone: they run foreign code, and a thread of the user's may hold
+//! locks that it takes.
+//!
+//! The stages' own threads do what nobody has borrowed: what is queued while nothing is received (callbacks of
+//! users' threads), and what borrowers leave.
+//! ```
+
+use std::cell::Cell;
+
+use super::shared::{Queued, Shared};
+use super::stages::Sender;
+use crate::cap::port::ConnectionId;
+use crate::error::TransportError;
+use crate::sync::{per_thread, Instant, Mutex, Rank, Turn};
+
+/// Which threads drive the stages of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Threads {
+    /// The threads that would have to wake a stage's own do its work themselves where that can't make them wait:
+    /// fewer wake-ups, so calls take less time.
+    #[default]
+    Lending,
+    /// Each stage by its own thread alone, as in the Haskell implementation.
+    Strict,
+}
+
+/// How many bytes a borrower sends at most; more is left to the send thread.
+const MOST_BYTES: usize = 64 << 10;
+/// How many batches a borrower sends at most, while others go on queueing.
+const MOST_BATCHES: usize = 4;
+
+per_thread! {
+    /// The connection that this thread, its receive thread, handles messages of.
+    static HANDLING: Cell<Option<ConnectionId>> = Cell::new(None);
+}
+
+/// This thread handles messages of the connection until the result is dropped: it runs its callbacks, and
+/// sends what is queued, afterwards.
+pub(super) fn handling(id: ConnectionId) -> impl Drop {
+    struct Restore(Option<ConnectionId>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            HANDLING.with(|handling| handling.set(self.0));
+        }
+    }
+    Restore(HANDLING.with(|handling| handling.replace(Some(id))))
+}
+
+/// What the send stage holds, for whoever has its turn.
+pub(super) struct Slot(Mutex<Option<Sender>>);
+
+impl Slot {
+    pub(super) fn new(sender: Sender) -> Self {
+        Slot(Mutex::new(Rank::Queue, Some(sender)))
+    }
+
+    /// Takes the sender. `None` once the send thread has ended.
+    pub(super) fn take(&self) -> Option<Sender> {
+        self.0.lock().take()
+    }
+
+    /// Why nothing more can be sent, and until when what has arrived may say more about it.
+    pub(super) fn failed(&self) -> Option<(TransportError, Instant)> {
+        self.0.lock().as_ref().and_then(|sender| sender.failed.clone())
+    }
+
+    pub(super) fn put(&self, sender: Sender) {
+        let before = self.0.lock().replace(sender);
+        debug_assert!(before.is_none(), "one has the turn");
+    }
+}
+
+impl Shared {
+    /// Sees to what a transaction of this thread's has queued. See Note [Lending].
+    pub(super) fn see_to(&self, sends: bool, calls_back: bool) {
+        if HANDLING.with(Cell::get) == Some(self.id) {
+            return;
+        }
+        if calls_back {
+            self.callbacks.wake();
+        }
+        if sends {
+            self.send_queued();
+        }
+    }
+
+    /// Sends what is queued, or has it sent.
+    pub(super) fn send_queued(&self) {
+        if !self.sends_now {
+            return self.outgoing.wake();
+        }
+        if let Some(turn) = self.outgoing.take_turn() {
+            self.send_now(turn);
+        }
+    }
+
+    fn send_now(&self, mut turn: Turn<'_, Queued>) {
+        for _ in 0..MOST_BATCHES {
+            if self.flow.sending() > MOST_BYTES {
+                break;
+            }
+            let Some(batch) = turn.all() else { return };
+            // Without a sender the send thread has ended, and nobody reads what is sent.
+            let Some(mut sender) = self.sender.take() else { return };
+            let all_sent = sender.send_now(self, batch);
+            self.sender.put(sender);
+            if !all_sent {
+                break;
+            }
+        }
+        turn.hand_over();
+    }
+}

@@ -1,0 +1,317 @@
+//! The queue in front of a stage, and the turn to work it off.
+
+use std::collections::VecDeque;
+
+use super::{Condvar, Instant, Mutex, MutexGuard, Rank};
+
+/// An unbounded first-in first-out queue that many threads put into, and one at a time works off: its own thread,
+/// or one that has borrowed the turn. What bounds it stands where work is admitted, because the threads that put
+/// into it must never wait for room (see Note [Threads]).
+///
+/// ```text
+/// Note [Turns]
+/// ============
+/// Who deals with what is in a lane has its *turn*. There is one: so a stage takes its steps one after the
+/// other, in the order of its queue, whichever threads take them.
+///
+/// The turn is given back in the same critical section that finds the lane empty. Who puts something in
+/// afterwards calls `wake`, or takes the turn: so either whoever has the turn finds it, or the lane's own
+/// thread is woken, or whoever put it there deals with it. Nothing is left lying, and nobody is woken for
+/// what is in hand already.
+/// ```
+pub(crate) struct Lane<T> {
+    state: Mutex<Items<T>>,
+    changed: Condvar,
+}
+
+struct Items<T> {
+    items: VecDeque<T>,
+    closed: bool,
+    /// Somebody has the turn.
+    taken: bool,
+    /// Whoever had the turn has left something to the lane's own thread that is not in the queue.
+    left: bool,
+    /// Whether the lane's own thread sleeps.
+    asleep: bool,
+}
+
+/// What waiting for the turn of a lane gave.
+pub(crate) enum Waited<'a, T> {
+    Turn(Turn<'a, T>),
+    TimedOut,
+    /// The lane is closed, and all that was in it has been dealt with.
+    Closed,
+}
+
+impl<T> Lane<T> {
+    pub(crate) fn new() -> Self {
+        let items = Items { items: VecDeque::new(), closed: false, taken: false, left: false, asleep: false };
+        Lane { state: Mutex::new(Rank::Queue, items), changed: Condvar::new() }
+    }
+
+    /// Appends all items in order, as one step; gives them back if the lane is closed. Wakes nobody: whoever
+    /// puts something in calls [`wake`](Self::wake) or [`take_turn`](Self::take_turn) after that.
+    pub(crate) fn put_all(&self, items: Vec<T>) -> Result<(), Vec<T>> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(items);
+        }
+        state.items.extend(items);
+        Ok(())
+    }
+
+    /// Appends an item, as [`put_all`](Self::put_all) does.
+    pub(crate) fn put(&self, item: T) -> Result<(), T> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(item);
+        }
+        state.items.push_back(item);
+        Ok(())
+    }
+
+    /// Appends an item, and wakes the lane's own thread if nobody has the turn.
+    pub(crate) fn push(&self, item: T) -> Result<(), T> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(item);
+        }
+        state.items.push_back(item);
+        self.rouse(state);
+        Ok(())
+    }
+
+    /// Wakes the lane's own thread if there is something to do and nobody has the turn.
+    pub(crate) fn wake(&self) {
+        self.rouse(self.state.lock());
+    }
+
+    fn rouse(&self, state: MutexGuard<'_, Items<T>>) {
+        let wake = state.asleep && !state.taken && state.due();
+        drop(state);
+        if wake {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Takes the turn, if there is something to do and nobody has it.
+    pub(crate) fn take_turn(&self) -> Option<Turn<'_, T>> {
+        let mut state = self.state.lock();
+        if state.taken || state.items.is_empty() {
+            return None;
+        }
+        state.taken = true;
+        Some(Turn { lane: self, over: false })
+    }
+
+    /// Takes the turn once there is something to do and nobody has it. For the lane's own thread.
+    pub(crate) fn wait_turn(&self, deadline: Option<Instant>) -> Waited<'_, T> {
+        let mut state = self.state.lock();
+        loop {
+            if !state.taken && state.due() {
+                if state.items.is_empty() && !state.left {
+                    return Waited::Closed;
+                }
+                state.taken = true;
+                state.left = false;
+                return Waited::Turn(Turn { lane: self, over: false });
+            }
+            state.asleep = true;
+            let timed_out = self.changed.wait_until(&mut state, deadline);
+            state.asleep = false;
+            if timed_out && !state.due() {
+                return Waited::TimedOut;
+            }
+        }
+    }
+
+    /// Lets nothing more in. What is in the lane is still dealt with.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.changed.notify_all();
+    }
+}
+
+impl<T> Items<T> {
+    /// Whether there is something for the lane's own thread to do, if nobody has the turn.
+    fn due(&self) -> bool {
+        self.closed || self.left || !self.items.is_empty()
+    }
+}
+
+/// The turn of a lane. See Note [Turns].
+pub(crate) struct Turn<'a, T> {
+    lane: &'a Lane<T>,
+    /// It has been given back.
+    over: bool,
+}
+
+impl<T> Turn<'_, T> {
+    /// The next item; without one, the turn is over.
+    pub(crate) fn next(&mut self) -> Option<T> {
+        self.take(VecDeque::pop_front)
+    }
+
+    /// All that is there; if that is nothing, the turn is over.
+    pub(crate) fn all(&mut self) -> Option<VecDeque<T>> {
+        self.take(|items| (!items.is_empty()).then(|| std::mem::take(items)))
+    }
+
+    /// All that is there, perhaps nothing. The turn goes on.
+    pub(crate) fn rest(&mut self) -> VecDeque<T> {
+        std::mem::take(&mut self.lane.state.lock().items)
+    }
+
+    fn take<R>(&mut self, take: impl FnOnce(&mut VecDeque<T>) -> Option<R>) -> Option<R> {
+        if self.over {
+            return None;
+        }
+        let mut state = self.lane.state.lock();
+        let taken = take(&mut state.items);
+        if taken.is_none() {
+            self.over = true;
+            state.taken = false;
+            self.lane.rouse(state);
+        }
+        taken
+    }
+
+    /// Gives the turn to the lane's own thread, which is to go on, also if the lane is empty.
+    pub(crate) fn hand_over(self) {
+        self.lane.state.lock().left = true;
+    }
+}
+
+impl<T> Drop for Turn<'_, T> {
+    fn drop(&mut self) {
+        if !self.over {
+            let mut state = self.lane.state.lock();
+            state.taken = false;
+            self.lane.rouse(state);
+        }
+    }
+}
+
+#[cfg(all(test, not(any(shuttle, loom))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_turn_at_a_time_which_ends_with_the_items() {
+        let lane = Lane::new();
+        assert!(lane.take_turn().is_none());
+        lane.put_all(vec![1, 2]).unwrap();
+        let mut turn = lane.take_turn().unwrap();
+        assert!(lane.take_turn().is_none());
+        assert_eq!([turn.next(), turn.next(), turn.next()], [Some(1), Some(2), None]);
+        lane.put_all(vec![3]).unwrap();
+        assert_eq!(turn.next(), None, "it is over");
+        let mut turn = lane.take_turn().unwrap();
+        assert_eq!(turn.all().unwrap(), [3]);
+        assert_eq!(turn.all(), None);
+    }
+
+    #[test]
+    fn what_is_left_is_the_own_threads() {
+        let lane = Lane::new();
+        lane.put_all(vec![1]).unwrap();
+        let mut turn = lane.take_turn().unwrap();
+        assert_eq!(turn.next(), Some(1));
+        turn.hand_over();
+        assert!(lane.take_turn().is_none(), "there is nothing in the lane");
+        let Waited::Turn(mut turn) = lane.wait_turn(None) else { panic!("something was left") };
+        assert_eq!(turn.next(), None);
+    }
+
+    #[test]
+    fn drains_after_close() {
+        let lane = Lane::new();
+        lane.put_all(vec![1]).unwrap();
+        lane.close();
+        assert_eq!(lane.push(2), Err(2));
+        assert_eq!(lane.put_all(vec![3]), Err(vec![3]));
+        let Waited::Turn(mut turn) = lane.wait_turn(None) else { panic!("something is in it") };
+        assert_eq!(turn.all().unwrap(), [1]);
+        drop(turn);
+        assert!(matches!(lane.wait_turn(None), Waited::Closed));
+    }
+
+    #[test]
+    fn a_deadline_that_passed_gives_no_turn() {
+        let lane = Lane::<u8>::new();
+        assert!(matches!(lane.wait_turn(Some(Instant::now())), Waited::TimedOut));
+    }
+}
+
+/// Every order of the threads' steps: nothing is left lying, and nobody sleeps on.
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::sync::{check_all, spawn, Arc, Role};
+
+    type Log = Arc<Mutex<Vec<u8>>>;
+
+    fn beside(run: impl FnOnce() + Send + 'static) -> crate::sync::JoinHandle<()> {
+        spawn("beside", Role::User, run).unwrap()
+    }
+
+    fn log() -> Log {
+        Arc::new(Mutex::new(Rank::Promise, Vec::new()))
+    }
+
+    fn own_thread(lane: &Lane<u8>, log: &Log) {
+        while let Waited::Turn(mut turn) = lane.wait_turn(None) {
+            while let Some(item) = turn.next() {
+                log.lock().push(item);
+            }
+        }
+    }
+
+    #[test]
+    fn loom_a_borrower_and_the_own_thread_deal_with_all() {
+        check_all(|| {
+            let (lane, log) = (Arc::new(Lane::new()), log());
+            let (lanes, logs) = (lane.clone(), log.clone());
+            let borrower = beside(move || {
+                if lanes.put_all(vec![1, 2]).is_err() {
+                    return;
+                }
+                if let Some(mut turn) = lanes.take_turn() {
+                    while let Some(item) = turn.next() {
+                        logs.lock().push(item);
+                    }
+                }
+            });
+            let lanes = lane.clone();
+            let pusher = beside(move || {
+                lanes.push(3).unwrap();
+                lanes.close();
+            });
+            own_thread(&lane, &log);
+            pusher.join().unwrap();
+            borrower.join().unwrap();
+            // What came too late for the closed lane was refused.
+            let log = log.lock().clone();
+            assert!([vec![3], vec![1, 2, 3], vec![3, 1, 2]].contains(&log), "{log:?}");
+        });
+    }
+
+    #[test]
+    fn loom_what_is_handed_over_is_taken_up() {
+        check_all(|| {
+            let (lane, log) = (Arc::new(Lane::new()), log());
+            let lanes = lane.clone();
+            let borrower = beside(move || {
+                lanes.put_all(vec![1]).unwrap();
+                if let Some(mut turn) = lanes.take_turn() {
+                    assert_eq!(turn.next(), Some(1));
+                    turn.hand_over();
+                }
+            });
+            let Waited::Turn(turn) = lane.wait_turn(None) else { panic!("it is not closed") };
+            drop(turn);
+            borrower.join().unwrap();
+            drop(log);
+        });
+    }
+}
