@@ -162,10 +162,11 @@ impl Run {
         self.call(side, &target, params, kind, behaviour % 16);
     }
 
-    /// What is sent round is anything that the vat holds, or a new promise; to somebody in the peer.
+    /// What is sent round is anything that the vat holds, or a new promise, which may be resolved at once; to somebody
+    /// in the peer.
     fn send_round(&mut self, side: usize, target: u8, what: u8, calls: u8) {
         let Some(target) = self.world.pick_in_peer(side, target) else { return };
-        let new = what % 2 == 0;
+        let (new, seed) = (what % 2 == 0, what);
         if new {
             self.promise(side);
         }
@@ -177,14 +178,18 @@ impl Run {
         let Some(back) = self.world.last(side) else { return };
         self.round[side].push((call, back.reference));
         self.call_on(side, &back, calls);
+        if seed % 4 == 0 {
+            self.resolve_round(side, call, seed / 4);
+        }
     }
 
-    /// The latest promise is something that the peer has: it may be what was sent round, and be named by the peer as it
-    /// comes back.
-    fn resolve_latest(&self, side: usize, to: u8) {
+    /// The promise that was sent round is something that the peer has: and the peer may name it as it comes back.
+    fn resolve_round(&self, side: usize, call: usize, to: u8) {
         let Some(theirs) = self.world.pick_in_peer(side, to) else { return };
         let mut world = self.world.lock();
-        let Some((promise, fulfiller)) = world.fulfillers[side].pop() else { return };
+        let Some(Node::Promise(sent)) = world.calls[call].params.first().copied() else { return };
+        let at = world.fulfillers[side].iter().position(|(promise, _)| *promise == sent);
+        let Some((promise, fulfiller)) = at.map(|at| world.fulfillers[side].remove(at)) else { return };
         world.graph.promises[promise].now = Resolution::To(theirs.node);
         world.log.push(format!("  promise {promise} is {:?}", theirs.node));
         drop(world);
@@ -196,7 +201,7 @@ impl Run {
         let back = usize::from(calls / 3) % round.len().clamp(1, LATEST);
         let Some((call, reference)) = round.iter().rev().nth(back).copied() else { return };
         match resolve % 8 {
-            0..2 => self.resolve_latest(side, resolve / 8),
+            0..2 => self.resolve_round(side, call, resolve / 8),
             2..6 => self.response_of(side, call),
             6 => self.drop_all_of(side, reference),
             _ => {}
