@@ -406,7 +406,7 @@ mod tests {
 mod loom_tests {
     use super::*;
     use crate::promise::{with_blocking, Blocking};
-    use crate::sync::atomic::{AtomicUsize, Ordering};
+    use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use crate::sync::{check_all, spawn, Role};
 
     fn beside(run: impl FnOnce() + Send + 'static) -> crate::sync::JoinHandle<()> {
@@ -463,16 +463,20 @@ mod loom_tests {
         });
     }
 
-    struct Count(AtomicUsize);
+    /// How many threads are asleep: what a pool keeps.
+    struct Count(Mutex<usize>);
 
     impl Blocking for Count {
         fn begin(&self) -> Result<(), Exception> {
-            self.0.fetch_add(1, Ordering::SeqCst);
+            *self.0.lock() += 1;
             Ok(())
         }
 
-        fn end(&self) {
-            self.0.fetch_sub(1, Ordering::SeqCst);
+        fn end(&self, awake: &AtomicBool) {
+            let mut asleep = self.0.lock();
+            if !awake.swap(true, Ordering::SeqCst) {
+                *asleep -= 1;
+            }
         }
     }
 
@@ -483,11 +487,11 @@ mod loom_tests {
             let cancel = Cancel::new();
             cancel.start();
             let (p, f) = promise::<u8>();
-            let count = Arc::new(Count(AtomicUsize::new(0)));
+            let count = Arc::new(Count(Mutex::new(Rank::Pool, 0)));
             let (canceler, asleep) = (cancel.clone(), count.clone());
             let canceling = beside(move || {
                 canceler.cancel(false);
-                assert_eq!(asleep.0.load(Ordering::SeqCst), 0);
+                assert_eq!(*asleep.0.lock(), 0);
             });
             let outcome = with_blocking(count, || cancel::with_current(cancel, || p.wait()));
             assert!(outcome.is_err());
