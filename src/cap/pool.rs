@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::error::Exception;
 use crate::promise::{with_blocking, Blocking};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{self, enter_role, in_turn, Arc, Condvar, Duration, Instant, Mutex, OnceLock, Rank, Role};
 
 /// How long a thread without work stays.
@@ -245,8 +246,11 @@ impl Blocking for Shared {
         Ok(())
     }
 
-    fn end(&self) {
-        self.state.lock().asleep -= 1;
+    fn end(&self, awake: &AtomicBool) {
+        let mut state = self.state.lock();
+        if !awake.swap(true, Ordering::SeqCst) {
+            state.asleep -= 1;
+        }
     }
 }
 

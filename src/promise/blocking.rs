@@ -11,8 +11,9 @@ use crate::sync::{per_thread, role, Arc, Role};
 pub(crate) trait Blocking: Send + Sync {
     /// The thread is about to sleep. An error is given to whoever wanted to wait.
     fn begin(&self) -> Result<(), Exception>;
-    /// The thread is awake again, or will be at once: what it waited for is there.
-    fn end(&self);
+    /// The thread is awake again, or will be at once: what it waited for is there. Counts once: sets `awake`, and it is
+    /// in one critical section with the count, so that whoever finds it set finds the thread counted as awake.
+    fn end(&self, awake: &AtomicBool);
 }
 
 /// A thread that is asleep, for whoever wakes it. It counts as awake from then on, not only when the system lets it run
@@ -25,8 +26,8 @@ pub(crate) struct Sleeper {
 impl Sleeper {
     /// What the thread waited for is there.
     pub(crate) fn woken(&self) {
-        if !self.awake.swap(true, Ordering::SeqCst) {
-            self.observer.end();
+        if !self.awake.load(Ordering::SeqCst) {
+            self.observer.end(&self.awake);
         }
     }
 

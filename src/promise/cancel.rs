@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 
+use super::blocking::{enter_blocking, Asleep};
 use crate::error::Exception;
 use crate::sync::{foreign, per_thread, Arc, Mutex, Rank};
 
@@ -142,26 +143,53 @@ impl Cancel {
             }
             Phase::Waiting | Phase::Doomed | Phase::Started => {}
         }
-        let id = token.next_watcher;
-        token.next_watcher += 1;
-        token.watchers.push((id, action));
-        Some(id)
+        Some(token.add(action))
     }
 
     /// Watches until the result is dropped.
-    pub(crate) fn watch_while(&self, action: impl FnOnce() + Send + 'static) -> impl Drop {
-        struct Unwatch(Cancel, Option<u64>);
-        impl Drop for Unwatch {
-            fn drop(&mut self) {
-                let Some(id) = self.1 else { return };
-                let mut token = self.0 .0.lock();
-                let at = token.watchers.iter().position(|(i, _)| *i == id);
-                let watcher = at.map(|at| token.watchers.swap_remove(at));
-                drop(token);
-                drop(watcher);
-            }
-        }
+    pub(crate) fn watch_while(&self, action: impl FnOnce() + Send + 'static) -> Unwatch {
         Unwatch(self.clone(), self.watch(Box::new(action)))
+    }
+
+    /// Asks whether this thread may sleep, and watches until the result is dropped, at one stroke: whoever cancels the
+    /// call finds a thread that is counted as asleep together with the watcher that wakes it. Were it counted first, it
+    /// would stay so after the cancellation until the system let it run, and its pool would take it for one that can't
+    /// do anything.
+    pub(crate) fn enter_blocking<A: FnOnce() + Send + 'static>(
+        &self,
+        action: impl FnOnce(&Asleep) -> A,
+    ) -> Result<(Asleep, Unwatch), Exception> {
+        let mut token = self.0.lock();
+        if token.phase == Phase::Canceled {
+            return Err(canceled());
+        }
+        let asleep = enter_blocking()?;
+        let id = (token.phase != Phase::Ended).then(|| token.add(Box::new(action(&asleep))));
+        drop(token);
+        Ok((asleep, Unwatch(self.clone(), id)))
+    }
+}
+
+impl Token {
+    fn add(&mut self, action: Watcher) -> u64 {
+        let id = self.next_watcher;
+        self.next_watcher += 1;
+        self.watchers.push((id, action));
+        id
+    }
+}
+
+/// Keeps a watcher, if there is one.
+pub(crate) struct Unwatch(Cancel, Option<u64>);
+
+impl Drop for Unwatch {
+    fn drop(&mut self) {
+        let Some(id) = self.1 else { return };
+        let mut token = self.0 .0.lock();
+        let at = token.watchers.iter().position(|(i, _)| *i == id);
+        let watcher = at.map(|at| token.watchers.swap_remove(at));
+        drop(token);
+        drop(watcher);
     }
 }
 

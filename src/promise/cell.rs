@@ -8,8 +8,9 @@ use std::task::{Context, Poll, Waker};
 
 use crossbeam_channel::Receiver;
 
-use super::cancel::{self, canceled};
-use super::{enter_blocking, Sleeper};
+use super::blocking::{Asleep, Sleeper};
+use super::cancel::{self, canceled, Cancel, Unwatch};
+use super::enter_blocking;
 use crate::error::{Error, Exception, Result};
 use crate::sync::{self, assert_unlocked, foreign, Arc, Condvar, Duration, Instant, Mutex, Rank};
 
@@ -165,25 +166,14 @@ impl<T: Send + 'static> Promise<T> {
             return Ok(result);
         }
         // Under the lock: whoever settles the promise finds who has been counted as asleep.
-        let asleep = match enter_blocking() {
+        let current = cancel::current();
+        let (asleep, _watch) = match self.fall_asleep(current.as_ref()) {
             Ok(asleep) => asleep,
             Err(e) => return Ok(Err(e.into())),
         };
         let before = wake_with(&mut state, asleep.sleeper().map(Waiter::Thread));
         drop(state);
         drop(before);
-        let current = cancel::current();
-        let _watch = current.as_ref().map(|c| {
-            let (cell, sleeper) = (self.cell.clone(), asleep.sleeper());
-            c.watch_while(move || {
-                if let Some(sleeper) = sleeper {
-                    sleeper.woken();
-                }
-                // Taken and given back, so that the waiter is either asleep or has yet to look.
-                drop(cell.state.lock());
-                cell.changed.notify_all();
-            })
-        });
         let mut state = self.cell.state.lock();
         loop {
             if let Some(result) = take(&mut state) {
@@ -202,6 +192,23 @@ impl<T: Send + 'static> Promise<T> {
                 };
             }
         }
+    }
+
+    /// Asks whether this thread may sleep. It wakes if `call`, whose method it runs, is canceled.
+    fn fall_asleep(&self, call: Option<&Cancel>) -> Result<(Asleep, Option<Unwatch>), Exception> {
+        let Some(call) = call else { return Ok((enter_blocking()?, None)) };
+        let (asleep, watch) = call.enter_blocking(|asleep| {
+            let (cell, sleeper) = (self.cell.clone(), asleep.sleeper());
+            move || {
+                if let Some(sleeper) = sleeper {
+                    sleeper.woken();
+                }
+                // Taken and given back, so that the waiter is either asleep or has yet to look.
+                drop(cell.state.lock());
+                cell.changed.notify_all();
+            }
+        })?;
+        Ok((asleep, Some(watch)))
     }
 }
 
@@ -328,7 +335,6 @@ impl<T> fmt::Debug for Fulfiller<T> {
 #[cfg(all(test, not(any(shuttle, loom))))]
 mod tests {
     use super::*;
-    use crate::promise::Cancel;
     use crate::sync::{enter_role, spawn, Role};
 
     #[test]
@@ -399,8 +405,8 @@ mod tests {
 #[cfg(all(test, loom))]
 mod loom_tests {
     use super::*;
-    use crate::promise::Cancel;
-    use crate::sync::atomic::{AtomicUsize, Ordering};
+    use crate::promise::{with_blocking, Blocking};
+    use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use crate::sync::{check_all, spawn, Role};
 
     fn beside(run: impl FnOnce() + Send + 'static) -> crate::sync::JoinHandle<()> {
@@ -451,6 +457,43 @@ mod loom_tests {
             let canceler = cancel.clone();
             let canceling = beside(move || canceler.cancel(false));
             let outcome = cancel::with_current(cancel, || p.wait());
+            assert!(outcome.is_err());
+            canceling.join().unwrap();
+            drop(f);
+        });
+    }
+
+    /// How many threads are asleep: what a pool keeps.
+    struct Count(Mutex<usize>);
+
+    impl Blocking for Count {
+        fn begin(&self) -> Result<(), Exception> {
+            *self.0.lock() += 1;
+            Ok(())
+        }
+
+        fn end(&self, awake: &AtomicBool) {
+            let mut asleep = self.0.lock();
+            if !awake.swap(true, Ordering::SeqCst) {
+                *asleep -= 1;
+            }
+        }
+    }
+
+    /// Else a bounded pool would refuse what the thread is free to do.
+    #[test]
+    fn loom_a_canceled_waiter_is_not_counted_as_asleep() {
+        check_all(|| {
+            let cancel = Cancel::new();
+            cancel.start();
+            let (p, f) = promise::<u8>();
+            let count = Arc::new(Count(Mutex::new(Rank::Pool, 0)));
+            let (canceler, asleep) = (cancel.clone(), count.clone());
+            let canceling = beside(move || {
+                canceler.cancel(false);
+                assert_eq!(*asleep.0.lock(), 0);
+            });
+            let outcome = with_blocking(count, || cancel::with_current(cancel, || p.wait()));
             assert!(outcome.is_err());
             canceling.join().unwrap();
             drop(f);

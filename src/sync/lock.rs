@@ -17,10 +17,10 @@ pub(crate) enum Rank {
     Promise = 3,
     /// An object's mailbox.
     Mailbox = 4,
-    /// A pool of threads.
-    Pool = 5,
     /// Whether a call was canceled, and who wants to know.
-    Cancel = 6,
+    Cancel = 5,
+    /// A pool of threads.
+    Pool = 6,
     /// A queue between two stages, and the counters beside it.
     Queue = 7,
     /// The timer's list of deadlines.
