@@ -37,9 +37,9 @@ fn methods_run_where_the_call_is() {
 
 #[test]
 fn waiting_is_refused_in_place() {
-    let echo = echo();
-    let waits =
-        Client::with_pool(server(move |call| reply(call, &ask(&echo, 0, "never asked")?)), Pool::in_place());
+    // Never answered, so that there is something to wait for.
+    let (never, _fulfiller) = Client::promise();
+    let waits = Client::with_pool(server(move |call| reply(call, &ask(&never, 0, "")?)), Pool::in_place());
     let [_server, client] = connected(&waits, Threads::Lending);
     for client in [&waits, &client.bootstrap()] {
         let refused = ask(client, 0, "").unwrap_err();
@@ -47,7 +47,7 @@ fn waiting_is_refused_in_place() {
         assert!(refused.to_string().contains("runs in place"), "{refused}");
     }
     // The thread is the caller's again, which may wait.
-    assert_eq!(ask(&crate::support::echo(), 0, "hello").unwrap(), "hello");
+    assert_eq!(ask(&echo(), 0, "hello").unwrap(), "hello");
 }
 
 /// Each calls the next: no stack grows with them.
