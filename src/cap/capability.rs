@@ -3,6 +3,8 @@
 use std::any::Any;
 use std::fmt;
 
+use capnp::private::capability::ClientHook;
+
 use super::client::Client;
 use super::object::Server;
 use super::pool::Pool;
@@ -85,6 +87,11 @@ pub trait Capability:
     /// that.
     fn local_server<S: Any + Send + Sync>(&self) -> Option<Arc<S>> {
         self.as_ref().local_server()
+    }
+
+    /// This client as the `capnp` crate holds clients, where that asks for it: to set an element of a list.
+    fn into_hook(self) -> Box<dyn ClientHook> {
+        Box::new(self.into())
     }
 
     /// This client as one of another interface, unchecked: if the object does not have that, calls are answered

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use crate::error::Exception;
-use crate::promise::{with_blocking, Blocking};
+use crate::promise::{count_sleep, with_blocking, Blocking};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{self, enter_role, in_turn, Arc, Condvar, Duration, Instant, Mutex, OnceLock, Rank, Role};
 
@@ -225,6 +225,7 @@ impl Shared {
                 return None;
             }
             state.idle += 1;
+            count_sleep();
             let timed_out = self.work.wait_until(&mut state, Some(deadline));
             state.idle -= 1;
             if timed_out && state.tasks.is_empty() {

@@ -11,7 +11,8 @@
 //!   already: so a batch of messages that arrived together leaves as one.
 //! - Any thread whose transaction queued something to send sends it, as far as the system takes it without
 //!   waiting. What it doesn't take is the send thread's, and so is a lot of data at once: to write that, or to
-//!   wait until it can be, is nothing to put on whoever made a call.
+//!   wait until it can be, is nothing to put on whoever made a call. So is what a thread queues after that
+//!   without having slept in between: of a burst, the send thread makes batches.
 //!
 //! Callbacks are lent to the receive thread alone: they run foreign code, and a thread of the user's may hold
 //! locks that it takes.
@@ -26,6 +27,7 @@ use super::shared::{Queued, Shared};
 use super::stages::Sender;
 use crate::cap::port::ConnectionId;
 use crate::error::TransportError;
+use crate::promise::slept;
 use crate::sync::{per_thread, Instant, Mutex, Rank, Turn};
 
 /// Which threads drive the stages of a connection.
@@ -47,6 +49,8 @@ const MOST_BATCHES: usize = 4;
 per_thread! {
     /// The connection that this thread, its receive thread, handles messages of.
     static HANDLING: Cell<Option<ConnectionId>> = Cell::new(None);
+    /// How often this thread had slept when it last had something sent.
+    static SENT_AT: Cell<u64> = Cell::new(u64::MAX);
 }
 
 /// This thread handles messages of the connection until the result is dropped: it runs its callbacks, and
@@ -95,7 +99,11 @@ impl Shared {
             self.callbacks.wake();
         }
         if sends {
-            self.send_queued();
+            if slept() == SENT_AT.with(|at| at.replace(slept())) {
+                self.outgoing.wake();
+            } else {
+                self.send_queued();
+            }
         }
     }
 

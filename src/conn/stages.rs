@@ -12,7 +12,7 @@ use super::shared::{Incoming, Queued, Shared};
 use crate::cap::call::{CallInfo, Mode};
 use crate::cap::port::Notice;
 use crate::error::{Error, Exception, ProtocolError, TransportError};
-use crate::promise::Attachment;
+use crate::promise::{count_sleep, Attachment};
 use crate::state::{Arrival, Callback, Destination};
 use crate::sync::{self, Arc, Instant, Lane, Turn, Waited};
 use crate::transport::{MessageSink, MessageSource};
@@ -248,6 +248,8 @@ impl ReceiveStage {
         drop(handling);
         if !self.source.is_ready() {
             self.shared.send_queued();
+            // What it does next comes after a wait for input.
+            count_sleep();
         }
     }
 

@@ -1,6 +1,6 @@
 //! Who must hear of it before a thread goes to sleep.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use crate::error::Exception;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -56,7 +56,19 @@ impl Drop for Asleep {
 }
 
 per_thread! {
+    /// How often this thread has slept.
+    static SLEPT: Cell<u64> = Cell::new(0);
     static OBSERVER: RefCell<Option<Arc<dyn Blocking>>> = RefCell::new(None);
+}
+
+/// How often this thread has slept, for an answer or for work.
+pub(crate) fn slept() -> u64 {
+    SLEPT.with(Cell::get)
+}
+
+/// This thread sleeps.
+pub(crate) fn count_sleep() {
+    SLEPT.with(|slept| slept.set(slept.get() + 1));
 }
 
 /// Runs `body` with `observer` told of every wait on this thread.
@@ -94,5 +106,6 @@ pub(crate) fn enter_blocking() -> Result<Asleep, Exception> {
     if let Some(observer) = &observer {
         observer.begin()?;
     }
+    count_sleep();
     Ok(Asleep(observer.map(|observer| Arc::new(Sleeper { observer, awake: AtomicBool::new(false) }))))
 }

@@ -4,7 +4,7 @@ mod blocking;
 pub(crate) mod cancel;
 mod cell;
 
-pub(crate) use blocking::{enter_blocking, with_blocking, Blocking, Sleeper};
+pub(crate) use blocking::{count_sleep, enter_blocking, slept, with_blocking, Blocking, Sleeper};
 pub use cancel::Cancel;
 pub use cell::Promise;
 pub(crate) use cell::{promise, promise_from, Attachment, Fulfiller};

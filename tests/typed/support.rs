@@ -124,7 +124,7 @@ pub fn why<T>(result: Result<T>) -> String {
 
 /// A client as lists and pointers of any kind take it.
 pub fn hook(client: &impl AsRef<Client>) -> Box<DynClientHook> {
-    Box::new(client.as_ref().clone())
+    client.as_ref().clone().into_hook()
 }
 
 /// A client that comes as its hook.
