@@ -63,10 +63,6 @@ pub(crate) trait Port: Send + Sync {
     /// Tells what question a call of the peer's has become: it is held until the answer is there or canceled.
     fn forwarded(&self, key: AnswerKey, question: Arc<QuestionRef>);
 
-    /// Has the question fail if it is not answered within the time that all have, if there is such a limit. May be
-    /// called under any lock.
-    fn limit_time(&self, question: &Arc<QuestionRef>);
-
     /// Has the connection's callback thread look at something later. May be called under any lock.
     fn post(&self, notice: Notice);
 }

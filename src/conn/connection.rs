@@ -90,7 +90,11 @@ impl Connection {
     ///
     /// Each use asks the peer anew. Never blocks.
     pub fn bootstrap<C: Capability>(&self) -> C {
-        C::from(self.0 .0.transact(|state, fx| state.ask_bootstrap(fx)))
+        let (client, question) = self.0 .0.transact(|state, fx| state.ask_bootstrap(fx));
+        if let Some(question) = question {
+            self.0.limit_time(&question);
+        }
+        C::from(client)
     }
 
     /// Whether the connection has not ended.

@@ -72,6 +72,20 @@ impl Lease {
         let limit = self.0.call_timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         deadline.into_iter().chain(limit).min()
     }
+
+    /// Has a question fail if it is not answered within the time that all have, if there is such a limit.
+    pub(super) fn limit_time(&self, question: &Arc<QuestionRef>) {
+        if let Some(timeout) = self.0.call_timeout {
+            let (shared, id, generation) = (Arc::downgrade(&self.0), question.id, question.generation);
+            let key = Timer::global().at(sync::deadline(timeout), move || {
+                if let Some(shared) = shared.upgrade() {
+                    shared.post(Notice::QuestionLate(id, generation));
+                }
+            });
+            let set = question.deadline.set(key);
+            debug_assert!(set.is_ok(), "a question has one deadline");
+        }
+    }
 }
 
 impl Port for Lease {
@@ -130,19 +144,6 @@ impl Port for Lease {
 
     fn forwarded(&self, key: AnswerKey, question: Arc<QuestionRef>) {
         self.0.transact(|state, fx| state.forwarded(key, question, fx));
-    }
-
-    fn limit_time(&self, question: &Arc<QuestionRef>) {
-        if let Some(timeout) = self.0.call_timeout {
-            let (shared, id, generation) = (Arc::downgrade(&self.0), question.id, question.generation);
-            let key = Timer::global().at(sync::deadline(timeout), move || {
-                if let Some(shared) = shared.upgrade() {
-                    shared.post(Notice::QuestionLate(id, generation));
-                }
-            });
-            let set = question.deadline.set(key);
-            debug_assert!(set.is_ok(), "a question has one deadline");
-        }
     }
 
     fn post(&self, notice: Notice) {

@@ -200,14 +200,12 @@ impl State {
         }
     }
 
-    /// Asks for the peer's bootstrap object.
-    pub(crate) fn ask_bootstrap(&mut self, fx: &mut Effects) -> Client {
-        let Some(port) = self.port().filter(|_| self.ended.is_none()) else { return self.gone() };
-        let question = self.ask(port.clone(), false, Arc::new([]), None);
-        // Calls have their time from when their callers begin to wait for room; this waits for none.
-        port.limit_time(&question);
+    /// Asks for the peer's bootstrap object. Gives the question too, unless the connection has ended.
+    pub(crate) fn ask_bootstrap(&mut self, fx: &mut Effects) -> (Client, Option<Arc<QuestionRef>>) {
+        let Some(port) = self.port().filter(|_| self.ended.is_none()) else { return (self.gone(), None) };
+        let question = self.ask(port, false, Arc::new([]), None);
         fx.send(Message::Bootstrap { question: question.id });
-        self.pipelined(&question, &[])
+        (self.pipelined(&question, &[]), Some(question))
     }
 
     fn ask(
