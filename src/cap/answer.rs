@@ -14,7 +14,7 @@ use super::contents::Payload;
 use super::port::QuestionRef;
 use super::promised::{PromiseCell, StandsIn};
 use crate::error::Exception;
-use crate::promise::{Cancel, Fulfiller};
+use crate::promise::{Cancel, Fulfiller, Reading, Waiter};
 use crate::sync::{assert_unlocked, in_turn, Arc, Mutex, Rank, Weak};
 
 /// Where the answer of a call made here arrives.
@@ -206,6 +206,15 @@ fn substitute(payload: &mut Payload, cells: &[Cell]) -> Vec<(Arc<PromiseCell>, C
 pub(crate) struct CallHandle {
     pub(crate) cell: Arc<AnswerCell>,
     pub(crate) cancel: Cancel,
+}
+
+impl Reading for CallHandle {
+    fn read_for(&self, waiter: &dyn Waiter) {
+        let port = self.cell.0.lock().question.as_ref().map(|question| question.port.clone());
+        if let Some(port) = port {
+            port.read_for(waiter);
+        }
+    }
 }
 
 impl StandsIn for CallHandle {

@@ -9,6 +9,7 @@ use super::promised::{drop_chain, Watcher};
 use crate::error::Exception;
 use crate::id::{AnswerId, ExportId, ImportId, QuestionId};
 use crate::peer::Peer;
+use crate::promise::Waiter;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, OnceLock, Timer, TimerKey};
 use crate::wire::message::Path;
@@ -62,6 +63,9 @@ pub(crate) trait Port: Send + Sync {
 
     /// Tells what question a call of the peer's has become: it is held until the answer is there or canceled.
     fn forwarded(&self, key: AnswerKey, question: Arc<QuestionRef>);
+
+    /// Reads what the peer sends for a thread that waits for some of it: see [`Reading`](crate::promise::Reading).
+    fn read_for(&self, waiter: &dyn Waiter);
 
     /// Has the connection's callback thread look at something later. May be called under any lock.
     fn post(&self, notice: Notice);

@@ -155,7 +155,7 @@ impl<P, R: 'static> Request<P, R> {
         let (promise, fulfiller) = promise_from();
         let cell = AnswerCell::new(fulfiller);
         let handle = Arc::new(CallHandle { cell: cell.clone(), cancel: Cancel::new() });
-        let mut promise = promise.attach(handle.clone());
+        let mut promise = promise.read_from(handle.clone());
         let deadline = self.timeout.map(sync::deadline);
         if let Some(at) = deadline {
             promise = promise.attach(time_out(at, &cell));

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::lending::Threads;
 use super::port::Lease;
+use super::reading::Receiver;
 use super::shared::Shared;
 use super::stages::{drive, Sender, Stages};
 use crate::cap::port::{ConnectionId, Port};
@@ -44,15 +45,16 @@ impl Connection {
     /// If the system has no thread to give.
     pub fn start(transport: Transport, options: Options) -> Result<Self> {
         let (lease, stages) = prepare(transport, options);
-        let Stages { mut send, mut receive, mut coordinator, mut callback } = stages;
+        let Stages { mut send, receive, mut coordinator, mut callback } = stages;
         let shared = &lease.0;
+        let mut receiver = Receiver::new(shared, receive);
         let started = [
             thread(shared, "send", move |shared| {
                 drive(shared, |wait| send.step(wait));
                 drop(shared.sender.take());
                 shared.shut_down();
             }),
-            thread(shared, "receive", move |shared| drive(shared, |wait| receive.step(wait))),
+            thread(shared, "receive", move |shared| drive(shared, |wait| receiver.step(wait))),
             thread(shared, "coordinator", move |shared| drive(shared, |wait| coordinator.step(wait))),
             thread(shared, "callback", move |shared| {
                 drive(shared, |wait| callback.step(wait));

@@ -55,13 +55,16 @@ impl Flow {
         })
     }
 
-    /// Waits until the next message may be read. False once the connection is closed. See Note [Backpressure].
-    pub(super) fn admit(&self) -> bool {
+    /// Waits until the next message may be read, or the connection is closed. See Note [Backpressure].
+    pub(super) fn wait_for_room(&self) {
         let mut counts = self.state.lock();
         while !counts.closed && !self.has_room(&counts) {
             self.changed.wait(&mut counts);
         }
-        !counts.closed
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.lock().closed
     }
 
     /// Whether the next message may be read now.
@@ -120,6 +123,11 @@ impl Flow {
             drop(counts);
             self.changed.notify_all();
         }
+    }
+
+    /// Whether calls here wait for something that the peer is to send.
+    pub(super) fn awaits(&self) -> bool {
+        self.state.lock().awaited > 0
     }
 
     pub(super) fn close(&self) {

@@ -11,8 +11,10 @@
 //!   already: so a batch of messages that arrived together leaves as one.
 //! - Any thread whose transaction queued something to send sends it, as far as the system takes it without
 //!   waiting. What it doesn't take is the send thread's, and so is a lot of data at once: to write that, or to
-//!   wait until it can be, is nothing to put on whoever made a call. So is what a thread queues after that
-//!   without having slept in between: of a burst, the send thread makes batches.
+//!   wait until it can be, is nothing to put on whoever made a call.
+//! - What a thread queues after that without having slept in between is a burst. It goes out as one batch as soon
+//!   as that thread waits for an answer, or the batch is large; else the send thread sends it after a moment.
+//! - A thread that waits for an answer reads (Note [Reading is lent]).
 //!
 //! Callbacks are lent to the receive thread alone: they run foreign code, and a thread of the user's may hold
 //! locks that it takes.
@@ -28,7 +30,7 @@ use super::stages::Sender;
 use crate::cap::port::ConnectionId;
 use crate::error::TransportError;
 use crate::promise::slept;
-use crate::sync::{per_thread, Instant, Mutex, Rank, Turn};
+use crate::sync::{per_thread, Duration, Instant, Mutex, Rank, Turn};
 
 /// Which threads drive the stages of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +47,12 @@ pub enum Threads {
 const MOST_BYTES: usize = 64 << 10;
 /// How many batches a borrower sends at most, while others go on queueing.
 const MOST_BATCHES: usize = 4;
+
+/// How many bytes of a burst the thread that makes it leaves to the send thread.
+const BURST_BYTES: usize = 16 << 10;
+/// How long the send thread waits for more of a burst. Model checkers know no time.
+pub(super) const LINGER: Option<Duration> =
+    if cfg!(any(shuttle, loom)) { None } else { Some(Duration::from_micros(50)) };
 
 per_thread! {
     /// The connection that this thread, its receive thread, handles messages of.
@@ -99,8 +107,9 @@ impl Shared {
             self.callbacks.wake();
         }
         if sends {
-            if slept() == SENT_AT.with(|at| at.replace(slept())) {
-                self.outgoing.wake();
+            let burst = slept() == SENT_AT.with(|at| at.replace(slept()));
+            if burst && self.flow.sending() < BURST_BYTES {
+                self.outgoing.wake_later();
             } else {
                 self.send_queued();
             }

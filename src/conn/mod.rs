@@ -13,6 +13,7 @@ mod connection;
 mod flow;
 mod lending;
 mod port;
+mod reading;
 mod shared;
 mod stages;
 

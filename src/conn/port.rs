@@ -9,7 +9,7 @@ use crate::cap::promised::Watcher;
 use crate::cap::Client;
 use crate::error::Exception;
 use crate::peer::Peer;
-use crate::promise::cancel;
+use crate::promise::{cancel, Waiter};
 use crate::state::{Asked, Effects, State};
 use crate::sync::{self, Arc, Instant, Timer};
 use crate::wire::content::Place as ContentPlace;
@@ -144,6 +144,10 @@ impl Port for Lease {
 
     fn forwarded(&self, key: AnswerKey, question: Arc<QuestionRef>) {
         self.0.transact(|state, fx| state.forwarded(key, question, fx));
+    }
+
+    fn read_for(&self, waiter: &dyn Waiter) {
+        self.0.read_for(waiter);
     }
 
     fn post(&self, notice: Notice) {

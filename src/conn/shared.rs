@@ -5,6 +5,7 @@ use std::mem;
 use super::connection::Options;
 use super::flow::{Flow, Share};
 use super::lending::{Slot, Threads};
+use super::reading::Reading;
 use super::stages::Sender;
 use crate::cap::port::{ConnectionId, Notice, Port};
 use crate::error::{Error, Exception, ProtocolError};
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     /// Whether stages are lent, and whether that of sending is. See Note [Lending].
     pub(super) lends: bool,
     pub(super) sends_now: bool,
+    pub(super) reading: Reading,
     pub(super) flow: Arc<Flow>,
     shutdown: Box<dyn Shutdown>,
     ending: Mutex<Ending>,
@@ -107,6 +109,7 @@ impl Shared {
                 sends_now: lends && sender.sends_now(),
                 sender: Slot::new(sender),
                 lends,
+                reading: Reading::new(),
                 shutdown,
                 ending: Mutex::new(Rank::Queue, Ending { stages: 4, on_disconnect: Vec::new(), told: None }),
                 ended: Condvar::new(),
@@ -318,6 +321,12 @@ impl Shared {
                 this.shutdown.shutdown();
             }
         });
+    }
+
+    /// Ends the connection after a panic in one of its stages.
+    pub(super) fn end_panicked(self: &Arc<Self>) {
+        let why = Exception::failed("a thread of the connection panicked");
+        self.end(Error::Exception(why), true);
     }
 
     /// Ends both directions of the transport.

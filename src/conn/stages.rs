@@ -7,15 +7,15 @@ use std::collections::VecDeque;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::flow::Share;
-use super::lending::handling;
+use super::lending::{handling, LINGER};
 use super::shared::{Incoming, Queued, Shared};
 use crate::cap::call::{CallInfo, Mode};
 use crate::cap::port::Notice;
 use crate::error::{Error, Exception, ProtocolError, TransportError};
 use crate::promise::{count_sleep, Attachment};
 use crate::state::{Arrival, Callback, Destination};
-use crate::sync::{self, Arc, Instant, Lane, Turn, Waited};
-use crate::transport::{MessageSink, MessageSource};
+use crate::sync::{self, Arc, Duration, Instant, Lane, Turn, Waited};
+use crate::transport::{Arrived, Gate, MessageSink, MessageSource};
 use crate::wire::content::Received;
 use crate::wire::decode::decode;
 use crate::wire::encode::encode;
@@ -47,10 +47,7 @@ pub(super) fn drive(shared: &Arc<Shared>, mut step: impl FnMut(Wait) -> Progress
         match catch_unwind(AssertUnwindSafe(|| step(Wait::Yes))) {
             Ok(Progress::Ended) => return,
             Ok(Progress::Made | Progress::Idle) => {}
-            Err(_) => {
-                let why = Exception::failed("a thread of the connection panicked");
-                shared.end(Error::Exception(why), true);
-            }
+            Err(_) => shared.end_panicked(),
         }
     }
 }
@@ -144,7 +141,8 @@ impl SendStage {
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
         let failed = self.shared.sender.failed();
         let until = failed.as_ref().map(|(_, until)| *until);
-        let mut turn = match (turn(&self.shared.outgoing, wait, until), failed) {
+        let linger = self.shared.lends.then_some(LINGER).flatten();
+        let mut turn = match (turn(&self.shared.outgoing, wait, until, linger), failed) {
             (Ok(turn), _) => turn,
             (Err(Progress::Idle), Some((why, _))) if wait == Wait::Yes => {
                 self.shared.end(why.into(), false);
@@ -165,10 +163,15 @@ impl SendStage {
 }
 
 /// The turn of a lane, for one step of the stage behind it.
-fn turn<T>(lane: &Lane<T>, wait: Wait, until: Option<Instant>) -> Result<Turn<'_, T>, Progress> {
+fn turn<T>(
+    lane: &Lane<T>,
+    wait: Wait,
+    until: Option<Instant>,
+    linger: Option<Duration>,
+) -> Result<Turn<'_, T>, Progress> {
     match wait {
         Wait::No => lane.take_turn().ok_or(Progress::Idle),
-        Wait::Yes => match lane.wait_turn(until) {
+        Wait::Yes => match lane.wait_turn(until, linger) {
             Waited::Turn(turn) => Ok(turn),
             Waited::TimedOut => Err(Progress::Idle),
             Waited::Closed => Err(Progress::Ended),
@@ -178,7 +181,7 @@ fn turn<T>(lane: &Lane<T>, wait: Wait, until: Option<Instant>) -> Result<Turn<'_
 
 /// Takes one step with each item of a lane; with one, if it is not to wait.
 fn work_off<T>(lane: &Lane<T>, wait: Wait, mut step: impl FnMut(T)) -> Progress {
-    match turn(lane, wait, None) {
+    match turn(lane, wait, None, None) {
         Ok(mut turn) => {
             while let Some(item) = turn.next() {
                 step(item);
@@ -204,19 +207,25 @@ pub(crate) struct ReceiveStage {
 impl ReceiveStage {
     /// Receives one message, once there is room for it.
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
-        if !self.shared.flow.may_read() {
+        if !self.has_room() {
             if wait == Wait::No {
                 return Progress::Idle;
             }
             // What was held back may be what makes room.
             self.shared.send_queued();
+            self.shared.flow.wait_for_room();
         }
-        if !self.shared.flow.admit() {
+        if self.shared.flow.is_closed() {
             return Progress::Ended;
         }
-        let frame = match self.source.receive() {
-            Ok(Some(frame)) => frame,
-            Ok(None) => {
+        let received = match wait {
+            Wait::Yes => self.source.receive().map(|frame| frame.map_or(Arrived::End, Arrived::Message)),
+            Wait::No => self.source.receive_now(),
+        };
+        let frame = match received {
+            Ok(Arrived::Message(frame)) => frame,
+            Ok(Arrived::Nothing) => return Progress::Idle,
+            Ok(Arrived::End) => {
                 let gone = Exception::disconnected("the peer has closed the connection");
                 return self.end(Error::Exception(gone));
             }
@@ -238,6 +247,31 @@ impl ReceiveStage {
         }
         self.go_on();
         Progress::Made
+    }
+
+    /// Receives what is there, without waiting.
+    pub(super) fn receive_all(&mut self) -> Progress {
+        loop {
+            let progress = self.step(Wait::No);
+            if progress != Progress::Made || !self.is_ready() {
+                return progress;
+            }
+        }
+    }
+
+    /// Whether another message is there for certain.
+    pub(super) fn is_ready(&self) -> bool {
+        self.source.is_ready()
+    }
+
+    /// Whether another message may be read.
+    pub(super) fn has_room(&self) -> bool {
+        self.shared.flow.may_read()
+    }
+
+    /// What the source is waited for at, if more than one thread may.
+    pub(super) fn gate(&mut self) -> Option<Arc<dyn Gate>> {
+        self.source.gate()
     }
 
     /// Handles what has arrived, and does what that leaves to be done. See Note [Lending].

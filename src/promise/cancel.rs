@@ -214,7 +214,8 @@ pub(crate) fn with_current<R>(cancel: Cancel, body: impl FnOnce() -> R) -> R {
     replace_current(Some(cancel), body)
 }
 
-fn without_current<R>(body: impl FnOnce() -> R) -> R {
+/// Runs `body` as no call's method.
+pub(crate) fn without_current<R>(body: impl FnOnce() -> R) -> R {
     replace_current(None, body)
 }
 

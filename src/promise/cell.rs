@@ -11,6 +11,7 @@ use crossbeam_channel::Receiver;
 use super::blocking::{Asleep, Sleeper};
 use super::cancel::{self, canceled, Cancel, Unwatch};
 use super::enter_blocking;
+use super::reading::{Interrupt, Reading, Waiter};
 use crate::error::{Error, Exception, Result};
 use crate::sync::{self, assert_unlocked, foreign, Arc, Condvar, Duration, Instant, Mutex, Rank};
 
@@ -31,16 +32,18 @@ struct Cell<T> {
 ///                            settle (runs the callback)
 /// ```
 enum State<T> {
-    Pending(Option<Waiter>),
+    Pending(Option<Waiting>),
     Called(Callback<T>),
     Settled(Result<T, Exception>),
     Taken,
 }
 
 /// Who waits for a promise.
-enum Waiter {
+enum Waiting {
     Task(Waker),
     Thread(Arc<Sleeper>),
+    /// A thread that reads meanwhile.
+    Reader(Option<Arc<Sleeper>>, Arc<dyn Interrupt>),
 }
 
 type Callback<T> = Box<dyn FnOnce(Result<T>) + Send>;
@@ -54,7 +57,7 @@ pub(crate) fn promise<T: Send + 'static>() -> (Promise<T>, Fulfiller<T>) {
 pub(crate) fn promise_from<T: From<U> + Send + 'static, U>() -> (Promise<T>, Fulfiller<U>) {
     let cell =
         Arc::new(Cell { state: Mutex::new(Rank::Promise, State::Pending(None)), changed: Condvar::new() });
-    (Promise { cell: cell.clone(), attached: Vec::new() }, Fulfiller { cell: Some(cell) })
+    (Promise { cell: cell.clone(), attached: Vec::new(), reading: None }, Fulfiller { cell: Some(cell) })
 }
 
 /// A value that will come, or the reason why it won't. One thread waits for it, takes it, or registers for
@@ -65,6 +68,8 @@ pub(crate) fn promise_from<T: From<U> + Send + 'static, U>() -> (Promise<T>, Ful
 pub struct Promise<T> {
     cell: Arc<Cell<T>>,
     attached: Vec<Box<dyn Attachment>>,
+    /// Where the value comes from; kept as what is attached is.
+    reading: Option<Arc<dyn Reading>>,
 }
 
 impl<T: Send + 'static> Promise<T> {
@@ -117,14 +122,14 @@ impl<T: Send + 'static> Promise<T> {
     /// answers no other call meanwhile, so a wait for it would be one for itself. So the callback must be short, and
     /// must not wait.
     pub fn on_ready(self, callback: impl FnOnce(Result<T>) + Send + 'static) {
-        let Promise { cell, attached } = self;
+        let Promise { cell, attached, reading } = self;
         let mut state = cell.state.lock();
         if let Some(result) = take(&mut state) {
             drop(state);
             return callback(result);
         }
         let called = State::Called(Box::new(move |result| {
-            drop(attached);
+            drop((attached, reading));
             callback(result);
         }));
         let before = mem::replace(&mut *state, called);
@@ -146,6 +151,7 @@ impl<T: Send + 'static> Promise<T> {
     pub fn map<U: Send + 'static>(mut self, f: impl FnOnce(T) -> Result<U> + Send + 'static) -> Promise<U> {
         let (mut mapped, fulfiller) = promise();
         mapped.attached = mem::take(&mut self.attached);
+        mapped.reading = self.reading.take();
         self.on_ready(move |result| match result.and_then(f) {
             Ok(value) => fulfiller.fulfill(value),
             Err(e) => fulfiller.reject(e.into()),
@@ -156,6 +162,12 @@ impl<T: Send + 'static> Promise<T> {
     /// Keeps `attachment` until the promise is settled and taken, or dropped.
     pub(crate) fn attach(mut self, attachment: impl Attachment + 'static) -> Self {
         self.attached.push(Box::new(attachment));
+        self
+    }
+
+    /// Keeps what the value is read from, as [`attach`](Self::attach) does. Whoever waits may read there.
+    pub(crate) fn read_from(mut self, reading: Arc<dyn Reading>) -> Self {
+        self.reading = Some(reading);
         self
     }
 
@@ -171,9 +183,13 @@ impl<T: Send + 'static> Promise<T> {
             Ok(asleep) => asleep,
             Err(e) => return Ok(Err(e.into())),
         };
-        let before = wake_with(&mut state, asleep.sleeper().map(Waiter::Thread));
+        let before = wake_with(&mut state, asleep.sleeper().map(Waiting::Thread));
         drop(state);
         drop(before);
+        if let Some(reading) = &self.reading {
+            let (cell, call, sleeper) = (&self.cell, current.as_ref(), asleep.sleeper());
+            reading.read_for(&Awaiting { cell, call, deadline, sleeper });
+        }
         let mut state = self.cell.state.lock();
         loop {
             if let Some(result) = take(&mut state) {
@@ -203,17 +219,50 @@ impl<T: Send + 'static> Promise<T> {
                 if let Some(sleeper) = sleeper {
                     sleeper.woken();
                 }
-                // Taken and given back, so that the waiter is either asleep or has yet to look.
-                drop(cell.state.lock());
+                // Under the lock, so that the waiter is either asleep or has yet to look.
+                let reader = match &*cell.state.lock() {
+                    State::Pending(Some(Waiting::Reader(_, reader))) => Some(reader.clone()),
+                    _ => None,
+                };
                 cell.changed.notify_all();
+                if let Some(reader) = reader {
+                    reader.interrupt();
+                }
             }
         })?;
         Ok((asleep, Some(watch)))
     }
 }
 
+/// A wait for a promise, by a thread that reads meanwhile.
+struct Awaiting<'a, T> {
+    cell: &'a Cell<T>,
+    /// The call whose method it is that waits.
+    call: Option<&'a Cancel>,
+    deadline: Option<Instant>,
+    sleeper: Option<Arc<Sleeper>>,
+}
+
+impl<T> Waiter for Awaiting<'_, T> {
+    fn waits(&self) -> bool {
+        matches!(*self.cell.state.lock(), State::Pending(_))
+            && !self.call.is_some_and(Cancel::is_canceled)
+            && self.deadline.is_none_or(|deadline| Instant::now() < deadline)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    fn interrupts(&self, reader: Arc<dyn Interrupt>) {
+        let waiting = Waiting::Reader(self.sleeper.clone(), reader);
+        let before = wake_with(&mut self.cell.state.lock(), Some(waiting));
+        drop(before);
+    }
+}
+
 /// Has `waiter` woken when the promise is settled. Gives who was to be woken before, to be dropped outside the lock.
-fn wake_with<T>(state: &mut State<T>, mut waiter: Option<Waiter>) -> Option<Waiter> {
+fn wake_with<T>(state: &mut State<T>, mut waiter: Option<Waiting>) -> Option<Waiting> {
     if let State::Pending(known) = state {
         mem::swap(known, &mut waiter);
     }
@@ -235,7 +284,7 @@ impl<T: Send + 'static> Future for Promise<T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // Cloning and dropping a waker is foreign code: outside the lock.
-        let waiter = Some(Waiter::Task(cx.waker().clone()));
+        let waiter = Some(Waiting::Task(cx.waker().clone()));
         let mut state = self.cell.state.lock();
         if let Some(result) = take(&mut state) {
             drop(state);
@@ -299,13 +348,15 @@ impl<T: From<U> + Send, U> Settle<U> for Cell<T> {
         match mem::replace(&mut *state, State::Taken) {
             State::Pending(waiter) => {
                 *state = State::Settled(result);
-                if let Some(Waiter::Thread(sleeper)) = &waiter {
+                if let Some(Waiting::Thread(sleeper) | Waiting::Reader(Some(sleeper), _)) = &waiter {
                     sleeper.woken();
                 }
                 drop(state);
                 self.changed.notify_all();
-                if let Some(Waiter::Task(waker)) = waiter {
-                    foreign("a waker", || waker.wake());
+                match waiter {
+                    Some(Waiting::Task(waker)) => foreign("a waker", || waker.wake()),
+                    Some(Waiting::Reader(_, reader)) => reader.interrupt(),
+                    Some(Waiting::Thread(_)) | None => {}
                 }
             }
             State::Called(callback) => {

@@ -3,8 +3,10 @@
 mod blocking;
 pub(crate) mod cancel;
 mod cell;
+mod reading;
 
 pub(crate) use blocking::{count_sleep, enter_blocking, slept, with_blocking, Blocking, Sleeper};
 pub use cancel::Cancel;
 pub use cell::Promise;
 pub(crate) use cell::{promise, promise_from, Attachment, Fulfiller};
+pub(crate) use reading::{Interrupt, Reading, Waiter};

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Condvar, Instant, Mutex, MutexGuard, Rank};
+use super::{Condvar, Duration, Instant, Mutex, MutexGuard, Rank};
 
 /// An unbounded first-in first-out queue that many threads put into, and one at a time works off: its own thread,
 /// or one that has borrowed the turn. What bounds it stands where work is admitted, because the threads that put
@@ -33,6 +33,10 @@ struct Items<T> {
     left: bool,
     /// Whether the lane's own thread sleeps.
     asleep: bool,
+    /// Whether it waits for more to be put in.
+    lingers: bool,
+    /// It is not to linger.
+    hurry: bool,
 }
 
 /// What waiting for the turn of a lane gave.
@@ -45,7 +49,15 @@ pub(crate) enum Waited<'a, T> {
 
 impl<T> Lane<T> {
     pub(crate) fn new() -> Self {
-        let items = Items { items: VecDeque::new(), closed: false, taken: false, left: false, asleep: false };
+        let items = Items {
+            items: VecDeque::new(),
+            closed: false,
+            taken: false,
+            left: false,
+            asleep: false,
+            lingers: false,
+            hurry: false,
+        };
         Lane { state: Mutex::new(Rank::Queue, items), changed: Condvar::new() }
     }
 
@@ -83,11 +95,19 @@ impl<T> Lane<T> {
 
     /// Wakes the lane's own thread if there is something to do and nobody has the turn.
     pub(crate) fn wake(&self) {
+        let mut state = self.state.lock();
+        state.hurry = !state.items.is_empty();
+        self.rouse(state);
+    }
+
+    /// As [`wake`](Self::wake), but its thread may linger, in the expectation of more.
+    pub(crate) fn wake_later(&self) {
         self.rouse(self.state.lock());
     }
 
     fn rouse(&self, state: MutexGuard<'_, Items<T>>) {
-        let wake = state.asleep && !state.taken && state.due();
+        let waits = state.asleep || (state.lingers && state.presses());
+        let wake = waits && !state.taken && state.due();
         drop(state);
         if wake {
             self.changed.notify_one();
@@ -104,11 +124,20 @@ impl<T> Lane<T> {
         Some(Turn { lane: self, over: false })
     }
 
-    /// Takes the turn once there is something to do and nobody has it. For the lane's own thread.
-    pub(crate) fn wait_turn(&self, deadline: Option<Instant>) -> Waited<'_, T> {
+    /// Takes the turn once there is something to do and nobody has it. For the lane's own thread, which lingers for
+    /// a while if there is time for that, until all is to be taken at once.
+    pub(crate) fn wait_turn(&self, deadline: Option<Instant>, linger: Option<Duration>) -> Waited<'_, T> {
         let mut state = self.state.lock();
+        let mut linger_for = linger;
         loop {
             if !state.taken && state.due() {
+                if let Some(linger) = linger_for.take().filter(|_| !state.presses()) {
+                    state.lingers = true;
+                    self.changed.wait_until(&mut state, Instant::now().checked_add(linger));
+                    state.lingers = false;
+                    continue;
+                }
+                state.hurry = false;
                 if state.items.is_empty() && !state.left {
                     return Waited::Closed;
                 }
@@ -116,6 +145,7 @@ impl<T> Lane<T> {
                 state.left = false;
                 return Waited::Turn(Turn { lane: self, over: false });
             }
+            linger_for = linger;
             state.asleep = true;
             let timed_out = self.changed.wait_until(&mut state, deadline);
             state.asleep = false;
@@ -136,6 +166,11 @@ impl<T> Items<T> {
     /// Whether there is something for the lane's own thread to do, if nobody has the turn.
     fn due(&self) -> bool {
         self.closed || self.left || !self.items.is_empty()
+    }
+
+    /// Whether the lane's own thread is not to linger.
+    fn presses(&self) -> bool {
+        self.closed || self.left || self.hurry
     }
 }
 
@@ -219,7 +254,7 @@ mod tests {
         assert_eq!(turn.next(), Some(1));
         turn.hand_over();
         assert!(lane.take_turn().is_none(), "there is nothing in the lane");
-        let Waited::Turn(mut turn) = lane.wait_turn(None) else { panic!("something was left") };
+        let Waited::Turn(mut turn) = lane.wait_turn(None, None) else { panic!("something was left") };
         assert_eq!(turn.next(), None);
     }
 
@@ -230,16 +265,16 @@ mod tests {
         lane.close();
         assert_eq!(lane.push(2), Err(2));
         assert_eq!(lane.put_all(vec![3]), Err(vec![3]));
-        let Waited::Turn(mut turn) = lane.wait_turn(None) else { panic!("something is in it") };
+        let Waited::Turn(mut turn) = lane.wait_turn(None, None) else { panic!("something is in it") };
         assert_eq!(turn.all().unwrap(), [1]);
         drop(turn);
-        assert!(matches!(lane.wait_turn(None), Waited::Closed));
+        assert!(matches!(lane.wait_turn(None, None), Waited::Closed));
     }
 
     #[test]
     fn a_deadline_that_passed_gives_no_turn() {
         let lane = Lane::<u8>::new();
-        assert!(matches!(lane.wait_turn(Some(Instant::now())), Waited::TimedOut));
+        assert!(matches!(lane.wait_turn(Some(Instant::now()), None), Waited::TimedOut));
     }
 }
 
@@ -260,7 +295,7 @@ mod loom_tests {
     }
 
     fn own_thread(lane: &Lane<u8>, log: &Log) {
-        while let Waited::Turn(mut turn) = lane.wait_turn(None) {
+        while let Waited::Turn(mut turn) = lane.wait_turn(None, None) {
             while let Some(item) = turn.next() {
                 log.lock().push(item);
             }
@@ -308,7 +343,7 @@ mod loom_tests {
                     turn.hand_over();
                 }
             });
-            let Waited::Turn(turn) = lane.wait_turn(None) else { panic!("it is not closed") };
+            let Waited::Turn(turn) = lane.wait_turn(None, None) else { panic!("it is not closed") };
             drop(turn);
             borrower.join().unwrap();
             drop(log);

@@ -1,12 +1,13 @@
 //! Transports within this process: two queues.
 
+use std::collections::VecDeque;
 use std::io;
 
 use capnp::Word;
 
-use super::{MessageSink, MessageSource, Peer, Shutdown, Transport};
+use super::{Arrived, Gate, MessageSink, MessageSource, Peer, Shutdown, Transport};
 use crate::error::TransportError;
-use crate::sync::{Arc, Duration, Instant, Pop, Queue};
+use crate::sync::{Arc, Condvar, Duration, Instant, Mutex, Rank};
 use crate::wire::frame::{Frame, Outbound};
 
 impl Transport {
@@ -16,31 +17,127 @@ impl Transport {
     /// What was sent before either end was shut down, or the sending half dropped, can still be received.
     #[must_use]
     pub fn in_memory() -> (Transport, Transport) {
-        let (a, b) = (Arc::new(Queue::new()), Arc::new(Queue::new()));
+        let (a, b) = (Arc::new(Way::new()), Arc::new(Way::new()));
         (end(a.clone(), b.clone()), end(b, a))
     }
 }
 
-type Frames = Arc<Queue<Frame>>;
-
-fn end(to_peer: Frames, from_peer: Frames) -> Transport {
+fn end(to_peer: Arc<Way>, from_peer: Arc<Way>) -> Transport {
     Transport {
         sink: Box::new(MemorySink(to_peer.clone())),
-        source: Box::new(MemorySource { frames: from_peer.clone(), first: None, came: false }),
+        source: Box::new(MemorySource { way: from_peer.clone(), first: None, came: false }),
         shutdown: Box::new(MemoryShutdown([to_peer, from_peer])),
         peer: Peer::InMemory,
     }
 }
 
-struct MemorySink(Frames);
+/// What is on its way in one direction.
+struct Way {
+    state: Mutex<Frames>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Frames {
+    frames: VecDeque<Frame>,
+    closed: bool,
+    /// How the gate stands; see [`Gate`].
+    open: bool,
+    interrupted: bool,
+    interrupted_open: bool,
+}
+
+impl Way {
+    fn new() -> Self {
+        Way { state: Mutex::new(Rank::Queue, Frames::default()), changed: Condvar::new() }
+    }
+
+    fn extend(&self, frames: Vec<Frame>) -> Result<(), TransportError> {
+        let mut state = self.state.lock();
+        if state.closed {
+            let source = io::Error::new(io::ErrorKind::BrokenPipe, "the transport was shut down");
+            return Err(TransportError::io("sending", source));
+        }
+        state.frames.extend(frames);
+        drop(state);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// The next frame, once there is one; `Nothing` if the deadline passes before.
+    fn pop(&self, deadline: Option<Instant>) -> Arrived {
+        let mut state = self.state.lock();
+        loop {
+            match state.pop() {
+                Arrived::Nothing if !self.changed.wait_until(&mut state, deadline) => {}
+                Arrived::Nothing => return state.pop(),
+                arrived => return arrived,
+            }
+        }
+    }
+
+    fn close(&self) {
+        self.state.lock().closed = true;
+        self.changed.notify_all();
+    }
+}
+
+impl Frames {
+    fn pop(&mut self) -> Arrived {
+        match self.frames.pop_front() {
+            Some(frame) => Arrived::Message(frame),
+            None if self.closed => Arrived::End,
+            None => Arrived::Nothing,
+        }
+    }
+
+    fn readable(&self) -> bool {
+        self.closed || !self.frames.is_empty()
+    }
+}
+
+impl Gate for Way {
+    fn wait_open(&self) {
+        let mut state = self.state.lock();
+        while !(state.open && state.readable() || state.interrupted_open) {
+            self.changed.wait(&mut state);
+        }
+        (state.open, state.interrupted_open) = (false, false);
+    }
+
+    fn open(&self) {
+        self.state.lock().open = true;
+        self.changed.notify_all();
+    }
+
+    fn shut(&self) {
+        self.state.lock().open = false;
+    }
+
+    fn wait(&self, deadline: Option<Instant>) {
+        let mut state = self.state.lock();
+        while !state.readable() && !state.interrupted {
+            if self.changed.wait_until(&mut state, deadline) {
+                return;
+            }
+        }
+        state.interrupted = false;
+    }
+
+    fn interrupt(&self) {
+        let mut state = self.state.lock();
+        (state.interrupted, state.interrupted_open) = (true, true);
+        drop(state);
+        self.changed.notify_all();
+    }
+}
+
+struct MemorySink(Arc<Way>);
 
 impl MessageSink for MemorySink {
     fn send(&mut self, batch: &[Outbound]) -> Result<(), TransportError> {
         let frames = batch.iter().map(|outbound| outbound.with_segments(copied)).collect();
-        self.0.extend(frames).map_err(|_| {
-            let source = io::Error::new(io::ErrorKind::BrokenPipe, "the transport was shut down");
-            TransportError::io("sending", source)
-        })
+        self.0.extend(frames)
     }
 
     fn sends_now(&self) -> bool {
@@ -67,7 +164,7 @@ fn copied(segments: &[&[u8]]) -> Frame {
 }
 
 struct MemorySource {
-    frames: Frames,
+    way: Arc<Way>,
     /// How long the first message may take, and until when, while it has not come.
     first: Option<(Duration, Instant)>,
     /// Whether it has come.
@@ -76,20 +173,28 @@ struct MemorySource {
 
 impl MessageSource for MemorySource {
     fn receive(&mut self) -> Result<Option<Frame>, TransportError> {
-        let popped = self.frames.pop(self.first.map(|(_, deadline)| deadline));
+        let popped = self.way.pop(self.first.map(|(_, deadline)| deadline));
         match (popped, self.first) {
-            (Pop::Empty, Some((limit, _))) => Err(TransportError::FirstMessageLate(limit)),
-            (Pop::Item(frame), _) => {
+            (Arrived::Nothing, Some((limit, _))) => Err(TransportError::FirstMessageLate(limit)),
+            (Arrived::Message(frame), _) => {
                 self.first = None;
                 self.came = true;
                 Ok(Some(frame))
             }
-            (Pop::Empty | Pop::Closed, _) => Ok(None),
+            (Arrived::Nothing | Arrived::End, _) => Ok(None),
         }
     }
 
     fn is_ready(&self) -> bool {
-        self.frames.len() > 0
+        !self.way.state.lock().frames.is_empty()
+    }
+
+    fn gate(&mut self) -> Option<Arc<dyn Gate>> {
+        Some(self.way.clone())
+    }
+
+    fn receive_now(&mut self) -> Result<Arrived, TransportError> {
+        Ok(self.way.state.lock().pop())
     }
 
     fn set_first_message_timeout(&mut self, timeout: Duration) {
@@ -101,15 +206,15 @@ impl MessageSource for MemorySource {
 
 impl Drop for MemorySource {
     fn drop(&mut self) {
-        self.frames.close();
+        self.way.close();
     }
 }
 
-struct MemoryShutdown([Frames; 2]);
+struct MemoryShutdown([Arc<Way>; 2]);
 
 impl Shutdown for MemoryShutdown {
     fn shutdown(&self) {
-        self.0.iter().for_each(|frames| frames.close());
+        self.0.iter().for_each(|way| way.close());
     }
 }
 

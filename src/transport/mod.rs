@@ -17,7 +17,10 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::TransportError;
+use crate::sync::{Arc, Instant};
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod gate;
 mod memory;
 mod pair;
 
@@ -81,12 +84,59 @@ pub trait MessageSource: Send {
         false
     }
 
+    /// What lets threads take turns at waiting for this source, if that is possible. Asked for at most once. As
+    /// provided, it is not: the receive thread alone waits, in [`receive`](Self::receive).
+    fn gate(&mut self) -> Option<Arc<dyn Gate>> {
+        None
+    }
+
+    /// As [`receive`](Self::receive), but [`Arrived::Nothing`] where that would wait. What has arrived of a message is
+    /// kept for the next call of either. May be called on any thread, by one at a time; only if there is a
+    /// [`gate`](Self::gate).
+    ///
+    /// # Errors
+    /// As `receive`.
+    fn receive_now(&mut self) -> Result<Arrived, TransportError> {
+        self.receive().map(|received| received.map_or(Arrived::End, Arrived::Message))
+    }
+
     /// From now on the first message may take this long in all; then [`receive`](Self::receive) fails with
     /// [`TransportError::FirstMessageLate`]. Without effect once a message has come, and, as provided, on a
     /// source that can only wait forever.
     fn set_first_message_timeout(&mut self, timeout: Duration) {
         let _ = timeout;
     }
+}
+
+/// What [`MessageSource::receive_now`] gave.
+pub enum Arrived {
+    /// A message.
+    Message(Frame),
+    /// No whole message is there yet.
+    Nothing,
+    /// Nothing more will come.
+    End,
+}
+
+/// Where threads wait for a [`MessageSource`], without holding it: the receive thread at the open gate, or, with the
+/// gate shut, one other thread in its place.
+pub trait Gate: Send + Sync {
+    /// Waits until the gate is open and there is something to receive, or the source has ended; then the gate is
+    /// shut. Returns early after an [`interrupt`](Self::interrupt), and may for no reason.
+    fn wait_open(&self);
+
+    /// Opens the gate: [`wait_open`](Self::wait_open) returns at once if something is there already.
+    fn open(&self);
+
+    /// Shuts the gate.
+    fn shut(&self);
+
+    /// Waits until there is something to receive, the source has ended, [`interrupt`](Self::interrupt) was called,
+    /// before or meanwhile, or the deadline has passed. May return for no reason.
+    fn wait(&self, deadline: Option<Instant>);
+
+    /// Has both kinds of waiting return, the next of a kind if there is none now.
+    fn interrupt(&self);
 }
 
 /// The handle that ends a transport from another thread.

@@ -17,6 +17,7 @@ use std::io::{self, IoSliceMut, Read};
 
 use capnp::{word, Word};
 
+use super::Arrived;
 use crate::error::TransportError;
 use crate::limits::Limits;
 use crate::wire::frame::Frame;
@@ -44,8 +45,27 @@ pub struct FrameReader<R> {
     end: usize,
     /// The segment table of the message being read.
     lengths: Vec<usize>,
+    /// What has not arrived as a whole, while its reading is interrupted.
+    table: Option<Table>,
+    begun: Option<Begun>,
     max_words: u64,
     max_segments: u64,
+}
+
+/// A segment table, as far as it has arrived.
+#[derive(Clone, Copy)]
+struct Table {
+    segments: u64,
+    /// The sum of the `lengths` so far.
+    total: u64,
+}
+
+/// A body that is not in the buffer as a whole, as far as it has arrived.
+struct Begun {
+    body: Vec<Word>,
+    /// Bytes.
+    arrived: usize,
+    words: usize,
 }
 
 impl<R: Read> FrameReader<R> {
@@ -57,6 +77,8 @@ impl<R: Read> FrameReader<R> {
             start: 0,
             end: 0,
             lengths: Vec::new(),
+            table: None,
+            begun: None,
             max_words: limits.message_words as u64,
             max_segments: limits.segments as u64,
         }
@@ -92,14 +114,58 @@ impl<R: Read> FrameReader<R> {
     /// # Blocking
     /// As long as the stream does, until it has given a whole message.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, TransportError> {
-        let Some(words) = self.table()? else { return Ok(None) };
-        let there = self.buffered() / WORD;
-        let body = if words <= there { self.take(words) } else { self.large_body(words)? };
-        Ok(Some(Frame::new(body, self.lengths.iter().copied())))
+        let begun = match self.begun.take() {
+            Some(begun) => begun,
+            None => {
+                let Some(words) = self.table()? else { return Ok(None) };
+                if words <= self.buffered() / WORD {
+                    return Ok(Some(self.take(words)));
+                }
+                self.begin(words)
+            }
+        };
+        self.finish(begun).map(Some)
+    }
+
+    /// As [`next_frame`](Self::next_frame), for a stream that does not block: [`Arrived::Nothing`] where it says
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock). What has arrived is kept for the next call of either.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn frame_now(&mut self) -> Result<Arrived, TransportError> {
+        match self.next_frame() {
+            Ok(frame) => Ok(frame.map_or(Arrived::End, Arrived::Message)),
+            Err(TransportError::Io { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => {
+                Ok(Arrived::Nothing)
+            }
+            Err(e) => Err(e),
+        }
     }
 
     /// Reads the segment table into `lengths`. Gives their sum, or `None` at the end of the stream.
     fn table(&mut self) -> Result<Option<usize>, TransportError> {
+        let mut table = match self.table.take() {
+            Some(table) => table,
+            None => match self.table_start()? {
+                Some(table) => table,
+                None => return Ok(None),
+            },
+        };
+        while (self.lengths.len() as u64) < table.segments {
+            let numbers = self.two_numbers();
+            if numbers.is_err() {
+                self.table = Some(table);
+            }
+            let (a, b) = numbers?.ok_or(TransportError::Truncated)?;
+            self.segment(a, &mut table.total)?;
+            if (self.lengths.len() as u64) < table.segments {
+                self.segment(b, &mut table.total)?;
+            }
+        }
+        Ok(Some(table.total as usize))
+    }
+
+    fn table_start(&mut self) -> Result<Option<Table>, TransportError> {
         let Some((last, first_length)) = self.two_numbers()? else {
             return if self.buffered() == 0 { Ok(None) } else { Err(TransportError::Truncated) };
         };
@@ -109,16 +175,9 @@ impl<R: Read> FrameReader<R> {
             return Err(TransportError::BadFrame(format!("{segments} segments, where {limit} are allowed")));
         }
         self.lengths.clear();
-        let mut total = 0;
-        self.segment(first_length, &mut total)?;
-        while (self.lengths.len() as u64) < segments {
-            let (a, b) = self.two_numbers()?.ok_or(TransportError::Truncated)?;
-            self.segment(a, &mut total)?;
-            if (self.lengths.len() as u64) < segments {
-                self.segment(b, &mut total)?;
-            }
-        }
-        Ok(Some(total as usize))
+        let mut table = Table { segments, total: 0 };
+        self.segment(first_length, &mut table.total)?;
+        Ok(Some(table))
     }
 
     fn segment(&mut self, words: u32, total: &mut u64) -> Result<(), TransportError> {
@@ -148,10 +207,10 @@ impl<R: Read> FrameReader<R> {
     }
 
     /// Takes words that are all in the buffer.
-    fn take(&mut self, words: usize) -> Vec<Word> {
+    fn take(&mut self, words: usize) -> Frame {
         let first = self.start / WORD;
         self.start += words * WORD;
-        self.buffer[first..first + words].to_vec()
+        Frame::new(self.buffer[first..first + words].to_vec(), self.lengths.iter().copied())
     }
 
     /// Reads once into the buffer, which holds less than a word. Zero: the stream has ended.
@@ -168,19 +227,30 @@ impl<R: Read> FrameReader<R> {
         Ok(n)
     }
 
-    /// Reads a body that is not in the buffer as a whole.
-    fn large_body(&mut self, words: usize) -> Result<Vec<Word>, TransportError> {
+    /// The beginning of a body that is not in the buffer as a whole.
+    fn begin(&mut self, words: usize) -> Begun {
         let mut body = Vec::new();
-        let mut arrived = self.buffered();
+        let arrived = self.buffered();
         grow(&mut body, arrived, words);
-        let begun = &Word::words_to_bytes(&self.buffer)[self.start..self.end];
-        Word::words_to_bytes_mut(&mut body)[..arrived].copy_from_slice(begun);
+        let there = &Word::words_to_bytes(&self.buffer)[self.start..self.end];
+        Word::words_to_bytes_mut(&mut body)[..arrived].copy_from_slice(there);
         (self.start, self.end) = (0, 0);
-        while arrived / WORD < words {
-            grow(&mut body, arrived, words);
-            arrived += self.read_body(&mut body, arrived, words)?;
+        Begun { body, arrived, words }
+    }
+
+    /// Reads the rest of a body.
+    fn finish(&mut self, mut begun: Begun) -> Result<Frame, TransportError> {
+        while begun.arrived / WORD < begun.words {
+            grow(&mut begun.body, begun.arrived, begun.words);
+            match self.read_body(&mut begun.body, begun.arrived, begun.words) {
+                Ok(bytes) => begun.arrived += bytes,
+                Err(e) => {
+                    self.begun = Some(begun);
+                    return Err(e);
+                }
+            }
         }
-        Ok(body)
+        Ok(Frame::new(begun.body, self.lengths.iter().copied()))
     }
 
     /// Reads once into `body` after what has arrived, and into the empty buffer what comes after the body.

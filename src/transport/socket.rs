@@ -2,9 +2,13 @@
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{self, TcpStream};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::os::fd::{AsFd, AsRawFd};
 #[cfg(unix)]
 use std::os::unix::net::UnixStream;
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use super::{Arrived, Gate};
 use super::{FrameReader, FrameWriter, MessageSink, MessageSource, Peer, Shutdown, Transport};
 use crate::error::TransportError;
 use crate::limits::Limits;
@@ -55,7 +59,7 @@ where
 {
     socket.read_timeout(None)?;
     let socket = Arc::new(socket);
-    let incoming = Incoming { socket: socket.clone(), deadline: None };
+    let incoming = Incoming { socket: socket.clone(), deadline: None, now: false };
     Ok(Transport {
         sink: Box::new(SocketSink {
             outgoing: Outgoing(socket.clone()),
@@ -71,13 +75,25 @@ where
     })
 }
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+trait Descriptor: AsFd {}
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl<S: AsFd> Descriptor for S {}
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+trait Descriptor {}
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+impl<S> Descriptor for S {}
+
 /// What TCP and Unix sockets have in common beside reading and writing.
-trait Socket: Send + Sync + 'static {
+trait Socket: Descriptor + Send + Sync + 'static {
     fn read_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
     fn shut(&self, which: net::Shutdown) -> io::Result<()>;
     /// Writes what the system takes without waiting.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn write_now(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
+    /// Reads what has arrived, without waiting.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn read_now(&self, pieces: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
 }
 
 /// `send` with the flags that make it neither wait nor raise a signal.
@@ -88,10 +104,23 @@ fn send_now(socket: socket2::SockRef<'_>, pieces: &[IoSlice<'_>]) -> io::Result<
     socket.send_vectored_with_flags(pieces, flags.bits())
 }
 
+/// Reads what has arrived.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn receive_now(socket: &impl AsRawFd, pieces: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    use nix::sys::socket::{recvmsg, MsgFlags};
+    let received = recvmsg::<()>(socket.as_raw_fd(), pieces, None, MsgFlags::MSG_DONTWAIT)?;
+    Ok(received.bytes)
+}
+
 impl Socket for TcpStream {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn write_now(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         send_now(self.into(), pieces)
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn read_now(&self, pieces: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        receive_now(self, pieces)
     }
 
     fn read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
@@ -108,6 +137,11 @@ impl Socket for UnixStream {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn write_now(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         send_now(self.into(), pieces)
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn read_now(&self, pieces: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        receive_now(self, pieces)
     }
 
     fn read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
@@ -243,6 +277,21 @@ where
         self.frames.is_ready()
     }
 
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn gate(&mut self) -> Option<Arc<dyn Gate>> {
+        let gate = super::gate::SocketGate::new(self.frames.stream_mut().socket.clone());
+        // Without one, for want of file descriptors, reading is not lent.
+        gate.ok().map(|gate| Arc::new(gate) as Arc<dyn Gate>)
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn receive_now(&mut self) -> Result<Arrived, TransportError> {
+        self.frames.stream_mut().now = true;
+        let arrived = self.frames.frame_now();
+        self.frames.stream_mut().now = false;
+        arrived
+    }
+
     fn set_first_message_timeout(&mut self, timeout: Duration) {
         if !matches!(self.first, FirstMessage::Came) {
             self.first = FirstMessage::Within(timeout);
@@ -282,6 +331,8 @@ where
 struct Incoming<S: Socket> {
     socket: Arc<S>,
     deadline: Option<Instant>,
+    /// Nothing is to be waited for.
+    now: bool,
 }
 
 impl<S: Socket> Incoming<S>
@@ -314,10 +365,18 @@ where
     for<'a> &'a S: Read,
 {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if self.now {
+            return self.socket.read_now(&mut [IoSliceMut::new(buf)]);
+        }
         self.read_in_time(|mut socket| socket.read(buf))
     }
 
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if self.now {
+            return self.socket.read_now(bufs);
+        }
         self.read_in_time(|mut socket| socket.read_vectored(bufs))
     }
 }
