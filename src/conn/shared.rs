@@ -133,20 +133,19 @@ impl Shared {
     ) -> Result<(), ProtocolError> {
         let mut fx = Effects::default();
         let mut state = self.state.lock();
-        let before = state.clone();
-        match body(&mut state, &mut fx) {
-            Ok(()) => {
-                self.commit(state, fx);
-                drop(before);
-                Ok(())
-            }
-            Err(e) => {
-                let failed = mem::replace(&mut *state, before);
-                drop(state);
-                drop((failed, fx));
-                Err(e)
-            }
+        let found = cfg!(debug_assertions).then(|| state.trace());
+        let done = body(&mut state, &mut fx);
+        if done.is_ok() {
+            self.commit(state, fx);
+            return Ok(());
         }
+        if let Some(found) = found {
+            assert_eq!(state.trace(), found, "a transaction that fails changes nothing");
+            assert!(fx.is_empty(), "a transaction that fails has nothing done");
+        }
+        drop(state);
+        drop(fx);
+        done
     }
 
     /// Appends what a transaction wants done to the queues, releases the lock, and drops its garbage.

@@ -117,7 +117,8 @@ impl Answer {
 
 impl State {
     pub(super) fn receive_bootstrap(&mut self, id: AnswerId, fx: &mut Effects) -> Result<(), ProtocolError> {
-        let key = self.new_answer(id)?;
+        self.check_new_answer(id)?;
+        let key = self.new_answer(id);
         let outcome = match self.bootstrap.is_null() {
             true => Err(Exception::failed("this vat offers no bootstrap object to this connection")),
             false => request::single_capability(&self.bootstrap),
@@ -134,8 +135,10 @@ impl State {
     ) -> Result<(), ProtocolError> {
         let Some(port) = self.port() else { return Ok(()) };
         let addressee = self.addressee(call.target)?;
-        let key = self.new_answer(call.question)?;
-        let accepted = self.accept_all(call.params.descriptors, fx)?;
+        self.check_new_answer(call.question)?;
+        self.check_descriptors(&call.params.descriptors, Some(call.question))?;
+        let key = self.new_answer(call.question);
+        let accepted = self.accept_all(call.params.descriptors, fx);
         let caps = accepted.into_iter().map(|a| a.client).collect();
         let answer = self.answers.get_mut(&key.id).expect("just entered");
         answer.kept = call.keep_results.then_some(Kept::Untaken);
@@ -166,7 +169,8 @@ impl State {
 
     /// Answers a call at once, without looking at it: there is no room for it.
     pub(crate) fn refuse_call(&mut self, id: AnswerId, fx: &mut Effects) -> Result<(), ProtocolError> {
-        self.new_answer(id)?;
+        self.check_new_answer(id)?;
+        self.new_answer(id);
         fx.discard(self.answers.remove(&id));
         fx.send(Message::Return(Return {
             answer: id,
@@ -178,14 +182,18 @@ impl State {
         Ok(())
     }
 
-    fn new_answer(&mut self, id: AnswerId) -> Result<AnswerKey, ProtocolError> {
-        if self.answers.contains_key(&id) {
-            return Err(ProtocolError::DuplicateQuestion(id));
+    fn check_new_answer(&self, id: AnswerId) -> Result<(), ProtocolError> {
+        match self.answers.contains_key(&id) {
+            true => Err(ProtocolError::DuplicateQuestion(id)),
+            false => Ok(()),
         }
+    }
+
+    fn new_answer(&mut self, id: AnswerId) -> AnswerKey {
         self.ended_answers.remove(&id);
         let generation = self.generation();
         self.answers.insert(id, Answer::new(generation));
-        Ok(AnswerKey { id, generation })
+        AnswerKey { id, generation }
     }
 
     fn answer_mut(&mut self, key: AnswerKey) -> Option<&mut Answer> {
@@ -396,31 +404,22 @@ impl State {
         self.returned(key.id, Returned::Tail(question), Arc::new([]), fx);
     }
 
-    /// A question of ours is answered by results that we keep for the peer.
-    pub(super) fn take_kept(
-        &mut self,
-        question: QuestionId,
-        id: AnswerId,
-        fx: &mut Effects,
-    ) -> Result<(), ProtocolError> {
-        let answer = self.answers.get_mut(&id).ok_or(ProtocolError::NothingToTake(id))?;
-        if answer.kept != Some(Kept::Untaken) {
-            return Err(ProtocolError::NothingToTake(id));
-        }
+    /// A question of ours is answered by results that we keep for the peer, which the caller has checked.
+    pub(super) fn take_kept(&mut self, question: QuestionId, id: AnswerId, fx: &mut Effects) {
+        let answer = self.answers.get_mut(&id).expect("checked before");
         answer.kept = Some(Kept::Taken);
         let outcome = match answer.returned() {
             Some(Returned::Results { payload, .. }) => Ok(payload.clone()),
             Some(Returned::Failed(why)) => Err(why.clone()),
-            Some(Returned::Tail(_)) => return Err(ProtocolError::NothingToTake(id)),
+            Some(Returned::Tail(_)) => Err(Exception::failed("kept results were passed on")),
             None => {
                 let on_return = answer.entry.on_return_mut().expect("not returned, as just seen");
                 on_return.push_back(OnReturn::Take(question));
                 self.question_mut(question).expect("the caller found it").taking = Some(id);
-                return Ok(());
+                return;
             }
         };
         self.answered(question, outcome, &[], Ended::Results, false, fx);
-        Ok(())
     }
 
     /// Results that we keep for the peer are for a question of ours that has been canceled.
@@ -446,14 +445,19 @@ impl State {
         fx: &mut Effects,
     ) -> Result<(), ProtocolError> {
         let id = finish.question;
-        let Some(answer) = self.answers.get_mut(&id) else {
-            return match self.ended_answers.remove(&id) {
-                Some(_) => Ok(()),
-                None => Err(ProtocolError::UnknownAnswer(id)),
-            };
-        };
+        match self.answers.get(&id).map(|answer| answer.entry.has_finished()) {
+            Some(false) => {}
+            Some(true) => return Err(ProtocolError::DuplicateFinish(id)),
+            None => {
+                return match self.ended_answers.remove(&id) {
+                    Some(_) => Ok(()),
+                    None => Err(ProtocolError::UnknownAnswer(id)),
+                }
+            }
+        }
+        let answer = self.answers.get_mut(&id).expect("just found");
         match &mut answer.entry {
-            Entry::HaveFinish { .. } => Err(ProtocolError::DuplicateFinish(id)),
+            Entry::HaveFinish { .. } => {}
             Entry::HaveReturn { on_finish, .. } => {
                 let on_finish = std::mem::take(on_finish);
                 fx.discard(self.answers.remove(&id));
@@ -462,15 +466,14 @@ impl State {
                         fx.later(Callback::Release(exports));
                     }
                 }
-                Ok(())
             }
             Entry::NewQA { on_return, .. } => {
                 let on_return = std::mem::take(on_return);
                 answer.entry = Entry::HaveFinish { finish_msg: finish, on_return };
                 self.cancel_if_unwanted(id, fx);
-                Ok(())
             }
         }
+        Ok(())
     }
 
     /// Cancels a call that the peer has finished if nothing waits for its answer here.

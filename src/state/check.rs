@@ -1,11 +1,41 @@
-//! What holds between the tables after every transition; checked in debug builds.
+//! What holds between the tables after every transition, and that one which failed has changed nothing; checked
+//! in debug builds.
 
 use super::entry::Entry;
 use super::imports::ImportedPromise;
 use super::State;
 use crate::cap::port::Place;
 
+/// Tells whether a transaction has changed anything. See Note [Rollback].
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Trace {
+    tables: [u64; 7],
+    sets: [usize; 3],
+    counters: [u64; 3],
+    peer_ignores_pipeline_hint: bool,
+    ended: bool,
+}
+
 impl State {
+    /// What changes with every change of the state.
+    pub(crate) fn trace(&self) -> Trace {
+        Trace {
+            tables: [
+                self.questions.changes(),
+                self.pipeline_questions.changes(),
+                self.answers.changes(),
+                self.exports.changes(),
+                self.imports.changes(),
+                self.promises.changes(),
+                self.embargoes.changes(),
+            ],
+            sets: [self.ended_answers.len(), self.export_ids.len(), self.watched],
+            counters: [self.next_generation, self.next_ref, u64::from(self.next_pipeline_question)],
+            peer_ignores_pipeline_hint: self.peer_ignores_pipeline_hint,
+            ended: self.ended.is_some(),
+        }
+    }
+
     /// Panics if the tables contradict each other.
     pub(crate) fn check(&self) {
         if self.ended.is_some() {

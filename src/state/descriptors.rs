@@ -7,8 +7,8 @@ use super::State;
 use crate::cap::client::{Client, Kind};
 use crate::cap::port::Place;
 use crate::cap::promised::PromiseCell;
-use crate::error::{Exception, ProtocolError};
-use crate::id::ExportId;
+use crate::error::Exception;
+use crate::id::{AnswerId, ExportId};
 use crate::wire::message::{Descriptor, Incoming, Outgoing, PromisedAnswer, Target};
 
 /// The capabilities of a payload, described for the peer.
@@ -76,7 +76,7 @@ impl State {
                     all.exports.extend(described.export);
                 }
                 Err(why) => {
-                    self.release_exports(&all.exports, fx).expect("counted just above");
+                    self.release_counted(&all.exports, fx);
                     return Err(why);
                 }
             }
@@ -93,29 +93,26 @@ impl State {
         }
     }
 
-    /// A client for a capability that the peer described, counting a reference if it is the peer's.
-    pub(super) fn accept(
-        &mut self,
-        descriptor: Descriptor<Incoming>,
-        fx: &mut Effects,
-    ) -> Result<Accepted, ProtocolError> {
+    /// A client for a capability that the peer described, counting a reference if it is the peer's. The caller
+    /// has checked that what is named is there.
+    pub(super) fn accept(&mut self, descriptor: Descriptor<Incoming>, fx: &mut Effects) -> Accepted {
         let theirs = |client| Accepted { client, reflected: false };
         let ours = |client| Accepted { client, reflected: true };
-        Ok(match descriptor {
+        match descriptor {
             Descriptor::None => theirs(Client::null()),
-            Descriptor::SenderHosted(id) => theirs(self.import_settled(id)?),
-            Descriptor::SenderPromise(id) => theirs(self.import_promise(id)?),
+            Descriptor::SenderHosted(id) => theirs(self.import_settled(id)),
+            Descriptor::SenderPromise(id) => theirs(self.import_promise(id)),
             // At level 1 the vine is all that we use of an introduction. It forwards calls.
-            Descriptor::ThirdPartyHosted { vine } => theirs(self.import_settled(vine)?),
+            Descriptor::ThirdPartyHosted { vine } => theirs(self.import_settled(vine)),
             Descriptor::ReceiverHosted(id) => {
-                let export = self.exports.get(id).ok_or(ProtocolError::UnknownExport(id))?;
+                let export = self.exports.get(id).expect("checked before");
                 ours(export.destination().client())
             }
-            Descriptor::ReceiverAnswer(answer) => ours(self.promised(answer, fx)?),
+            Descriptor::ReceiverAnswer(answer) => ours(self.promised(answer, fx)),
             Descriptor::Unknown(variant) => theirs(Client::broken(Exception::unimplemented(format!(
                 "capability descriptor of unknown kind {variant}"
             )))),
-        })
+        }
     }
 
     /// Clients for all capabilities of a payload.
@@ -123,25 +120,19 @@ impl State {
         &mut self,
         descriptors: Vec<Descriptor<Incoming>>,
         fx: &mut Effects,
-    ) -> Result<Vec<Accepted>, ProtocolError> {
+    ) -> Vec<Accepted> {
         descriptors.into_iter().map(|descriptor| self.accept(descriptor, fx)).collect()
     }
 
     /// The capability in an answer of ours that the peer's descriptor names.
-    fn promised(
-        &mut self,
-        promised: PromisedAnswer<crate::id::AnswerId>,
-        fx: &mut Effects,
-    ) -> Result<Client, ProtocolError> {
+    fn promised(&mut self, promised: PromisedAnswer<AnswerId>, fx: &mut Effects) -> Client {
         let PromisedAnswer { question: id, path } = promised;
         let Some(answer) = self.answers.get_mut(&id) else {
-            return match self.ended_answers.contains(&id) {
-                true => Ok(Client::null()),
-                false => Err(ProtocolError::UnknownPromisedAnswer(id)),
-            };
+            // One whose results held no capability.
+            return Client::null();
         };
         if let Some(returned) = answer.returned() {
-            return Ok(returned.destination(&path).client());
+            return returned.destination(&path).client();
         }
         let cell = PromiseCell::new(None);
         match answer.pipeline.clone() {
@@ -151,7 +142,7 @@ impl State {
             }
             None => answer.resolve_on_return(cell.clone(), path),
         }
-        Ok(Client(Kind::Promise(cell)))
+        Client(Kind::Promise(cell))
     }
 
     pub(super) fn gone(&self) -> Client {

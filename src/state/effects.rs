@@ -32,6 +32,11 @@ pub(crate) struct Effects {
 }
 
 impl Effects {
+    /// Whether nothing is to be done.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.send.is_empty() && self.callbacks.is_empty() && self.garbage.is_empty()
+    }
+
     /// Sends a message.
     pub(crate) fn send(&mut self, message: Message<Outgoing>) {
         self.send.push(Departure { message, share: None });

@@ -100,27 +100,39 @@ impl State {
         count: u32,
         fx: &mut Effects,
     ) -> Result<(), ProtocolError> {
-        let export = self.exports.get_mut(id).ok_or(ProtocolError::UnknownExport(id))?;
-        let held = export.references;
+        let held = self.exports.get(id).ok_or(ProtocolError::UnknownExport(id))?.references;
         if count > held {
             return Err(ProtocolError::ReleaseBelowZero { id, released: count, held });
         }
+        self.release_held(id, count, fx);
+        Ok(())
+    }
+
+    /// Takes back references that the caller knows to be there.
+    fn release_held(&mut self, id: ExportId, count: u32, fx: &mut Effects) {
+        let export = self.exports.get_mut(id).expect("the caller found it");
         export.references -= count;
         if export.references == 0 {
             let export = self.exports.remove(id).expect("found above");
             self.forget_export_id(&export.client, id);
             fx.discard(export);
         }
-        Ok(())
     }
 
-    /// Takes back references that this vat counted for a message.
+    /// Takes back references that this vat counted for a message: all, or none if the peer has given up some.
     pub(crate) fn release_exports(
         &mut self,
         ids: &[ExportId],
         fx: &mut Effects,
     ) -> Result<(), ProtocolError> {
-        ids.iter().try_for_each(|id| self.release_export(*id, 1, fx))
+        self.check_release(ids)?;
+        self.release_counted(ids, fx);
+        Ok(())
+    }
+
+    /// Takes back references that are known to be there.
+    pub(super) fn release_counted(&mut self, ids: &[ExportId], fx: &mut Effects) {
+        ids.iter().for_each(|id| self.release_held(*id, 1, fx));
     }
 
     fn forget_export_id(&mut self, client: &Client, id: ExportId) {

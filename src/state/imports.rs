@@ -65,31 +65,28 @@ pub(crate) struct Pending {
 impl State {
     /// A client for a settled import, counting one more reference. A promise that is named so stays one:
     /// capnp-rpc, and C++ before 0.8, call every capability hosted that they have exported before.
-    pub(super) fn import_settled(&mut self, id: ImportId) -> Result<Client, ProtocolError> {
+    pub(super) fn import_settled(&mut self, id: ImportId) -> Client {
         if self.imports.get(&id).is_some_and(|import| import.promise.is_some()) {
             return self.import_promise(id);
         }
-        Ok(match self.import(id)? {
+        match self.import(id) {
             Some(handle) => Client(Kind::Import(handle)),
             None => self.gone(),
-        })
+        }
     }
 
     /// A client for a promise among the imports, counting one more reference. All clients share one reference,
     /// and so one embargo.
-    pub(super) fn import_promise(&mut self, id: ImportId) -> Result<Client, ProtocolError> {
-        let known = self.imports.get(&id).map(|import| import.promise.clone());
-        if known.as_ref().is_some_and(|promise| promise.is_none()) {
-            return Err(ProtocolError::PromiseMismatch(id));
-        }
-        let Some(handle) = self.import(id)? else { return Ok(self.gone()) };
+    pub(super) fn import_promise(&mut self, id: ImportId) -> Client {
+        let known = self.imports.get(&id).and_then(|import| import.promise.clone());
+        let Some(handle) = self.import(id) else { return self.gone() };
         let mut used = false;
-        match known.flatten() {
-            Some(ImportedPromise::Resolved(client)) => return Ok(client),
+        match known {
+            Some(ImportedPromise::Resolved(client)) => return client,
             Some(ImportedPromise::Pending(promise)) => {
                 let pending = self.promises.get(&promise);
                 if let Some(cell) = pending.and_then(|pending| pending.cell.upgrade()) {
-                    return Ok(Client(Kind::Remote(cell)));
+                    return Client(Kind::Remote(cell));
                 }
                 // That its clients are gone has not been noticed yet.
                 used = pending.is_some_and(|pending| pending.used);
@@ -100,12 +97,12 @@ impl State {
         let import = self.imports.get_mut(&id).expect("counted above");
         import.promise = Some(ImportedPromise::Pending(cell.id));
         self.promises.get_mut(&cell.id).expect("just made").used = used;
-        Ok(Client(Kind::Remote(cell)))
+        Client(Kind::Remote(cell))
     }
 
     /// Counts a reference to an import; `None` once the connection is being closed.
-    fn import(&mut self, id: ImportId) -> Result<Option<Arc<ImportRef>>, ProtocolError> {
-        let Some(port) = self.port() else { return Ok(None) };
+    fn import(&mut self, id: ImportId) -> Option<Arc<ImportRef>> {
+        let port = self.port()?;
         let generation = self.generation();
         let entry = self.imports.get_or_insert_with(id, || Import {
             references: 0,
@@ -113,17 +110,14 @@ impl State {
             handle: Weak::new(),
             promise: None,
         });
-        let more = entry.references.checked_add(1);
-        entry.references = more.ok_or_else(|| {
-            ProtocolError::Limit(format!("more than {} references to one import", u32::MAX))
-        })?;
+        entry.references += 1;
         if let Some(handle) = entry.handle.upgrade() {
-            return Ok(Some(handle));
+            return Some(handle);
         }
         let handle = Arc::new(ImportRef { port, id, generation });
         entry.generation = generation;
         entry.handle = Arc::downgrade(&handle);
-        Ok(Some(handle))
+        Some(handle)
     }
 
     /// A new reference to a promise of the peer's.
@@ -192,7 +186,10 @@ impl State {
             Some(Some(ImportedPromise::Pending(promise))) => Some(*promise),
         };
         let to = match to {
-            Resolution::Cap(descriptor) => self.accept(descriptor, fx)?,
+            Resolution::Cap(descriptor) => {
+                self.check_descriptors(std::slice::from_ref(&descriptor), None)?;
+                self.accept(descriptor, fx)
+            }
             Resolution::Exception(why) => Accepted { client: Client::broken(why), reflected: false },
         };
         // Where nobody holds the promise, what it brings is dropped, and so released.

@@ -16,10 +16,14 @@
 //!
 //! Note [Rollback]
 //! ===============
-//! The tables are persistent maps, so that cloning the state costs a few reference counts. A transaction that
-//! handles a message keeps the old version; if the message breaks a rule half-way, the old version is put
-//! back, and nothing of the message is left but the abort. The same makes a snapshot of all tables at one
-//! moment free.
+//! A transaction that handles a message fails if the message breaks a rule, and leaves no trace then: nothing of
+//! the message is left but the abort. So a transition looks first, at all that the message names, and changes the
+//! tables only when nothing can fail any more (`rules.rs` has what takes more than a line). There is no old
+//! version to be put back: keeping one would make every change copy what it changes. Debug builds compare what
+//! a failed transaction found and left, and panic where it was not the same.
+//!
+//! The tables are persistent maps all the same: cloning the state costs a few reference counts, which makes a
+//! snapshot of all tables at one moment cheap, for tests and tools.
 //! ```
 
 mod answers;
@@ -32,6 +36,7 @@ mod exports;
 mod imports;
 mod outcome;
 mod questions;
+mod rules;
 mod snapshot;
 mod targets;
 

@@ -330,61 +330,60 @@ impl State {
         ret: Return<Incoming>,
         fx: &mut Effects,
     ) -> Result<(), ProtocolError> {
-        let Return { answer: id, release_param_caps, no_finish_needed, outcome } = ret;
-        let for_pipeline = id.0 & PIPELINE_BIT != 0;
-        let Some(question) = self.question_mut(id) else {
+        let for_pipeline = ret.answer.0 & PIPELINE_BIT != 0;
+        let Some(question) = self.question(ret.answer) else {
             // Finished questions for pipelining alone are forgotten, whether or not a Return will come.
             self.peer_ignores_pipeline_hint |= for_pipeline;
-            return if for_pipeline { Ok(()) } else { Err(ProtocolError::UnknownQuestion(id)) };
+            return if for_pipeline { Ok(()) } else { Err(ProtocolError::UnknownQuestion(ret.answer)) };
         };
-        if question.entry.has_returned() || question.taking.is_some() {
-            return Err(ProtocolError::DuplicateReturn(id));
-        }
+        self.check_return(question, &ret)?;
+        let Return { answer: id, release_param_caps, no_finish_needed, outcome } = ret;
+        let question = self.question_mut(id).expect("found above");
         question.give_back_share(fx);
         let exports = std::mem::replace(&mut question.param_exports, Arc::new([]));
-        let (tail, canceled) = (question.tail, question.entry.has_finished());
+        let canceled = question.entry.has_finished();
         self.peer_ignores_pipeline_hint |= for_pipeline;
-        if release_param_caps {
-            self.release_exports(&exports, fx)?;
-        }
         if canceled {
             // Finish has told the peer to release what these results hold: none of it was ever ours.
             if let Outcome::TakeFromOtherQuestion(answer) = outcome {
                 self.abandon_kept(answer, fx);
             }
             self.forget_question(id, fx);
-            return Ok(());
+        } else {
+            self.receive_outcome(id, outcome, no_finish_needed, fx);
         }
-        match outcome {
-            Outcome::Results(_) if tail => Err(ProtocolError::ResultsNotKept(id)),
-            Outcome::Results(results) => self.receive_results(id, results, no_finish_needed, fx),
-            Outcome::Exception(why) => {
-                self.answered(id, Err(why), &[], Ended::Exception, no_finish_needed, fx);
-                Ok(())
+        if release_param_caps {
+            // Last: the results may name what the params gave.
+            self.release_counted(&exports, fx);
+        }
+        Ok(())
+    }
+
+    /// A question has been answered, in a way that was checked before.
+    fn receive_outcome(
+        &mut self,
+        id: QuestionId,
+        outcome: Outcome<Incoming>,
+        no_finish_needed: bool,
+        fx: &mut Effects,
+    ) {
+        let why = match outcome {
+            Outcome::Results(results) => return self.receive_results(id, results, no_finish_needed, fx),
+            Outcome::TakeFromOtherQuestion(answer) => return self.take_kept(id, answer, fx),
+            Outcome::ResultsSentElsewhere if no_finish_needed => {
+                // Results without capabilities.
+                let why = super::targets::closed();
+                return self.answered(id, Err(why), &[], Ended::Elsewhere, true, fx);
             }
-            Outcome::Canceled => {
-                let why = Exception::failed("the callee says that the call was canceled");
-                self.answered(id, Err(why), &[], Ended::Exception, no_finish_needed, fx);
-                Ok(())
-            }
-            Outcome::ResultsSentElsewhere if tail => {
-                match no_finish_needed {
-                    // Results without capabilities.
-                    true => self.answered(id, Err(super::targets::closed()), &[], Ended::Elsewhere, true, fx),
-                    false => self.answered_elsewhere(id),
-                }
-                Ok(())
-            }
-            Outcome::ResultsSentElsewhere => Err(ProtocolError::ResultsSentElsewhere(id)),
-            Outcome::TakeFromOtherQuestion(answer) => self.take_kept(id, answer, fx),
+            Outcome::ResultsSentElsewhere => return self.answered_elsewhere(id),
+            Outcome::Exception(why) => why,
+            Outcome::Canceled => Exception::failed("the callee says that the call was canceled"),
             Outcome::Unknown(variant, whole) => {
                 fx.send(Message::Unimplemented(whole));
-                let why =
-                    Exception::unimplemented(format!("the peer returned in an unknown way ({variant})"));
-                self.answered(id, Err(why), &[], Ended::Exception, no_finish_needed, fx);
-                Ok(())
+                Exception::unimplemented(format!("the peer returned in an unknown way ({variant})"))
             }
-        }
+        };
+        self.answered(id, Err(why), &[], Ended::Exception, no_finish_needed, fx);
     }
 
     fn receive_results(
@@ -393,16 +392,12 @@ impl State {
         results: WirePayload<Incoming>,
         no_finish_needed: bool,
         fx: &mut Effects,
-    ) -> Result<(), ProtocolError> {
-        let accepted = self.accept_all(results.descriptors, fx)?;
-        if no_finish_needed && accepted.iter().any(|a| !a.client.is_null()) {
-            return Err(ProtocolError::NoFinishWithCapabilities(id));
-        }
+    ) {
+        let accepted = self.accept_all(results.descriptors, fx);
         let reflected: Vec<bool> = accepted.iter().map(|a| a.reflected).collect();
         let caps = accepted.into_iter().map(|a| a.client).collect();
         let payload = Payload::new(results.content, caps);
         self.answered(id, Ok(payload), &reflected, Ended::Results, no_finish_needed, fx);
-        Ok(())
     }
 
     /// A question has its outcome: promises for capabilities in it are resolved, and whoever asked is told.
@@ -556,12 +551,13 @@ impl State {
 
     /// The peer does not implement the message that asked this question.
     pub(super) fn question_refused(&mut self, id: QuestionId, fx: &mut Effects) -> Result<(), ProtocolError> {
-        let Some(question) = self.question_mut(id) else { return Ok(()) };
+        let Some(question) = self.question(id) else { return Ok(()) };
         if question.entry.has_returned() {
             return Err(ProtocolError::DuplicateReturn(id));
         }
-        let exports = std::mem::replace(&mut question.param_exports, Arc::new([]));
+        let exports = question.param_exports.clone();
         self.release_exports(&exports, fx)?;
+        self.question_mut(id).expect("found above").param_exports = Arc::new([]);
         let why = Exception::unimplemented("the peer does not implement the message that asked this");
         self.answered(id, Err(why), &[], Ended::Exception, true, fx);
         // If it had been finished, it was not answered just now.

@@ -80,6 +80,11 @@ impl<K: Copy + Ord + Debug + From<u32> + Into<u32>, V: Clone> Allocated<K, V> {
         self.entries.iter()
     }
 
+    /// How often the table has been changed, or an entry of it lent to be changed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.entries.changes()
+    }
+
     /// Takes all entries out.
     pub(crate) fn clear(&mut self) -> Given<K, V> {
         self.free = OrdSet::new();
@@ -97,49 +102,63 @@ impl<K: Copy + Ord + Debug + From<u32> + Into<u32>, V: Clone> Allocated<K, V> {
 /// A table in which somebody else chooses the IDs: the peer, or whoever counts them. See Note [Entries are
 /// shared].
 #[derive(Clone, Debug)]
-pub(crate) struct Given<K: Ord + Clone, V: Clone>(OrdMap<K, Arc<V>>);
+pub(crate) struct Given<K: Ord + Clone, V: Clone> {
+    entries: OrdMap<K, Arc<V>>,
+    changes: u64,
+}
 
 impl<K: Ord + Clone, V: Clone> Default for Given<K, V> {
     fn default() -> Self {
-        Given(OrdMap::new())
+        Given { entries: OrdMap::new(), changes: 0 }
     }
 }
 
 impl<K: Copy + Ord, V: Clone> Given<K, V> {
     pub(crate) fn insert(&mut self, id: K, entry: V) {
-        self.0.insert(id, Arc::new(entry));
+        self.changes += 1;
+        self.entries.insert(id, Arc::new(entry));
     }
 
     pub(crate) fn remove(&mut self, id: &K) -> Option<V> {
-        self.0.remove(id).map(Arc::unwrap_or_clone)
+        let entry = self.entries.remove(id)?;
+        self.changes += 1;
+        Some(Arc::unwrap_or_clone(entry))
     }
 
     pub(crate) fn contains_key(&self, id: &K) -> bool {
-        self.0.contains_key(id)
+        self.entries.contains_key(id)
     }
 
     pub(crate) fn get(&self, id: &K) -> Option<&V> {
-        self.0.get(id).map(|entry| &**entry)
+        self.entries.get(id).map(|entry| &**entry)
     }
 
     pub(crate) fn get_mut(&mut self, id: &K) -> Option<&mut V> {
-        self.0.get_mut(id).map(Arc::make_mut)
+        let entry = self.entries.get_mut(id)?;
+        self.changes += 1;
+        Some(Arc::make_mut(entry))
     }
 
     pub(crate) fn get_or_insert_with(&mut self, id: K, entry: impl FnOnce() -> V) -> &mut V {
-        Arc::make_mut(self.0.entry(id).or_insert_with(|| Arc::new(entry())))
+        self.changes += 1;
+        Arc::make_mut(self.entries.entry(id).or_insert_with(|| Arc::new(entry())))
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.entries.len()
+    }
+
+    /// How often the table has been changed, or an entry of it lent to be changed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries.is_empty()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &V)> {
-        self.0.iter().map(|(id, entry)| (*id, &**entry))
+        self.entries.iter().map(|(id, entry)| (*id, &**entry))
     }
 }
 
