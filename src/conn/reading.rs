@@ -95,16 +95,15 @@ impl Reading {
     }
 
     fn borrow(&self) -> Option<Borrowed<'_>> {
-        let gate = self.gate.get();
         let mut free = self.free.lock();
         let Some(stage) = free.stage.take() else {
             drop(free);
-            self.wanted.store(!matches!(gate, Some(None)), Ordering::Relaxed);
+            self.wanted.store(!matches!(self.gate.get(), Some(None)), Ordering::Relaxed);
             return None;
         };
         free.chances = CHANCES;
         drop(free);
-        let gate = gate.and_then(Option::as_deref).expect("it was lent at a gate");
+        let gate = self.gate.get().and_then(Option::as_deref).expect("it was lent at a gate");
         gate.shut();
         Some(Borrowed { reading: self, gate, stage: Some(stage) })
     }
