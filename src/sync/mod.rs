@@ -15,7 +15,6 @@
 mod foreign;
 mod lane;
 mod lock;
-mod queue;
 mod thread;
 #[cfg_attr(any(shuttle, loom), path = "timer_still.rs")]
 mod timer;
@@ -24,7 +23,6 @@ mod turns;
 pub(crate) use foreign::foreign;
 pub(crate) use lane::{Lane, Turn, Waited};
 pub(crate) use lock::{assert_unlocked, Condvar, Mutex, MutexGuard, Rank};
-pub(crate) use queue::{Pop, Queue};
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
 pub(crate) use thread::{enter_role, role, spawn, JoinHandle, Role};
 pub(crate) use timer::{Timer, TimerKey};

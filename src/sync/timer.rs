@@ -93,15 +93,15 @@ impl Timer {
 
 #[cfg(all(test, not(any(shuttle, loom))))]
 mod tests {
-    use super::super::{Duration, Pop, Queue};
+    use super::super::Duration;
     use super::*;
 
     #[test]
     fn runs_in_order_of_deadline_and_takes_back() {
-        let got = Arc::new(Queue::new());
+        let (put, got) = crossbeam_channel::unbounded();
         let put = |n: u8| {
-            let got = got.clone();
-            move || got.push(n).unwrap()
+            let put = put.clone();
+            move || put.send(n).unwrap()
         };
         let now = Instant::now();
         let timer = Timer::global();
@@ -110,6 +110,6 @@ mod tests {
         timer.at(now + Duration::from_millis(10), put(1));
         assert!(timer.cancel(taken));
         assert!(!timer.cancel(taken));
-        assert_eq!([got.pop(None), got.pop(None)], [Pop::Item(1), Pop::Item(2)]);
+        assert_eq!([got.recv(), got.recv()], [Ok(1), Ok(2)]);
     }
 }

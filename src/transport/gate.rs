@@ -72,3 +72,58 @@ fn until(deadline: Instant) -> PollTimeout {
     let left = left.as_micros().div_ceil(1000);
     PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
 }
+
+#[cfg(all(test, not(any(shuttle, loom))))]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::sync::{spawn, Duration, Role};
+
+    fn gate() -> (Arc<SocketGate<UnixStream>>, UnixStream) {
+        let (near, far) = UnixStream::pair().unwrap();
+        (Arc::new(SocketGate::new(Arc::new(near)).unwrap()), far)
+    }
+
+    #[test]
+    fn an_open_gate_is_passed_once_when_something_is_there() {
+        let (gate, mut far) = gate();
+        far.write_all(b"x").unwrap();
+        gate.open();
+        gate.wait_open();
+        let passed = gate.clone();
+        let again = spawn("again", Role::User, move || passed.wait_open()).unwrap();
+        gate.open();
+        again.join().unwrap();
+    }
+
+    #[test]
+    fn the_end_of_the_stream_passes_the_gate() {
+        let (gate, far) = gate();
+        drop(far);
+        gate.open();
+        gate.wait_open();
+    }
+
+    #[test]
+    fn an_interrupt_ends_the_next_waits_once() {
+        let (gate, _far) = gate();
+        gate.shut();
+        gate.interrupt();
+        gate.wait_open();
+        gate.wait(None);
+        let soon = Instant::now() + Duration::from_millis(2);
+        gate.wait(Some(soon));
+        assert!(Instant::now() >= soon, "it is not interrupted twice");
+    }
+
+    #[test]
+    fn a_wait_ends_with_what_arrives() {
+        let (gate, mut far) = gate();
+        let waits = gate.clone();
+        let waiting = spawn("waiting", Role::User, move || waits.wait(None)).unwrap();
+        far.write_all(b"x").unwrap();
+        waiting.join().unwrap();
+    }
+}

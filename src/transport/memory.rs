@@ -297,3 +297,50 @@ mod tests {
         crate::sync::check_random(check, 500);
     }
 }
+
+/// Every order of the threads' steps: whoever waits finds what was sent, and the end.
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::sync::{check_all, spawn, Role};
+
+    fn frame(word: u8) -> Frame {
+        Frame::new(vec![capnp::word(word, 0, 0, 0, 0, 0, 0, 0)], [1])
+    }
+
+    #[test]
+    fn loom_the_gate_is_passed_for_each_message_and_the_end() {
+        check_all(|| {
+            let way = Arc::new(Way::new());
+            let far = way.clone();
+            let sending = spawn("sending", Role::User, move || {
+                far.extend(vec![frame(1)]).unwrap();
+                far.close();
+            });
+            let mut received = 0;
+            loop {
+                way.open();
+                way.wait_open();
+                match way.state.lock().pop() {
+                    Arrived::Message(_) => received += 1,
+                    Arrived::Nothing => panic!("the gate was passed for nothing"),
+                    Arrived::End => break,
+                }
+            }
+            assert_eq!(received, 1);
+            sending.unwrap().join().unwrap();
+        });
+    }
+
+    #[test]
+    fn loom_an_interrupt_ends_a_wait() {
+        check_all(|| {
+            let way = Arc::new(Way::new());
+            let far = way.clone();
+            let interrupting = spawn("interrupting", Role::User, move || far.interrupt()).unwrap();
+            way.wait(None);
+            way.wait_open();
+            interrupting.join().unwrap();
+        });
+    }
+}

@@ -135,7 +135,7 @@ pub trait Gate: Send + Sync {
     /// before or meanwhile, or the deadline has passed. May return for no reason.
     fn wait(&self, deadline: Option<Instant>);
 
-    /// Has both kinds of waiting return, the next of a kind if there is none now.
+    /// Has whoever waits, in either way, return, or the next that does, if nobody does now.
     fn interrupt(&self);
 }
 

@@ -351,6 +351,51 @@ mod tests {
         assert_eq!(all(Chunks::new(&one, std::iter::repeat(1))), [segments.to_vec(), segments[..1].to_vec()]);
     }
 
+    /// A stream on which nothing more is there after each piece.
+    struct Slow<R>(R, bool);
+
+    impl<R: Read> Read for Slow<R> {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            self.read_vectored(&mut [IoSliceMut::new(buf)])
+        }
+
+        fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+            self.1 = !self.1;
+            if self.1 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            match self.0.read_vectored(bufs) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => self.0.read_vectored(bufs),
+                read => read,
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_arrived_is_kept_where_the_stream_would_block() {
+        let large = [numbered(AHEAD_WORDS + 100), numbered(1)];
+        let small = [numbered(3), numbered(0), numbered(5)];
+        let bytes = bytes_of(&[&small[..], &large[..], &small[..1]]);
+        for chunk in [1, 7, 4099, 16385, usize::MAX] {
+            let stream = Slow(Chunks::new(&bytes, std::iter::repeat(chunk)), false);
+            let mut reader = FrameReader::new(stream, &limits());
+            let mut frames: Vec<Vec<Vec<u8>>> = Vec::new();
+            let mut waits = 0;
+            loop {
+                match reader.frame_now().unwrap() {
+                    Arrived::Message(frame) => {
+                        let segments = 0..frame.len() as u32;
+                        frames.push(segments.map(|i| frame.get_segment(i).unwrap().to_vec()).collect());
+                    }
+                    Arrived::Nothing => waits += 1,
+                    Arrived::End => break,
+                }
+            }
+            assert_eq!(frames, [small.to_vec(), large.to_vec(), small[..1].to_vec()], "pieces of {chunk}");
+            assert!(waits > 1, "pieces of {chunk}");
+        }
+    }
+
     #[test]
     fn many_small_frames_cost_one_read() {
         let segment = [numbered(2)];

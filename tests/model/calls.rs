@@ -55,6 +55,59 @@ fn a_method_calls_back() {
     });
 }
 
+/// Two threads wait for answers over one connection: one reads, for both, and hands that on.
+#[test]
+fn threads_that_wait_read_for_each_other() {
+    check(1500, || {
+        let pool = Pool::in_place();
+        let vats = connect(Client::null(), numbers(&pool, |n| n + 1));
+        let client = vats[0].bootstrap::<Client>();
+        assert_eq!(ask(&client, 1).unwrap(), 2);
+        let other = client.clone();
+        let asking = thread::spawn(move || {
+            assert_eq!(ask(&other, 2).unwrap(), 3);
+            assert_eq!(ask(&other, 3).unwrap(), 4);
+        });
+        assert_eq!(ask(&client, 4).unwrap(), 5);
+        assert_eq!(ask(&client, 5).unwrap(), 6);
+        asking.join().unwrap();
+        drop(client);
+        close(vats);
+    });
+}
+
+/// A thread that reads stops when its method is canceled: what it waits for never comes.
+#[test]
+fn a_canceled_method_stops_reading() {
+    check(1000, || {
+        let pool = Pool::new();
+        let asks = object(&pool, |call| {
+            let (_, caps) = params(call)?;
+            assert_eq!(ask(&caps[0], 0)?, 0);
+            // The second is never answered.
+            let error = ask(&caps[1], 1).unwrap_err();
+            assert!(error.to_string().contains("canceled"), "{error}");
+            Ok(())
+        });
+        let vats = connect(Client::null(), asks);
+        let (reached, wait) = shuttle::sync::mpsc::channel();
+        let kept = Arc::new(Mutex::new(None));
+        let keeps = kept.clone();
+        let never = object(&pool, move |call| {
+            *keeps.lock().unwrap() = Some(call.defer());
+            reached.send(()).unwrap();
+            Ok(())
+        });
+        let caps = [numbers(&pool, |n| n), never];
+        let sent = send(&vats[0].bootstrap::<Client>(), 0, &caps);
+        drop(caps);
+        wait.recv().unwrap();
+        drop(sent);
+        kept.lock().unwrap().take();
+        close(vats);
+    });
+}
+
 #[test]
 fn canceling_races_with_the_return() {
     check(1500, || {

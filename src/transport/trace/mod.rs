@@ -223,7 +223,9 @@ mod tests {
 
     use super::*;
     use crate::generated::rpc_capnp::message;
-    use crate::sync::{Mutex, Pop, Queue, Rank};
+    use crossbeam_channel::{unbounded, Receiver};
+
+    use crate::sync::{Mutex, Rank};
     use crate::transport::testing::outbound;
 
     fn built(fill: impl FnOnce(message::Builder<'_>)) -> Outbound {
@@ -261,20 +263,15 @@ mod tests {
         })
     }
 
-    type Events = Arc<Queue<TraceEvent>>;
+    type Events = Receiver<TraceEvent>;
 
     fn recorded(events: &Events) -> Vec<String> {
-        std::iter::from_fn(|| match events.try_pop() {
-            Pop::Item(event) => Some(event.to_string()),
-            _ => None,
-        })
-        .collect()
+        events.try_iter().map(|event| event.to_string()).collect()
     }
 
     fn traced(transport: Transport) -> (Transport, Events) {
-        let events = Arc::new(Queue::new());
-        let sink = events.clone();
-        (transport.traced(move |e| sink.push(e.clone()).unwrap(), TraceOptions::new()), events)
+        let (sink, events) = unbounded();
+        (transport.traced(move |e| sink.send(e.clone()).unwrap(), TraceOptions::new()), events)
     }
 
     #[test]
@@ -310,7 +307,7 @@ mod tests {
         let call = call();
         let words = call.words();
         here.sink.send(&[call]).unwrap();
-        let Pop::Item(event) = events.try_pop() else { panic!() };
+        let event = events.try_recv().unwrap();
         assert_eq!((event.direction, event.sequence), (Direction::Sent, 0));
         assert_eq!(event.kind(), Some(MessageKind::Call));
         assert_eq!((event.question_id(), event.interface_id()), (Some(5), Some(0xabcd)));
