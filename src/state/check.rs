@@ -83,7 +83,7 @@ impl State {
 
     fn check_answers(&self) {
         for (id, answer) in self.answers.iter() {
-            assert!(!self.ended_answers.contains(&id), "answer {id} is both in use and ended");
+            assert!(!self.ended_answers.contains(id.0), "answer {id} is both in use and ended");
             if let Some(awaited) = answer.awaits {
                 let awaited = self.answers.get(&awaited).expect("an awaited answer is in the table");
                 assert!(!awaited.entry.has_returned(), "answer {id} waits for one that is there");

@@ -16,7 +16,7 @@
 //!   or not: see Note [Backpressure].
 //! ```
 
-use im::{OrdMap, OrdSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::descriptors::Accepted;
 use super::effects::{Callback, Effects};
@@ -53,9 +53,9 @@ pub(crate) struct Question {
     pub(super) taking: Option<AnswerId>,
     pub(super) handle: Weak<QuestionRef>,
     /// Promises for capabilities in the results.
-    pub(super) pipelined: OrdMap<Path, RefId>,
+    pub(super) pipelined: BTreeMap<Path, RefId>,
     /// Places in the results that calls were sent to by promises that are gone.
-    pub(super) used: OrdSet<Path>,
+    pub(super) used: BTreeSet<Path>,
     /// The method called; `None` for a bootstrap.
     pub(super) method: Option<(u64, u16)>,
     /// What the call counts towards the limit on incoming calls, where it came in.
@@ -172,7 +172,7 @@ impl State {
         let route = responder.route().clone();
         let entry = &mut self.question_mut(question.id).expect("just asked").entry;
         let on_return = entry.on_return_mut().expect("just asked");
-        on_return.push_back(OnReturn::Respond(Parcel::new(responder)));
+        on_return.push(OnReturn::Respond(Parcel::new(responder)));
         Asked::Question(question, route)
     }
 
@@ -223,8 +223,8 @@ impl State {
             tail: false,
             taking: None,
             handle: Weak::new(),
-            pipelined: OrdMap::new(),
-            used: OrdSet::new(),
+            pipelined: BTreeMap::new(),
+            used: BTreeSet::new(),
             method,
             share: None,
         };
@@ -305,7 +305,7 @@ impl State {
         let path: Path = path.into();
         let cell = self.promise_at(Place::Answer(question.clone(), path.clone()), question.port.clone());
         let entry = self.question_mut(question.id).expect("found above");
-        let used = entry.used.remove(&path).is_some() || used;
+        let used = entry.used.remove(&path) || used;
         entry.pipelined.insert(path, cell.id);
         self.promises.get_mut(&cell.id).expect("just made").used = used;
         Client(Kind::Remote(cell))
@@ -431,7 +431,7 @@ impl State {
             debug_assert!(set.is_ok(), "a question is answered once");
             fx.discard(handle);
         }
-        for OnReturn::Respond(responder) in on_return {
+        for OnReturn::Respond(responder) in on_return.each() {
             if let Some(responder) = responder.take() {
                 fx.later(Callback::Respond { responder, outcome: outcome.clone() });
             }
@@ -541,7 +541,7 @@ impl State {
             let resolved = self.resolve_promise(promise, to, fx);
             fx.discard(resolved);
         }
-        for OnReturn::Respond(responder) in on_return {
+        for OnReturn::Respond(responder) in on_return.each() {
             if let Some(responder) = responder.take() {
                 fx.later(Callback::Respond { responder, outcome: Err(why.clone()) });
             }
