@@ -81,7 +81,7 @@ pub(crate) enum OnReturn {
 #[derive(Clone, Debug)]
 pub(crate) enum OnFinish {
     /// Take back the references that the results gave, if the peer says so.
-    Release(Arc<[ExportId]>),
+    Release(Vec<ExportId>),
 }
 
 impl Answer {
@@ -224,6 +224,7 @@ impl State {
             Err(why) => return self.return_exception(id, why, fx),
         };
         let Payload { content, caps, share } = payload;
+        // Where nothing can be called in the results, they need not be kept: they are sent as they lie.
         let no_finish_needed = caps.is_empty();
         fx.discard(share);
         fx.send(Message::Return(Return {
@@ -235,14 +236,12 @@ impl State {
                 descriptors: described.descriptors,
             }),
         }));
-        // Where nothing can be called in the results, they need not be kept: they are sent as they lie.
         let payload = match no_finish_needed {
             true => request::empty(),
             false => Payload::new(content, caps),
         };
-        let returned = Returned::Results { payload, told: described.told.into() };
-        let exports: Arc<[ExportId]> = described.exports.into();
-        self.returned(id, returned, exports, fx);
+        let told = (!no_finish_needed).then(|| described.told.into());
+        self.returned(id, Returned::Results { payload, told }, described.exports, fx);
         if no_finish_needed {
             fx.discard(self.answers.remove(&id));
             self.ended_answers.insert(id.0);
@@ -252,7 +251,7 @@ impl State {
     fn return_exception(&mut self, id: AnswerId, why: Exception, fx: &mut Effects) {
         // A Finish is needed, so that calls pipelined on the answer get this exception until then.
         self.send_return(id, Outcome::Exception(why.clone()), fx);
-        self.returned(id, Returned::Failed(why), Arc::new([]), fx);
+        self.returned(id, Returned::Failed(why), Vec::new(), fx);
     }
 
     /// The outcome stays here: the peer wants it kept, or wants only to call what is in it.
@@ -262,10 +261,10 @@ impl State {
             self.send_return(id, Outcome::ResultsSentElsewhere, fx);
         }
         let returned = match outcome {
-            Ok(payload) => Returned::Results { payload, told: Arc::new([]) },
+            Ok(payload) => Returned::Results { payload, told: None },
             Err(why) => Returned::Failed(why),
         };
-        self.returned(id, returned, Arc::new([]), fx);
+        self.returned(id, returned, Vec::new(), fx);
     }
 
     /// The peer has finished the call, so this is for those who wait for the answer here.
@@ -273,7 +272,7 @@ impl State {
         let answer = self.answers.remove(&id).expect("the caller found it");
         if let Entry::HaveFinish { on_return, .. } = &answer.entry {
             let returned = match outcome {
-                Ok(payload) => Returned::Results { payload, told: Arc::new([]) },
+                Ok(payload) => Returned::Results { payload, told: None },
                 Err(why) => Returned::Failed(why),
             };
             self.run_on_return(on_return.clone(), &returned, fx);
@@ -302,16 +301,19 @@ impl State {
     }
 
     /// Enters what an answer was returned with, and does what waited for that.
-    fn returned(&mut self, id: AnswerId, returned: Returned, exports: Arc<[ExportId]>, fx: &mut Effects) {
+    fn returned(&mut self, id: AnswerId, returned: Returned, exports: Vec<ExportId>, fx: &mut Effects) {
         let answer = self.answers.get_mut(&id).expect("the caller found it");
         fx.discard((answer.pipeline.take(), answer.question.take()));
-        let on_return =
-            answer.entry.mark_returned(returned.clone()).expect("the caller knows that it is new");
-        if let (Entry::HaveReturn { on_finish, .. }, false) = (&mut answer.entry, exports.is_empty()) {
+        let on_return = answer.entry.mark_returned(returned).expect("the caller knows that it is new");
+        let Entry::HaveReturn { return_msg, on_finish } = &mut answer.entry else { return };
+        if !exports.is_empty() {
             on_finish.push(OnFinish::Release(exports));
         }
-        self.run_on_return(on_return, &returned, fx);
-        fx.discard(returned);
+        if !on_return.is_empty() {
+            let returned = return_msg.clone();
+            self.run_on_return(on_return, &returned, fx);
+            fx.discard(returned);
+        }
     }
 
     fn run_on_return(&mut self, on_return: Few<OnReturn>, returned: &Returned, fx: &mut Effects) {
@@ -399,7 +401,7 @@ impl State {
     /// Answers a call of the peer's with the results of one that was sent back to it and that it keeps.
     pub(super) fn return_tail(&mut self, key: AnswerKey, question: Arc<QuestionRef>, fx: &mut Effects) {
         self.send_return(key.id, Outcome::TakeFromOtherQuestion(question.id), fx);
-        self.returned(key.id, Returned::Tail(question), Arc::new([]), fx);
+        self.returned(key.id, Returned::Tail(question), Vec::new(), fx);
     }
 
     /// A question of ours is answered by results that we keep for the peer, which the caller has checked.

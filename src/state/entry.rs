@@ -68,17 +68,12 @@ impl<R: Clone, F: Clone, OnReturn: Clone, OnFinish: Clone> Entry<R, F, OnReturn,
 }
 
 /// A list that is empty, or of one, nearly always.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) enum Few<T: Clone> {
+    #[default]
     None,
     One(T),
     Many(Box<Vector<T>>),
-}
-
-impl<T: Clone> Default for Few<T> {
-    fn default() -> Self {
-        Few::None
-    }
 }
 
 impl<T: Clone> Few<T> {

@@ -33,14 +33,14 @@ mod effects;
 mod embargoes;
 mod entry;
 mod exports;
+mod garbage;
 mod imports;
 mod outcome;
 mod questions;
+mod returns;
 mod rules;
 mod snapshot;
 mod targets;
-
-use im::HashMap;
 
 use answers::Answer;
 use embargoes::Embargo;
@@ -57,7 +57,7 @@ use crate::cap::port::{ConnectionId, Generation, Notice, Port, RefId};
 use crate::error::{Exception, ProtocolError};
 use crate::id::{AnswerId, EmbargoId, ExportId, ImportId, QuestionId};
 use crate::sync::{Arc, Weak};
-use crate::table::{Allocated, Given, Remembered};
+use crate::table::{Allocated, ByAddress, Given, Remembered};
 use crate::wire::message::{Message, Outgoing};
 
 pub(crate) use answers::Arrival;
@@ -81,7 +81,7 @@ pub(crate) struct State {
     ended_answers: Remembered,
     exports: Allocated<ExportId, Export>,
     /// The export of each client that has one, by the client's address.
-    export_ids: HashMap<usize, ExportId>,
+    export_ids: ByAddress<ExportId>,
     imports: Given<ImportId, Import>,
     promises: Given<RefId, Pending>,
     /// How many of the promises somebody watches.
@@ -112,7 +112,7 @@ impl State {
             answers: Given::default(),
             ended_answers: Remembered::default(),
             exports: Allocated::new(),
-            export_ids: HashMap::new(),
+            export_ids: ByAddress::default(),
             imports: Given::default(),
             promises: Given::default(),
             watched: 0,

@@ -13,6 +13,7 @@
 //! snapshot shares the pages and the map's nodes; what is changed while it is there is copied first.
 //! ```
 
+mod addresses;
 mod ids;
 mod pages;
 
@@ -22,6 +23,7 @@ use crate::sync::Arc;
 use ids::Ids;
 use pages::Pages;
 
+pub(crate) use addresses::ByAddress;
 pub(crate) use ids::Remembered;
 
 /// What names an entry.
