@@ -224,7 +224,6 @@ impl State {
             Err(why) => return self.return_exception(id, why, fx),
         };
         let Payload { content, caps, share } = payload;
-        // Where nothing can be called in the results, they need not be kept: they are sent as they lie.
         let no_finish_needed = caps.is_empty();
         fx.discard(share);
         fx.send(Message::Return(Return {
@@ -236,16 +235,26 @@ impl State {
                 descriptors: described.descriptors,
             }),
         }));
-        let payload = match no_finish_needed {
-            true => request::empty(),
-            false => Payload::new(content, caps),
-        };
-        let told = (!no_finish_needed).then(|| described.told.into());
-        self.returned(id, Returned::Results { payload, told }, described.exports, fx);
-        if no_finish_needed {
-            fx.discard(self.answers.remove(&id));
-            self.ended_answers.insert(id.0);
+        match no_finish_needed {
+            true => self.answered_whole(id, fx),
+            false => {
+                let payload = Payload::new(content, caps);
+                let told = Some(described.told.into());
+                self.returned(id, Returned::Results { payload, told }, described.exports, fx);
+            }
         }
+    }
+
+    /// Results in which nothing can be called were sent as they lie: nothing of the answer is kept.
+    fn answered_whole(&mut self, id: AnswerId, fx: &mut Effects) {
+        let mut answer = self.answers.remove(&id).expect("the caller found it");
+        self.ended_answers.insert(id.0);
+        let on_return = answer.entry.on_return_mut().map(std::mem::take).unwrap_or_default();
+        if !on_return.is_empty() {
+            let nothing = Returned::Results { payload: request::empty(), told: None };
+            self.run_on_return(on_return, &nothing, fx);
+        }
+        fx.discard(answer);
     }
 
     fn return_exception(&mut self, id: AnswerId, why: Exception, fx: &mut Effects) {
