@@ -12,6 +12,7 @@ use crate::peer::Peer;
 use crate::promise::Waiter;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, OnceLock, Timer, TimerKey};
+use crate::table::Key;
 use crate::wire::message::Path;
 
 use super::contents::Payload;
@@ -32,6 +33,16 @@ pub(crate) type Generation = u64;
 /// Names a promise of the peer's within a connection. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RefId(pub(crate) u64);
+
+impl Key for RefId {
+    fn number(self) -> u64 {
+        self.0
+    }
+
+    fn of(number: u64) -> Self {
+        RefId(number)
+    }
+}
 
 /// Names an entry of the answer table for whoever is to answer it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

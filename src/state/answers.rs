@@ -15,10 +15,8 @@
 //!   takes them for a question of ours, or the Finish drops them.
 //! ```
 
-use im::Vector;
-
 use super::effects::{Callback, Destination, Effects};
-use super::entry::Entry;
+use super::entry::{Entry, Few};
 use super::outcome::Returned;
 use super::questions::Ended;
 use super::targets::Addressee;
@@ -83,7 +81,7 @@ pub(crate) enum OnReturn {
 #[derive(Clone, Debug)]
 pub(crate) enum OnFinish {
     /// Take back the references that the results gave, if the peer says so.
-    Release(Arc<[ExportId]>),
+    Release(Vec<ExportId>),
 }
 
 impl Answer {
@@ -110,7 +108,7 @@ impl Answer {
     /// Has a promise resolved when the answer is there.
     pub(super) fn resolve_on_return(&mut self, cell: Arc<PromiseCell>, path: Path) {
         if let Some(on_return) = self.entry.on_return_mut() {
-            on_return.push_back(OnReturn::Resolve { cell, path });
+            on_return.push(OnReturn::Resolve { cell, path });
         }
     }
 }
@@ -161,7 +159,7 @@ impl State {
                 answer.awaits = Some(awaited);
                 let waiting = OnReturn::Deliver { waiting: key.id, call: Parcel::new(info), path };
                 let awaited = self.answers.get_mut(&awaited).expect("addressee found it");
-                awaited.entry.on_return_mut().expect("addressee says so").push_back(waiting);
+                awaited.entry.on_return_mut().expect("addressee says so").push(waiting);
             }
         }
         Ok(())
@@ -178,7 +176,7 @@ impl State {
             no_finish_needed: true,
             outcome: Outcome::Exception(Exception::overloaded("too many calls are in service")),
         }));
-        self.remember_ended(id);
+        self.ended_answers.insert(id.0);
         Ok(())
     }
 
@@ -190,7 +188,7 @@ impl State {
     }
 
     fn new_answer(&mut self, id: AnswerId) -> AnswerKey {
-        self.ended_answers.remove(&id);
+        self.ended_answers.remove(id.0);
         let generation = self.generation();
         self.answers.insert(id, Answer::new(generation));
         AnswerKey { id, generation }
@@ -237,24 +235,32 @@ impl State {
                 descriptors: described.descriptors,
             }),
         }));
-        // Where nothing can be called in the results, they need not be kept: they are sent as they lie.
-        let payload = match no_finish_needed {
-            true => request::empty(),
-            false => Payload::new(content, caps),
-        };
-        let returned = Returned::Results { payload, told: described.told.into() };
-        let exports: Arc<[ExportId]> = described.exports.into();
-        self.returned(id, returned, exports, fx);
-        if no_finish_needed {
-            fx.discard(self.answers.remove(&id));
-            self.remember_ended(id);
+        match no_finish_needed {
+            true => self.answered_whole(id, fx),
+            false => {
+                let payload = Payload::new(content, caps);
+                let told = Some(described.told.into());
+                self.returned(id, Returned::Results { payload, told }, described.exports, fx);
+            }
         }
+    }
+
+    /// Results in which nothing can be called were sent as they lie: nothing of the answer is kept.
+    fn answered_whole(&mut self, id: AnswerId, fx: &mut Effects) {
+        let mut answer = self.answers.remove(&id).expect("the caller found it");
+        self.ended_answers.insert(id.0);
+        let on_return = answer.entry.on_return_mut().map(std::mem::take).unwrap_or_default();
+        if !on_return.is_empty() {
+            let nothing = Returned::Results { payload: request::empty(), told: None };
+            self.run_on_return(on_return, &nothing, fx);
+        }
+        fx.discard(answer);
     }
 
     fn return_exception(&mut self, id: AnswerId, why: Exception, fx: &mut Effects) {
         // A Finish is needed, so that calls pipelined on the answer get this exception until then.
         self.send_return(id, Outcome::Exception(why.clone()), fx);
-        self.returned(id, Returned::Failed(why), Arc::new([]), fx);
+        self.returned(id, Returned::Failed(why), Vec::new(), fx);
     }
 
     /// The outcome stays here: the peer wants it kept, or wants only to call what is in it.
@@ -264,10 +270,10 @@ impl State {
             self.send_return(id, Outcome::ResultsSentElsewhere, fx);
         }
         let returned = match outcome {
-            Ok(payload) => Returned::Results { payload, told: Arc::new([]) },
+            Ok(payload) => Returned::Results { payload, told: None },
             Err(why) => Returned::Failed(why),
         };
-        self.returned(id, returned, Arc::new([]), fx);
+        self.returned(id, returned, Vec::new(), fx);
     }
 
     /// The peer has finished the call, so this is for those who wait for the answer here.
@@ -275,7 +281,7 @@ impl State {
         let answer = self.answers.remove(&id).expect("the caller found it");
         if let Entry::HaveFinish { on_return, .. } = &answer.entry {
             let returned = match outcome {
-                Ok(payload) => Returned::Results { payload, told: Arc::new([]) },
+                Ok(payload) => Returned::Results { payload, told: None },
                 Err(why) => Returned::Failed(why),
             };
             self.run_on_return(on_return.clone(), &returned, fx);
@@ -304,20 +310,23 @@ impl State {
     }
 
     /// Enters what an answer was returned with, and does what waited for that.
-    fn returned(&mut self, id: AnswerId, returned: Returned, exports: Arc<[ExportId]>, fx: &mut Effects) {
+    fn returned(&mut self, id: AnswerId, returned: Returned, exports: Vec<ExportId>, fx: &mut Effects) {
         let answer = self.answers.get_mut(&id).expect("the caller found it");
         fx.discard((answer.pipeline.take(), answer.question.take()));
-        let on_return =
-            answer.entry.mark_returned(returned.clone()).expect("the caller knows that it is new");
-        if let (Entry::HaveReturn { on_finish, .. }, false) = (&mut answer.entry, exports.is_empty()) {
-            on_finish.push_back(OnFinish::Release(exports));
+        let on_return = answer.entry.mark_returned(returned).expect("the caller knows that it is new");
+        let Entry::HaveReturn { return_msg, on_finish } = &mut answer.entry else { return };
+        if !exports.is_empty() {
+            on_finish.push(OnFinish::Release(exports));
         }
-        self.run_on_return(on_return, &returned, fx);
-        fx.discard(returned);
+        if !on_return.is_empty() {
+            let returned = return_msg.clone();
+            self.run_on_return(on_return, &returned, fx);
+            fx.discard(returned);
+        }
     }
 
-    fn run_on_return(&mut self, on_return: Vector<OnReturn>, returned: &Returned, fx: &mut Effects) {
-        for then in on_return {
+    fn run_on_return(&mut self, on_return: Few<OnReturn>, returned: &Returned, fx: &mut Effects) {
+        for then in on_return.each() {
             match then {
                 OnReturn::Deliver { waiting, call, path } => {
                     self.deliver_waiting(waiting, &call, returned.destination(&path), fx);
@@ -358,10 +367,10 @@ impl State {
             return fx.discard(pipeline);
         };
         let waiting = std::mem::take(on_return);
-        let (takes, rest) = waiting.into_iter().partition(|then| matches!(then, OnReturn::Take(_)));
-        *on_return = takes;
+        let (takes, rest): (Vec<_>, Vec<_>) =
+            waiting.each().partition(|then| matches!(then, OnReturn::Take(_)));
+        takes.into_iter().for_each(|take| on_return.push(take));
         answer.pipeline = Some(pipeline.clone());
-        let rest: Vector<OnReturn> = rest;
         for then in rest {
             match then {
                 OnReturn::Deliver { waiting, call, path } => {
@@ -401,7 +410,7 @@ impl State {
     /// Answers a call of the peer's with the results of one that was sent back to it and that it keeps.
     pub(super) fn return_tail(&mut self, key: AnswerKey, question: Arc<QuestionRef>, fx: &mut Effects) {
         self.send_return(key.id, Outcome::TakeFromOtherQuestion(question.id), fx);
-        self.returned(key.id, Returned::Tail(question), Arc::new([]), fx);
+        self.returned(key.id, Returned::Tail(question), Vec::new(), fx);
     }
 
     /// A question of ours is answered by results that we keep for the peer, which the caller has checked.
@@ -414,7 +423,7 @@ impl State {
             Some(Returned::Tail(_)) => Err(Exception::failed("kept results were passed on")),
             None => {
                 let on_return = answer.entry.on_return_mut().expect("not returned, as just seen");
-                on_return.push_back(OnReturn::Take(question));
+                on_return.push(OnReturn::Take(question));
                 self.question_mut(question).expect("the caller found it").taking = Some(id);
                 return;
             }
@@ -449,9 +458,9 @@ impl State {
             Some(false) => {}
             Some(true) => return Err(ProtocolError::DuplicateFinish(id)),
             None => {
-                return match self.ended_answers.remove(&id) {
-                    Some(_) => Ok(()),
-                    None => Err(ProtocolError::UnknownAnswer(id)),
+                return match self.ended_answers.remove(id.0) {
+                    true => Ok(()),
+                    false => Err(ProtocolError::UnknownAnswer(id)),
                 }
             }
         }
@@ -461,7 +470,7 @@ impl State {
             Entry::HaveReturn { on_finish, .. } => {
                 let on_finish = std::mem::take(on_finish);
                 fx.discard(self.answers.remove(&id));
-                for OnFinish::Release(exports) in on_finish {
+                for OnFinish::Release(exports) in on_finish.each() {
                     if finish.release_result_caps {
                         fx.later(Callback::Release(exports));
                     }
@@ -508,35 +517,22 @@ impl State {
         if let Some(on_return) = answer.entry.on_return_mut() {
             let is_it =
                 |then: &OnReturn| matches!(then, OnReturn::Deliver { waiting: w, .. } if *w == waiting);
-            if let Some(at) = on_return.iter().position(is_it) {
-                if let OnReturn::Deliver { call, .. } = on_return.remove(at) {
-                    fx.discard(call.take());
-                }
+            if let Some(OnReturn::Deliver { call, .. }) = on_return.take_first(is_it) {
+                fx.discard(call.take());
             }
         }
         self.cancel_if_unwanted(awaited, fx);
     }
 
-    /// Remembers an answer that a Finish may still come for. See [`State::ended_answers`].
-    fn remember_ended(&mut self, id: AnswerId) {
-        /// More than any peer has outstanding that uses the lowest IDs first. One that uses each ID once would
-        /// make us remember them all.
-        const MANY: usize = 1 << 16;
-        if self.ended_answers.len() >= MANY {
-            self.ended_answers.remove_min();
-        }
-        self.ended_answers.insert(id);
-    }
-
     pub(super) fn end_answers(&mut self, why: &Exception, fx: &mut Effects) {
-        let answers = std::mem::take(&mut self.answers);
+        let answers = self.answers.take();
         self.ended_answers.clear();
         for (id, answer) in answers.iter() {
             let key = AnswerKey { id, generation: answer.generation };
             fx.later(Callback::Cancel { key, token: answer.cancel.clone(), after_start: false });
             let on_return = match &answer.entry {
                 Entry::NewQA { on_return, .. } | Entry::HaveFinish { on_return, .. } => on_return.clone(),
-                Entry::HaveReturn { .. } => Vector::new(),
+                Entry::HaveReturn { .. } => Few::default(),
             };
             self.run_on_return(on_return, &Returned::Failed(why.clone()), fx);
         }

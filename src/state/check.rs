@@ -52,7 +52,7 @@ impl State {
         self.outstanding() == 0
             && self.answers.is_empty()
             && self.exports.len() == 0
-            && self.export_ids.is_empty()
+            && self.export_ids.len() == 0
             && self.imports.is_empty()
             && self.promises.is_empty()
             && self.embargoes.len() == 0
@@ -83,7 +83,7 @@ impl State {
 
     fn check_answers(&self) {
         for (id, answer) in self.answers.iter() {
-            assert!(!self.ended_answers.contains(&id), "answer {id} is both in use and ended");
+            assert!(!self.ended_answers.contains(id.0), "answer {id} is both in use and ended");
             if let Some(awaited) = answer.awaits {
                 let awaited = self.answers.get(&awaited).expect("an awaited answer is in the table");
                 assert!(!awaited.entry.has_returned(), "answer {id} waits for one that is there");
@@ -99,9 +99,9 @@ impl State {
     fn check_capabilities(&self) {
         self.exports.check();
         self.embargoes.check();
-        for (address, id) in &self.export_ids {
+        for (address, id) in self.export_ids.iter() {
             let export = self.exports.get(*id).expect("export_ids names exports");
-            assert_eq!(export.client.address(), *address, "export {id} is found by its client");
+            assert_eq!(export.client.address(), address, "export {id} is found by its client");
         }
         for (id, export) in self.exports.iter() {
             assert!(export.references > 0, "export {id} is held by nobody");

@@ -11,6 +11,7 @@
 //! that is dropped under a lock, and a lock taken out of order (Note [Lock order]).
 //! ```
 
+use super::garbage::{Discard, Garbage};
 use crate::cap::answer::Pipeline;
 use crate::cap::call::{CallInfo, Responder};
 use crate::cap::client::Client;
@@ -28,7 +29,7 @@ use crate::wire::message::{Message, Outgoing, PeerEmbargoId};
 pub(crate) struct Effects {
     pub(crate) send: Vec<Departure>,
     pub(crate) callbacks: Vec<Callback>,
-    pub(crate) garbage: Vec<Garbage>,
+    pub(crate) garbage: Garbage,
 }
 
 impl Effects {
@@ -53,8 +54,8 @@ impl Effects {
     }
 
     /// Drops something once the lock is released.
-    pub(crate) fn discard(&mut self, garbage: impl Send + 'static) {
-        self.garbage.push(Box::new(garbage));
+    pub(crate) fn discard(&mut self, waste: impl Discard) {
+        waste.discard(&mut self.garbage);
     }
 }
 
@@ -94,7 +95,7 @@ pub(crate) enum Callback {
     /// Cancel a call of the peer's.
     Cancel { key: AnswerKey, token: Cancel, after_start: bool },
     /// Take back references that results gave to the peer.
-    Release(Arc<[ExportId]>),
+    Release(Vec<ExportId>),
     /// Look at something that changed outside.
     Notice(Notice),
 }
@@ -135,6 +136,3 @@ impl Destination {
         }
     }
 }
-
-/// Something to be dropped outside the lock.
-pub(crate) type Garbage = Box<dyn Send>;

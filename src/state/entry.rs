@@ -18,18 +18,18 @@ use im::Vector;
 /// comes, it moves into the callback queue, and is done there in a transaction of its own.
 #[derive(Clone, Debug)]
 pub(crate) enum Entry<R: Clone, F: Clone, OnReturn: Clone, OnFinish: Clone> {
-    NewQA { on_return: Vector<OnReturn>, on_finish: Vector<OnFinish> },
-    HaveReturn { return_msg: R, on_finish: Vector<OnFinish> },
-    HaveFinish { finish_msg: F, on_return: Vector<OnReturn> },
+    NewQA { on_return: Few<OnReturn>, on_finish: Few<OnFinish> },
+    HaveReturn { return_msg: R, on_finish: Few<OnFinish> },
+    HaveFinish { finish_msg: F, on_return: Few<OnReturn> },
 }
 
 impl<R: Clone, F: Clone, OnReturn: Clone, OnFinish: Clone> Entry<R, F, OnReturn, OnFinish> {
     pub(crate) fn new() -> Self {
-        Entry::NewQA { on_return: Vector::new(), on_finish: Vector::new() }
+        Entry::NewQA { on_return: Few::default(), on_finish: Few::default() }
     }
 
     /// What is to be done on Return, while that has not come.
-    pub(crate) fn on_return_mut(&mut self) -> Option<&mut Vector<OnReturn>> {
+    pub(crate) fn on_return_mut(&mut self) -> Option<&mut Few<OnReturn>> {
         match self {
             Entry::NewQA { on_return, .. } | Entry::HaveFinish { on_return, .. } => Some(on_return),
             Entry::HaveReturn { .. } => None,
@@ -50,7 +50,7 @@ impl<R: Clone, F: Clone, OnReturn: Clone, OnFinish: Clone> Entry<R, F, OnReturn,
     }
 
     /// The Return has come or gone, before the Finish: gives what is to be done. `None` from another state.
-    pub(crate) fn mark_returned(&mut self, return_msg: R) -> Option<Vector<OnReturn>> {
+    pub(crate) fn mark_returned(&mut self, return_msg: R) -> Option<Few<OnReturn>> {
         let Entry::NewQA { on_return, on_finish } = self else { return None };
         let (on_return, on_finish) = (std::mem::take(on_return), std::mem::take(on_finish));
         *self = Entry::HaveReturn { return_msg, on_finish };
@@ -59,10 +59,69 @@ impl<R: Clone, F: Clone, OnReturn: Clone, OnFinish: Clone> Entry<R, F, OnReturn,
 
     /// The Finish has come or gone, before the Return: gives what was to be done on Return, and leaves nothing
     /// to be done. `None` from another state.
-    pub(crate) fn mark_finished(&mut self, finish_msg: F) -> Option<Vector<OnReturn>> {
+    pub(crate) fn mark_finished(&mut self, finish_msg: F) -> Option<Few<OnReturn>> {
         let Entry::NewQA { on_return, .. } = self else { return None };
         let on_return = std::mem::take(on_return);
-        *self = Entry::HaveFinish { finish_msg, on_return: Vector::new() };
+        *self = Entry::HaveFinish { finish_msg, on_return: Few::default() };
         Some(on_return)
+    }
+}
+
+/// A list that is empty, or of one, nearly always.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Few<T: Clone> {
+    #[default]
+    None,
+    One(T),
+    Many(Box<Vector<T>>),
+}
+
+impl<T: Clone> Few<T> {
+    pub(crate) fn push(&mut self, item: T) {
+        *self = match std::mem::take(self) {
+            Few::None => Few::One(item),
+            Few::One(first) => Few::Many(Box::new([first, item].into_iter().collect())),
+            Few::Many(mut items) => {
+                items.push_back(item);
+                Few::Many(items)
+            }
+        };
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Few::None => true,
+            Few::One(_) => false,
+            Few::Many(items) => items.is_empty(),
+        }
+    }
+
+    /// The items, in order.
+    pub(crate) fn each(self) -> impl Iterator<Item = T> {
+        let (one, many) = match self {
+            Few::None => (None, None),
+            Few::One(one) => (Some(one), None),
+            Few::Many(many) => (None, Some(*many)),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    pub(crate) fn retain(&mut self, keep: impl Fn(&T) -> bool) {
+        match self {
+            Few::None => {}
+            Few::One(one) if keep(one) => {}
+            Few::One(_) => *self = Few::None,
+            Few::Many(items) => items.retain(keep),
+        }
+    }
+
+    /// Takes out the first item that is such.
+    pub(crate) fn take_first(&mut self, is_it: impl Fn(&T) -> bool) -> Option<T> {
+        match self {
+            Few::None => None,
+            Few::One(one) if !is_it(one) => None,
+            Few::One(_) => std::mem::take(self).each().next(),
+            Few::Many(items) => items.iter().position(is_it).map(|at| items.remove(at)),
+        }
     }
 }

@@ -75,7 +75,7 @@ impl State {
         // Broken clients are all alike, and never shared.
         let shared = !matches!(client.0, Kind::Broken(_));
         let address = client.address();
-        if let Some(id) = self.export_ids.get(&address).copied().filter(|_| shared) {
+        if let Some(id) = self.export_ids.get(address).copied().filter(|_| shared) {
             let export = self.exports.get_mut(id).expect("export_ids names exports");
             export.references += 1;
             return Ok(id);
@@ -137,8 +137,8 @@ impl State {
 
     fn forget_export_id(&mut self, client: &Client, id: ExportId) {
         let address = client.address();
-        if self.export_ids.get(&address) == Some(&id) {
-            self.export_ids.remove(&address);
+        if self.export_ids.get(address) == Some(&id) {
+            self.export_ids.remove(address);
         }
     }
 

@@ -229,7 +229,7 @@ impl State {
     }
 
     pub(super) fn end_promises(&mut self, why: &Exception, fx: &mut Effects) {
-        let promises = std::mem::take(&mut self.promises);
+        let promises = self.promises.take();
         self.watched = 0;
         for (_, pending) in promises.iter() {
             let broken = Client::broken(why.clone());

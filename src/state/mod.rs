@@ -33,14 +33,14 @@ mod effects;
 mod embargoes;
 mod entry;
 mod exports;
+mod garbage;
 mod imports;
 mod outcome;
 mod questions;
+mod returns;
 mod rules;
 mod snapshot;
 mod targets;
-
-use im::{HashMap, OrdSet};
 
 use answers::Answer;
 use embargoes::Embargo;
@@ -57,7 +57,7 @@ use crate::cap::port::{ConnectionId, Generation, Notice, Port, RefId};
 use crate::error::{Exception, ProtocolError};
 use crate::id::{AnswerId, EmbargoId, ExportId, ImportId, QuestionId};
 use crate::sync::{Arc, Weak};
-use crate::table::{Allocated, Given};
+use crate::table::{Allocated, ByAddress, Given, Remembered};
 use crate::wire::message::{Message, Outgoing};
 
 pub(crate) use answers::Arrival;
@@ -78,10 +78,10 @@ pub(crate) struct State {
     peer_ignores_pipeline_hint: bool,
     answers: Given<AnswerId, Answer>,
     /// Answers that were returned with `noFinishNeeded`, until the peer uses the ID again or finishes it.
-    ended_answers: OrdSet<AnswerId>,
+    ended_answers: Remembered,
     exports: Allocated<ExportId, Export>,
     /// The export of each client that has one, by the client's address.
-    export_ids: HashMap<usize, ExportId>,
+    export_ids: ByAddress<ExportId>,
     imports: Given<ImportId, Import>,
     promises: Given<RefId, Pending>,
     /// How many of the promises somebody watches.
@@ -110,9 +110,9 @@ impl State {
             next_pipeline_question: 0,
             peer_ignores_pipeline_hint: false,
             answers: Given::default(),
-            ended_answers: OrdSet::new(),
+            ended_answers: Remembered::default(),
             exports: Allocated::new(),
-            export_ids: HashMap::new(),
+            export_ids: ByAddress::default(),
             imports: Given::default(),
             promises: Given::default(),
             watched: 0,
@@ -218,7 +218,7 @@ impl State {
         self.end_embargoes(&why, fx);
         self.end_answers(&why, fx);
         self.end_exports(fx);
-        fx.discard(std::mem::take(&mut self.imports));
+        fx.discard(self.imports.take());
         fx.discard(std::mem::take(&mut self.bootstrap));
     }
 

@@ -13,8 +13,8 @@ use crate::sync::Arc;
 pub(crate) enum Returned {
     Results {
         payload: Payload,
-        /// For each capability, where calls on it go: as it was told to the peer. Empty if it was not.
-        told: Arc<[Told]>,
+        /// For each capability, where calls on it go: as it was told to the peer, if it was.
+        told: Option<Arc<[Told]>>,
     },
     Failed(Exception),
     /// The results are those of a question that the peer keeps: a tail call back to it.
@@ -46,7 +46,7 @@ impl Returned {
     pub(super) fn destination(&self, path: &[u16]) -> Destination {
         match self {
             Returned::Results { payload, told } => match payload.index_at(path) {
-                Ok(Some(index)) => match told.get(index) {
+                Ok(Some(index)) => match told.as_ref().and_then(|told| told.get(index)) {
                     Some(told) => told.destination(),
                     None => Destination::Client(payload.caps[index].clone()),
                 },

@@ -16,7 +16,7 @@
 //!   or not: see Note [Backpressure].
 //! ```
 
-use im::{OrdMap, OrdSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::descriptors::Accepted;
 use super::effects::{Callback, Effects};
@@ -33,12 +33,10 @@ use crate::id::{AnswerId, ExportId, QuestionId};
 use crate::promise::Attachment;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Weak};
-use crate::wire::message::{
-    Call, Finish, Incoming, Message, Outcome, Outgoing, Path, Payload as WirePayload, Return,
-};
+use crate::wire::message::{Call, Finish, Message, Outgoing, Path, Payload as WirePayload};
 
 /// The top bit marks the IDs of questions asked for pipelining alone.
-const PIPELINE_BIT: u32 = 1 << 31;
+pub(super) const PIPELINE_BIT: u32 = 1 << 31;
 
 /// A call that we sent. See Note [Question lifecycle].
 #[derive(Clone, Debug)]
@@ -46,20 +44,20 @@ pub(crate) struct Question {
     pub(super) entry: Entry<Ended, Finish<Outgoing>, OnReturn, OnFinish>,
     pub(super) generation: Generation,
     /// What the params gave to the peer, until a Return has said whether it keeps that.
-    pub(super) param_exports: Arc<[ExportId]>,
+    pub(super) param_exports: Vec<ExportId>,
     /// `sendResultsTo.yourself`: a tail call back to the peer.
     pub(super) tail: bool,
     /// The results are those of this answer of ours, which is not there yet.
     pub(super) taking: Option<AnswerId>,
     pub(super) handle: Weak<QuestionRef>,
     /// Promises for capabilities in the results.
-    pub(super) pipelined: OrdMap<Path, RefId>,
+    pub(super) pipelined: BTreeMap<Path, RefId>,
     /// Places in the results that calls were sent to by promises that are gone.
-    pub(super) used: OrdSet<Path>,
+    pub(super) used: BTreeSet<Path>,
     /// The method called; `None` for a bootstrap.
     pub(super) method: Option<(u64, u16)>,
     /// What the call counts towards the limit on incoming calls, where it came in.
-    share: Option<Parcel<Arc<dyn Attachment>>>,
+    pub(super) share: Option<Parcel<Arc<dyn Attachment>>>,
 }
 
 impl Question {
@@ -70,7 +68,7 @@ impl Question {
     }
 
     /// Nobody serves the call any more. (Its share is taken out of all snapshots too.)
-    fn give_back_share(&mut self, fx: &mut Effects) {
+    pub(super) fn give_back_share(&mut self, fx: &mut Effects) {
         fx.discard(self.share.take().and_then(|share| share.take()));
     }
 }
@@ -144,8 +142,8 @@ impl State {
             }
         };
         let for_pipeline = hints.only_promise_pipeline && tail.is_none() && !self.peer_ignores_pipeline_hint;
-        let exports = described.exports.into();
-        let question = self.ask(port, for_pipeline, exports, Some((interface_id, method_id)));
+        let method = Some((interface_id, method_id));
+        let question = self.ask(port, for_pipeline, described.exports, method);
         let Payload { content, caps, share } = params;
         fx.discard(caps);
         // No Return would give back what a question for pipelining alone holds.
@@ -172,7 +170,7 @@ impl State {
         let route = responder.route().clone();
         let entry = &mut self.question_mut(question.id).expect("just asked").entry;
         let on_return = entry.on_return_mut().expect("just asked");
-        on_return.push_back(OnReturn::Respond(Parcel::new(responder)));
+        on_return.push(OnReturn::Respond(Parcel::new(responder)));
         Asked::Question(question, route)
     }
 
@@ -203,7 +201,7 @@ impl State {
     /// Asks for the peer's bootstrap object. Gives the question too, unless the connection has ended.
     pub(crate) fn ask_bootstrap(&mut self, fx: &mut Effects) -> (Client, Option<Arc<QuestionRef>>) {
         let Some(port) = self.port().filter(|_| self.ended.is_none()) else { return (self.gone(), None) };
-        let question = self.ask(port, false, Arc::new([]), None);
+        let question = self.ask(port, false, Vec::new(), None);
         fx.send(Message::Bootstrap { question: question.id });
         (self.pipelined(&question, &[]), Some(question))
     }
@@ -212,7 +210,7 @@ impl State {
         &mut self,
         port: Arc<dyn crate::cap::port::Port>,
         for_pipeline: bool,
-        param_exports: Arc<[ExportId]>,
+        param_exports: Vec<ExportId>,
         method: Option<(u64, u16)>,
     ) -> Arc<QuestionRef> {
         let generation = self.generation();
@@ -223,8 +221,8 @@ impl State {
             tail: false,
             taking: None,
             handle: Weak::new(),
-            pipelined: OrdMap::new(),
-            used: OrdSet::new(),
+            pipelined: BTreeMap::new(),
+            used: BTreeSet::new(),
             method,
             share: None,
         };
@@ -272,7 +270,7 @@ impl State {
 
     /// Takes a question out of the table and frees its ID: its Return has come and its Finish is sent, or
     /// neither is needed any more.
-    fn forget_question(&mut self, id: QuestionId, fx: &mut Effects) {
+    pub(super) fn forget_question(&mut self, id: QuestionId, fx: &mut Effects) {
         let question = match id.0 & PIPELINE_BIT {
             0 => self.questions.remove(id),
             _ => self.pipeline_questions.remove(&id),
@@ -305,7 +303,7 @@ impl State {
         let path: Path = path.into();
         let cell = self.promise_at(Place::Answer(question.clone(), path.clone()), question.port.clone());
         let entry = self.question_mut(question.id).expect("found above");
-        let used = entry.used.remove(&path).is_some() || used;
+        let used = entry.used.remove(&path) || used;
         entry.pipelined.insert(path, cell.id);
         self.promises.get_mut(&cell.id).expect("just made").used = used;
         Client(Kind::Remote(cell))
@@ -323,176 +321,6 @@ impl State {
                 entry.used.insert(path.clone());
             }
         }
-    }
-
-    pub(super) fn receive_return(
-        &mut self,
-        ret: Return<Incoming>,
-        fx: &mut Effects,
-    ) -> Result<(), ProtocolError> {
-        let for_pipeline = ret.answer.0 & PIPELINE_BIT != 0;
-        let Some(question) = self.question(ret.answer) else {
-            // Finished questions for pipelining alone are forgotten, whether or not a Return will come.
-            self.peer_ignores_pipeline_hint |= for_pipeline;
-            return if for_pipeline { Ok(()) } else { Err(ProtocolError::UnknownQuestion(ret.answer)) };
-        };
-        self.check_return(question, &ret)?;
-        let Return { answer: id, release_param_caps, no_finish_needed, outcome } = ret;
-        let question = self.question_mut(id).expect("found above");
-        question.give_back_share(fx);
-        let exports = std::mem::replace(&mut question.param_exports, Arc::new([]));
-        let canceled = question.entry.has_finished();
-        self.peer_ignores_pipeline_hint |= for_pipeline;
-        if canceled {
-            // Finish has told the peer to release what these results hold: none of it was ever ours.
-            if let Outcome::TakeFromOtherQuestion(answer) = outcome {
-                self.abandon_kept(answer, fx);
-            }
-            self.forget_question(id, fx);
-        } else {
-            self.receive_outcome(id, outcome, no_finish_needed, fx);
-        }
-        if release_param_caps {
-            // Last: the results may name what the params gave.
-            self.release_counted(&exports, fx);
-        }
-        Ok(())
-    }
-
-    /// A question has been answered, in a way that was checked before.
-    fn receive_outcome(
-        &mut self,
-        id: QuestionId,
-        outcome: Outcome<Incoming>,
-        no_finish_needed: bool,
-        fx: &mut Effects,
-    ) {
-        let why = match outcome {
-            Outcome::Results(results) => return self.receive_results(id, results, no_finish_needed, fx),
-            Outcome::TakeFromOtherQuestion(answer) => return self.take_kept(id, answer, fx),
-            Outcome::ResultsSentElsewhere if no_finish_needed => {
-                // Results without capabilities.
-                let why = super::targets::closed();
-                return self.answered(id, Err(why), &[], Ended::Elsewhere, true, fx);
-            }
-            Outcome::ResultsSentElsewhere => return self.answered_elsewhere(id),
-            Outcome::Exception(why) => why,
-            Outcome::Canceled => Exception::failed("the callee says that the call was canceled"),
-            Outcome::Unknown(variant, whole) => {
-                fx.send(Message::Unimplemented(whole));
-                Exception::unimplemented(format!("the peer returned in an unknown way ({variant})"))
-            }
-        };
-        self.answered(id, Err(why), &[], Ended::Exception, no_finish_needed, fx);
-    }
-
-    fn receive_results(
-        &mut self,
-        id: QuestionId,
-        results: WirePayload<Incoming>,
-        no_finish_needed: bool,
-        fx: &mut Effects,
-    ) {
-        let accepted = self.accept_all(results.descriptors, fx);
-        let reflected: Vec<bool> = accepted.iter().map(|a| a.reflected).collect();
-        let caps = accepted.into_iter().map(|a| a.client).collect();
-        let payload = Payload::new(results.content, caps);
-        self.answered(id, Ok(payload), &reflected, Ended::Results, no_finish_needed, fx);
-    }
-
-    /// A question has its outcome: promises for capabilities in it are resolved, and whoever asked is told.
-    ///
-    /// `reflected` says of each capability whether it is one of ours; all are where it is too short.
-    pub(super) fn answered(
-        &mut self,
-        id: QuestionId,
-        mut outcome: Result<Payload, Exception>,
-        reflected: &[bool],
-        ended: Ended,
-        no_finish_needed: bool,
-        fx: &mut Effects,
-    ) {
-        let Some(question) = self.question_mut(id) else { return };
-        question.taking = None;
-        let Some(on_return) = question.entry.mark_returned(ended) else { return };
-        let pipelined = std::mem::take(&mut question.pipelined);
-        let used = std::mem::take(&mut question.used);
-        let handle = question.handle.upgrade();
-        for (path, promise) in pipelined {
-            self.resolve_pipelined(promise, &path, &mut outcome, reflected, fx);
-        }
-        if let (Some(handle), Ok(payload)) = (&handle, &mut outcome) {
-            for path in used {
-                self.keep_behind(handle, path, payload, reflected, fx);
-            }
-        }
-        if let Some(handle) = handle {
-            let set = handle.outcome.set(outcome.clone());
-            debug_assert!(set.is_ok(), "a question is answered once");
-            fx.discard(handle);
-        }
-        for OnReturn::Respond(responder) in on_return {
-            if let Some(responder) = responder.take() {
-                fx.later(Callback::Respond { responder, outcome: outcome.clone() });
-            }
-        }
-        fx.discard(outcome);
-        if no_finish_needed {
-            self.forget_question(id, fx);
-        }
-    }
-
-    /// The peer has the results of a tail call. They can be called there until our Finish, and we are never told
-    /// what is in them: so promises for what is stay what they are, and more can be made.
-    fn answered_elsewhere(&mut self, id: QuestionId) {
-        let entry = self.question_mut(id).map(|question| &mut question.entry);
-        let on_return = entry.and_then(|entry| entry.mark_returned(Ended::Elsewhere));
-        debug_assert!(
-            on_return.is_some_and(|then| then.is_empty()),
-            "nobody waits for a tail call's results"
-        );
-    }
-
-    /// Resolves a promise for a capability in some results, and puts what its holders have now in that place of
-    /// the results: whoever takes the capability from there stays behind the calls that were sent ahead.
-    fn resolve_pipelined(
-        &mut self,
-        promise: RefId,
-        path: &[u16],
-        outcome: &mut Result<Payload, Exception>,
-        reflected: &[bool],
-        fx: &mut Effects,
-    ) {
-        let index = outcome.as_ref().map(|payload| payload.index_at(path));
-        let (to, index) = match (index, &*outcome) {
-            (Ok(Ok(Some(index))), Ok(payload)) => {
-                let reflected = reflected.get(index).copied().unwrap_or(true);
-                (Accepted { client: payload.caps[index].clone(), reflected }, Some(index))
-            }
-            (Ok(Err(why)), _) => (Accepted { client: Client::broken(why), reflected: false }, None),
-            (Err(why), _) => (Accepted { client: Client::broken(why.clone()), reflected: false }, None),
-            _ => (Accepted { client: Client::null(), reflected: false }, None),
-        };
-        let resolved = self.resolve_promise(promise, to, fx);
-        if let (Some(client), Some(index), Ok(payload)) = (resolved, index, outcome) {
-            fx.discard(std::mem::replace(&mut payload.caps[index], client));
-        }
-    }
-
-    /// Keeps whoever takes a capability from some results behind the calls that promises for it sent ahead, which
-    /// are gone.
-    fn keep_behind(
-        &mut self,
-        question: &Arc<QuestionRef>,
-        path: Path,
-        payload: &mut Payload,
-        reflected: &[bool],
-        fx: &mut Effects,
-    ) {
-        let Ok(Some(index)) = payload.index_at(&path) else { return };
-        let reflected = reflected.get(index).copied().unwrap_or(true);
-        let client = self.behind(&Place::Answer(question.clone(), path), &payload.caps[index], reflected, fx);
-        fx.discard(std::mem::replace(&mut payload.caps[index], client));
     }
 
     /// Nobody wants anything of a question any more. See Note [Question lifecycle].
@@ -541,7 +369,7 @@ impl State {
             let resolved = self.resolve_promise(promise, to, fx);
             fx.discard(resolved);
         }
-        for OnReturn::Respond(responder) in on_return {
+        for OnReturn::Respond(responder) in on_return.each() {
             if let Some(responder) = responder.take() {
                 fx.later(Callback::Respond { responder, outcome: Err(why.clone()) });
             }
@@ -557,7 +385,7 @@ impl State {
         }
         let exports = question.param_exports.clone();
         self.release_exports(&exports, fx)?;
-        self.question_mut(id).expect("found above").param_exports = Arc::new([]);
+        self.question_mut(id).expect("found above").param_exports = Vec::new();
         let why = Exception::unimplemented("the peer does not implement the message that asked this");
         self.answered(id, Err(why), &[], Ended::Exception, true, fx);
         // If it had been finished, it was not answered just now.

@@ -32,7 +32,7 @@ impl State {
                 Descriptor::ReceiverAnswer(promised) => {
                     let id = promised.question;
                     let here = begun == Some(id) || self.answers.contains_key(&id);
-                    if !here && !self.ended_answers.contains(&id) {
+                    if !here && !self.ended_answers.contains(id.0) {
                         return Err(ProtocolError::UnknownPromisedAnswer(id));
                     }
                 }

@@ -26,7 +26,7 @@ impl State {
                 let id = promised.question;
                 let Some(answer) = self.answers.get(&id) else {
                     // It was returned with `noFinishNeeded`, which the peer did not know when it called.
-                    return match self.ended_answers.contains(&id) {
+                    return match self.ended_answers.contains(id.0) {
                         true => Ok(Addressee::Known(Destination::Client(Client::broken(closed())))),
                         false => Err(ProtocolError::UnknownPromisedAnswer(id)),
                     };

@@ -1,50 +1,64 @@
-//! Tables with typed IDs, as persistent maps: cloning one is cheap, and a clone is not changed by what
-//! happens to the original. See Note [Rollback].
+//! Tables with typed IDs. Cloning one is cheap, and a clone is not changed by what happens to the original. See
+//! Note [Rollback].
 //!
 //! ```text
-//! Note [Entries are shared]
-//! =========================
-//! The maps of the `im` crate keep 64 entries in a node, and move and copy whole nodes: by value on the stack
-//! (several at once for each level of the tree), and whenever a version shares a node with an older one. With
-//! entries of some hundred bytes that takes a megabyte of stack for each level in a debug build, so that a table
-//! of a few thousand overflows it, and 64 deep copies for each change. So a map holds its entries by reference,
-//! and an entry is copied only if an older version has it too and it is changed.
+//! Note [Low IDs are dense]
+//! ========================
+//! Who keeps to the protocol uses the lowest free ID, so nearly all entries have low IDs. Those stand in pages,
+//! side by side (`pages.rs`). Others (the peer may choose any) are in an `im::OrdMap`, by reference: the maps of
+//! `im` keep 64 entries in a node, and move and copy whole nodes, by value on the stack; with entries of some
+//! hundred bytes that takes a megabyte of stack for each level in a debug build.
+//!
+//! Nothing is copied as long as nobody else has the table: that is why a transaction keeps no old version. A
+//! snapshot shares the pages and the map's nodes; what is changed while it is there is copied first.
 //! ```
 
-use std::fmt::Debug;
+mod addresses;
+mod ids;
+mod pages;
 
-use im::{OrdMap, OrdSet};
+use im::OrdMap;
 
 use crate::sync::Arc;
+use ids::Ids;
+use pages::Pages;
+
+pub(crate) use addresses::ByAddress;
+pub(crate) use ids::Remembered;
+
+/// What names an entry.
+pub(crate) trait Key: Copy + Ord {
+    fn number(self) -> u64;
+
+    /// The key of this number, which is that of some key.
+    fn of(number: u64) -> Self;
+}
+
+impl<T: Copy + Ord + From<u32> + Into<u32>> Key for T {
+    fn number(self) -> u64 {
+        u64::from(self.into())
+    }
+
+    fn of(number: u64) -> Self {
+        T::from(number as u32)
+    }
+}
 
 /// A table in which we choose the IDs: questions, exports, embargoes. Lowest free ID first.
 #[derive(Clone)]
 pub(crate) struct Allocated<K: Ord + Clone, V: Clone> {
     entries: Given<K, V>,
-    /// IDs below `next` that are free.
-    free: OrdSet<u32>,
-    next: u32,
+    ids: Ids,
 }
 
-impl<K: Copy + Ord + Debug + From<u32> + Into<u32>, V: Clone> Allocated<K, V> {
+impl<K: Key + From<u32> + Into<u32>, V: Clone> Allocated<K, V> {
     pub(crate) fn new() -> Self {
-        Allocated { entries: Given::default(), free: OrdSet::new(), next: 0 }
+        Allocated { entries: Given::default(), ids: Ids::default() }
     }
 
     /// Puts an entry at the lowest free ID.
     pub(crate) fn insert(&mut self, entry: impl FnOnce(K) -> V) -> K {
-        let id = match self.free.get_min().copied() {
-            Some(id) => {
-                self.free.remove(&id);
-                id
-            }
-            None => {
-                let id = self.next;
-                self.next += 1;
-                id
-            }
-        };
-        let id = K::from(id);
+        let id = K::from(self.ids.take_lowest());
         self.entries.insert(id, entry(id));
         id
     }
@@ -52,15 +66,7 @@ impl<K: Copy + Ord + Debug + From<u32> + Into<u32>, V: Clone> Allocated<K, V> {
     /// Takes an entry out and frees its ID.
     pub(crate) fn remove(&mut self, id: K) -> Option<V> {
         let entry = self.entries.remove(&id)?;
-        let id: u32 = id.into();
-        if id + 1 == self.next {
-            self.next = id;
-            while self.next > 0 && self.free.remove(&(self.next - 1)).is_some() {
-                self.next -= 1;
-            }
-        } else {
-            self.free.insert(id);
-        }
+        self.ids.free(id.into());
         Some(entry)
     }
 
@@ -87,65 +93,85 @@ impl<K: Copy + Ord + Debug + From<u32> + Into<u32>, V: Clone> Allocated<K, V> {
 
     /// Takes all entries out.
     pub(crate) fn clear(&mut self) -> Given<K, V> {
-        self.free = OrdSet::new();
-        self.next = 0;
-        std::mem::take(&mut self.entries)
+        self.ids = Ids::default();
+        self.entries.take()
     }
 
-    /// Panics unless every ID below `next` is either used or free.
+    /// Panics unless the IDs in use are those of the entries.
     pub(crate) fn check(&self) {
-        assert_eq!(self.entries.len() + self.free.len(), self.next as usize, "IDs are used or free");
-        assert!(self.free.iter().all(|id| !self.entries.contains_key(&K::from(*id))), "no free ID is used");
+        assert_eq!(self.entries.len(), self.ids.len(), "as many IDs are in use as there are entries");
+        assert!(self.iter().all(|(id, _)| self.ids.contains(id.into())), "the ID of an entry is in use");
     }
 }
 
-/// A table in which somebody else chooses the IDs: the peer, or whoever counts them. See Note [Entries are
-/// shared].
-#[derive(Clone, Debug)]
+/// A table in which somebody else chooses the IDs: the peer, or whoever counts them. See Note [Low IDs are dense].
+#[derive(Clone)]
 pub(crate) struct Given<K: Ord + Clone, V: Clone> {
-    entries: OrdMap<K, Arc<V>>,
+    low: Pages<V>,
+    others: OrdMap<K, Arc<V>>,
     changes: u64,
 }
 
 impl<K: Ord + Clone, V: Clone> Default for Given<K, V> {
     fn default() -> Self {
-        Given { entries: OrdMap::new(), changes: 0 }
+        Given { low: Pages::default(), others: OrdMap::new(), changes: 0 }
     }
 }
 
-impl<K: Copy + Ord, V: Clone> Given<K, V> {
+impl<K: Key, V: Clone> Given<K, V> {
+    /// Puts an entry where there is none.
     pub(crate) fn insert(&mut self, id: K, entry: V) {
+        debug_assert!(!self.contains_key(&id), "an ID is used once at a time");
         self.changes += 1;
-        self.entries.insert(id, Arc::new(entry));
+        match self.low.admits(id.number()) {
+            true => self.low.insert(id.number(), entry),
+            false => {
+                self.others.insert(id, Arc::new(entry));
+            }
+        }
     }
 
     pub(crate) fn remove(&mut self, id: &K) -> Option<V> {
-        let entry = self.entries.remove(id)?;
+        let entry = match self.low.remove(id.number()) {
+            Some(entry) => entry,
+            None if self.others.is_empty() => return None,
+            None => Arc::unwrap_or_clone(self.others.remove(id)?),
+        };
         self.changes += 1;
-        Some(Arc::unwrap_or_clone(entry))
+        Some(entry)
     }
 
     pub(crate) fn contains_key(&self, id: &K) -> bool {
-        self.entries.contains_key(id)
+        self.get(id).is_some()
     }
 
     pub(crate) fn get(&self, id: &K) -> Option<&V> {
-        self.entries.get(id).map(|entry| &**entry)
+        match self.low.get(id.number()) {
+            None if self.others.is_empty() => None,
+            None => self.others.get(id).map(|entry| &**entry),
+            found => found,
+        }
     }
 
     pub(crate) fn get_mut(&mut self, id: &K) -> Option<&mut V> {
-        let entry = self.entries.get_mut(id)?;
+        let entry = match self.low.get_mut(id.number()) {
+            Some(entry) => entry,
+            None if self.others.is_empty() => return None,
+            None => self.others.get_mut(id).map(Arc::make_mut)?,
+        };
         self.changes += 1;
-        Some(Arc::make_mut(entry))
+        Some(entry)
     }
 
     pub(crate) fn get_or_insert_with(&mut self, id: K, entry: impl FnOnce() -> V) -> &mut V {
-        self.changes += 1;
-        Arc::make_mut(self.entries.entry(id).or_insert_with(|| Arc::new(entry())))
+        if !self.contains_key(&id) {
+            self.insert(id, entry());
+        }
+        self.get_mut(&id).expect("just inserted")
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.low.len() + self.others.len()
     }
 
     /// How often the table has been changed, or an entry of it lent to be changed.
@@ -154,20 +180,26 @@ impl<K: Copy + Ord, V: Clone> Given<K, V> {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &V)> {
-        self.entries.iter().map(|(id, entry)| (*id, &**entry))
+        let low = self.low.iter().map(|(id, entry)| (K::of(id), entry));
+        low.chain(self.others.iter().map(|(id, entry)| (*id, &**entry)))
+    }
+
+    /// Takes all entries out.
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::take(self)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::QuestionId;
+    use crate::id::{AnswerId, QuestionId};
 
-    /// In a debug build, on a thread with the usual stack. See Note [Entries are shared].
+    /// In a debug build, on a thread with the usual stack. See Note [Low IDs are dense].
     #[test]
     fn large_entries_take_no_deep_stack() {
         let mut t = Allocated::<QuestionId, [u64; 100]>::new();
@@ -175,6 +207,41 @@ mod tests {
         let before = t.clone();
         ids.iter().for_each(|id| assert_eq!(t.remove(*id).unwrap()[99], u64::from(id.0)));
         assert_eq!((t.len(), before.len()), (0, 5000));
+    }
+
+    /// The peer may choose any IDs: pages are for dense ones only.
+    #[test]
+    fn any_id_will_do_and_takes_no_more_than_its_entry() {
+        let mut t = Given::<AnswerId, u64>::default();
+        let ids: Vec<_> = (0..1000u32).map(|n| n.wrapping_mul(0x9e37_79b9)).chain([u32::MAX]).collect();
+        ids.iter().for_each(|id| t.insert(AnswerId(*id), u64::from(*id)));
+        assert!(t.low.len() < 10 && t.len() == 1001, "{} of {} in pages", t.low.len(), t.len());
+        let before = t.clone();
+        ids.iter().for_each(|id| *t.get_mut(&AnswerId(*id)).unwrap() += 1);
+        for id in &ids {
+            assert_eq!(before.get(&AnswerId(*id)), Some(&u64::from(*id)));
+            assert_eq!(t.remove(&AnswerId(*id)), Some(u64::from(*id) + 1));
+            assert_eq!(t.remove(&AnswerId(*id)), None);
+        }
+        assert_eq!((t.len(), t.is_empty(), t.iter().count(), before.iter().count()), (0, true, 0, 1001));
+    }
+
+    /// An ID that stands in the map, as it came too soon, is found when the pages have come as far.
+    #[test]
+    fn pages_grow_past_entries_in_the_map() {
+        let mut t = Given::<AnswerId, u32>::default();
+        t.insert(AnswerId(5000), 5000);
+        assert_eq!((t.low.len(), t.others.len()), (0, 1));
+        (0..10_000).filter(|id| *id != 5000).for_each(|id| t.insert(AnswerId(id), id));
+        assert_eq!((t.low.len(), t.others.len()), (9_999, 1));
+        let mut all: Vec<u32> = t.iter().map(|(id, entry)| id.0.max(*entry)).collect();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..10_000));
+        let changes = t.changes();
+        assert!(t.get_mut(&AnswerId(10_000)).is_none() && t.remove(&AnswerId(10_000)).is_none());
+        assert_eq!(t.changes(), changes, "nothing was changed");
+        (0..10_000).for_each(|id| assert_eq!(t.remove(&AnswerId(id)), Some(id)));
+        assert_eq!((t.len(), t.changes()), (0, changes + 10_000));
     }
 
     #[test]
@@ -192,6 +259,6 @@ mod tests {
             t.remove(QuestionId(id));
         }
         t.check();
-        assert_eq!((t.len(), t.next), (0, 0));
+        assert_eq!((t.len(), t.insert(|_| "e").0), (0, 0));
     }
 }

@@ -14,6 +14,7 @@ mod hints;
 mod ids;
 mod order;
 mod promises;
+mod refused;
 mod release;
 mod resolve;
 mod results;

@@ -1,0 +1,231 @@
+//! What is to be dropped outside the lock. See Note [Effects run after unlock].
+
+use std::cell::Cell;
+
+use super::answers::{self, Answer};
+use super::embargoes::Embargo;
+use super::entry::{Entry, Few};
+use super::exports::Export;
+use super::imports::{Import, ImportedPromise, Pending};
+use super::outcome::Returned;
+use super::questions::{self, Question};
+use crate::cap::answer::Pipeline;
+use crate::cap::call::CallInfo;
+use crate::cap::client::Client;
+use crate::cap::contents::Payload;
+use crate::cap::port::{Place, QuestionRef, RemoteRef};
+use crate::error::Exception;
+use crate::promise::{Attachment, Cancel};
+use crate::sync::{per_thread, Arc};
+use crate::table::Given;
+
+/// Values to be dropped.
+pub(crate) struct Garbage(Vec<Waste>);
+
+per_thread! {
+    /// Where the next transaction of this thread puts its garbage: memory that was used before.
+    static SPARE: Cell<Vec<Waste>> = Cell::new(Vec::new());
+}
+
+/// Something whose drop may run foreign code. The kinds that every call leaves are here as they are.
+enum Waste {
+    Question(Arc<QuestionRef>),
+    Outcome(Result<Payload, Exception>),
+    Client(Client),
+    Clients(Vec<Client>),
+    Cancel(Cancel),
+    Attachment(Arc<dyn Attachment>),
+    Other(Box<dyn Send>),
+}
+
+impl Default for Garbage {
+    fn default() -> Self {
+        Garbage(SPARE.try_with(Cell::take).unwrap_or_default())
+    }
+}
+
+impl Drop for Garbage {
+    fn drop(&mut self) {
+        /// More than what a transaction leaves that concerns few.
+        const MANY: usize = 64;
+        let mut spare = std::mem::take(&mut self.0);
+        for waste in spare.drain(..) {
+            // Said one by one, as they are there for nothing else.
+            match waste {
+                Waste::Question(question) => drop(question),
+                Waste::Outcome(outcome) => drop(outcome),
+                Waste::Client(client) => drop(client),
+                Waste::Clients(clients) => drop(clients),
+                Waste::Cancel(cancel) => drop(cancel),
+                Waste::Attachment(attachment) => drop(attachment),
+                Waste::Other(other) => drop(other),
+            }
+        }
+        if spare.capacity() <= MANY {
+            // At the end of a thread there is no place for it.
+            let _ = SPARE.try_with(|cell| cell.set(spare));
+        }
+    }
+}
+
+impl Garbage {
+    pub(crate) fn push(&mut self, waste: Box<dyn Send>) {
+        self.0.push(Waste::Other(waste));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What can become garbage: all of it, or those parts whose drop may run foreign code.
+pub(crate) trait Discard {
+    fn discard(self, garbage: &mut Garbage);
+}
+
+macro_rules! discard {
+    (as $kind:ident: $($ty:ty),*) => {$(
+        impl Discard for $ty {
+            fn discard(self, garbage: &mut Garbage) {
+                garbage.0.push(Waste::$kind(self));
+            }
+        }
+    )*};
+    (boxed: $($ty:ty),*) => {$(
+        impl Discard for $ty {
+            fn discard(self, garbage: &mut Garbage) {
+                garbage.push(Box::new(self));
+            }
+        }
+    )*};
+}
+
+discard!(as Question: Arc<QuestionRef>);
+discard!(as Outcome: Result<Payload, Exception>);
+discard!(as Client: Client);
+discard!(as Cancel: Cancel);
+discard!(as Attachment: Arc<dyn Attachment>);
+discard!(boxed: Place, Pipeline, CallInfo, Arc<RemoteRef>);
+
+impl<T: Discard> Discard for Option<T> {
+    fn discard(self, garbage: &mut Garbage) {
+        if let Some(waste) = self {
+            waste.discard(garbage);
+        }
+    }
+}
+
+impl<A: Discard, B: Discard> Discard for (A, B) {
+    fn discard(self, garbage: &mut Garbage) {
+        self.0.discard(garbage);
+        self.1.discard(garbage);
+    }
+}
+
+impl<K: Ord + Clone + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Discard for Given<K, V> {
+    fn discard(self, garbage: &mut Garbage) {
+        garbage.push(Box::new(self));
+    }
+}
+
+impl Discard for Vec<Client> {
+    fn discard(self, garbage: &mut Garbage) {
+        if !self.is_empty() {
+            garbage.0.push(Waste::Clients(self));
+        }
+    }
+}
+
+impl Discard for Payload {
+    fn discard(self, garbage: &mut Garbage) {
+        Ok(self).discard(garbage);
+    }
+}
+
+impl Discard for Returned {
+    fn discard(self, garbage: &mut Garbage) {
+        match self {
+            Returned::Results { payload, told } => {
+                payload.discard(garbage);
+                if let Some(told) = told {
+                    garbage.push(Box::new(told));
+                }
+            }
+            Returned::Failed(why) => Err(why).discard(garbage),
+            Returned::Tail(question) => question.discard(garbage),
+        }
+    }
+}
+
+impl Discard for Answer {
+    fn discard(self, garbage: &mut Garbage) {
+        self.cancel.discard(garbage);
+        (self.pipeline, self.question).discard(garbage);
+        match self.entry {
+            Entry::NewQA { on_return, .. } | Entry::HaveFinish { on_return, .. } => {
+                on_return.discard(garbage)
+            }
+            Entry::HaveReturn { return_msg, .. } => return_msg.discard(garbage),
+        }
+    }
+}
+
+impl Discard for Question {
+    fn discard(self, garbage: &mut Garbage) {
+        self.share.and_then(|share| share.take()).discard(garbage);
+        match self.entry {
+            Entry::NewQA { on_return, .. } | Entry::HaveFinish { on_return, .. } => {
+                on_return.discard(garbage)
+            }
+            Entry::HaveReturn { .. } => {}
+        }
+    }
+}
+
+impl Discard for Few<answers::OnReturn> {
+    fn discard(self, garbage: &mut Garbage) {
+        if !self.is_empty() {
+            garbage.push(Box::new(self));
+        }
+    }
+}
+
+impl Discard for Few<questions::OnReturn> {
+    fn discard(self, garbage: &mut Garbage) {
+        if !self.is_empty() {
+            garbage.push(Box::new(self));
+        }
+    }
+}
+
+impl Discard for Export {
+    fn discard(self, garbage: &mut Garbage) {
+        self.client.discard(garbage);
+        if let Some(frozen) = self.promise {
+            garbage.push(Box::new(frozen));
+        }
+    }
+}
+
+impl Discard for Import {
+    fn discard(self, garbage: &mut Garbage) {
+        if let Some(ImportedPromise::Resolved(client)) = self.promise {
+            client.discard(garbage);
+        }
+    }
+}
+
+impl Discard for Pending {
+    fn discard(self, garbage: &mut Garbage) {
+        self.place.discard(garbage);
+        if !self.watchers.is_empty() {
+            garbage.push(Box::new(self.watchers));
+        }
+    }
+}
+
+impl Discard for Embargo {
+    fn discard(self, garbage: &mut Garbage) {
+        garbage.push(Box::new(self));
+    }
+}

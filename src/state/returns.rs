@@ -1,0 +1,201 @@
+//! Returns: how questions are answered.
+
+use super::descriptors::Accepted;
+use super::effects::{Callback, Effects};
+use super::entry::Few;
+use super::questions::{Ended, OnReturn, PIPELINE_BIT};
+use super::State;
+use crate::cap::client::Client;
+use crate::cap::contents::Payload;
+use crate::cap::port::{Place, QuestionRef, RefId};
+use crate::error::{Exception, ProtocolError};
+use crate::id::QuestionId;
+use crate::sync::Arc;
+use crate::wire::message::{Incoming, Message, Outcome, Path, Payload as WirePayload, Return};
+
+impl State {
+    pub(super) fn receive_return(
+        &mut self,
+        ret: Return<Incoming>,
+        fx: &mut Effects,
+    ) -> Result<(), ProtocolError> {
+        let for_pipeline = ret.answer.0 & PIPELINE_BIT != 0;
+        let Some(question) = self.question(ret.answer) else {
+            // Finished questions for pipelining alone are forgotten, whether or not a Return will come.
+            self.peer_ignores_pipeline_hint |= for_pipeline;
+            return if for_pipeline { Ok(()) } else { Err(ProtocolError::UnknownQuestion(ret.answer)) };
+        };
+        self.check_return(question, &ret)?;
+        let Return { answer: id, release_param_caps, no_finish_needed, outcome } = ret;
+        let question = self.question_mut(id).expect("found above");
+        question.give_back_share(fx);
+        let exports = std::mem::take(&mut question.param_exports);
+        let canceled = question.entry.has_finished();
+        self.peer_ignores_pipeline_hint |= for_pipeline;
+        if canceled {
+            // Finish has told the peer to release what these results hold: none of it was ever ours.
+            if let Outcome::TakeFromOtherQuestion(answer) = outcome {
+                self.abandon_kept(answer, fx);
+            }
+            self.forget_question(id, fx);
+        } else {
+            self.receive_outcome(id, outcome, no_finish_needed, fx);
+        }
+        if release_param_caps {
+            // Last: the results may name what the params gave.
+            self.release_counted(&exports, fx);
+        }
+        Ok(())
+    }
+
+    /// A question has been answered, in a way that was checked before.
+    fn receive_outcome(
+        &mut self,
+        id: QuestionId,
+        outcome: Outcome<Incoming>,
+        no_finish_needed: bool,
+        fx: &mut Effects,
+    ) {
+        let why = match outcome {
+            Outcome::Results(results) => return self.receive_results(id, results, no_finish_needed, fx),
+            Outcome::TakeFromOtherQuestion(answer) => return self.take_kept(id, answer, fx),
+            Outcome::ResultsSentElsewhere if no_finish_needed => {
+                // Results without capabilities.
+                let why = super::targets::closed();
+                return self.answered(id, Err(why), &[], Ended::Elsewhere, true, fx);
+            }
+            Outcome::ResultsSentElsewhere => return self.answered_elsewhere(id),
+            Outcome::Exception(why) => why,
+            Outcome::Canceled => Exception::failed("the callee says that the call was canceled"),
+            Outcome::Unknown(variant, whole) => {
+                fx.send(Message::Unimplemented(whole));
+                Exception::unimplemented(format!("the peer returned in an unknown way ({variant})"))
+            }
+        };
+        self.answered(id, Err(why), &[], Ended::Exception, no_finish_needed, fx);
+    }
+
+    fn receive_results(
+        &mut self,
+        id: QuestionId,
+        results: WirePayload<Incoming>,
+        no_finish_needed: bool,
+        fx: &mut Effects,
+    ) {
+        let promised = self.question(id).is_some_and(|q| !q.pipelined.is_empty() || !q.used.is_empty());
+        let mut caps = Vec::with_capacity(results.descriptors.len());
+        let mut reflected = Vec::new();
+        for descriptor in results.descriptors {
+            let accepted = self.accept(descriptor, fx);
+            caps.push(accepted.client);
+            if promised {
+                reflected.push(accepted.reflected);
+            }
+        }
+        let payload = Payload::new(results.content, caps);
+        self.answered(id, Ok(payload), &reflected, Ended::Results, no_finish_needed, fx);
+    }
+
+    /// A question has its outcome: promises for capabilities in it are resolved, and whoever asked is told.
+    ///
+    /// `reflected` says of each capability whether it is one of ours, if there are promises for any; all are where
+    /// it is too short.
+    pub(super) fn answered(
+        &mut self,
+        id: QuestionId,
+        mut outcome: Result<Payload, Exception>,
+        reflected: &[bool],
+        ended: Ended,
+        no_finish_needed: bool,
+        fx: &mut Effects,
+    ) {
+        let Some(question) = self.question_mut(id) else { return };
+        question.taking = None;
+        let Some(on_return) = question.entry.mark_returned(ended) else { return };
+        let pipelined = std::mem::take(&mut question.pipelined);
+        let used = std::mem::take(&mut question.used);
+        let handle = question.handle.upgrade();
+        for (path, promise) in pipelined {
+            self.resolve_pipelined(promise, &path, &mut outcome, reflected, fx);
+        }
+        if let (Some(handle), Ok(payload)) = (&handle, &mut outcome) {
+            for path in used {
+                self.keep_behind(handle, path, payload, reflected, fx);
+            }
+        }
+        if let Some(handle) = handle {
+            let set = handle.outcome.set(outcome.clone());
+            debug_assert!(set.is_ok(), "a question is answered once");
+            fx.discard(handle);
+        }
+        match on_return {
+            Few::One(OnReturn::Respond(responder)) => match responder.take() {
+                Some(responder) => fx.later(Callback::Respond { responder, outcome }),
+                None => fx.discard(outcome),
+            },
+            on_return => {
+                for responder in on_return.each().filter_map(|OnReturn::Respond(responder)| responder.take())
+                {
+                    fx.later(Callback::Respond { responder, outcome: outcome.clone() });
+                }
+                fx.discard(outcome);
+            }
+        }
+        if no_finish_needed {
+            self.forget_question(id, fx);
+        }
+    }
+
+    /// The peer has the results of a tail call. They can be called there until our Finish, and we are never told
+    /// what is in them: so promises for what is stay what they are, and more can be made.
+    fn answered_elsewhere(&mut self, id: QuestionId) {
+        let entry = self.question_mut(id).map(|question| &mut question.entry);
+        let on_return = entry.and_then(|entry| entry.mark_returned(Ended::Elsewhere));
+        debug_assert!(
+            on_return.is_some_and(|then| then.is_empty()),
+            "nobody waits for a tail call's results"
+        );
+    }
+
+    /// Resolves a promise for a capability in some results, and puts what its holders have now in that place of
+    /// the results: whoever takes the capability from there stays behind the calls that were sent ahead.
+    fn resolve_pipelined(
+        &mut self,
+        promise: RefId,
+        path: &[u16],
+        outcome: &mut Result<Payload, Exception>,
+        reflected: &[bool],
+        fx: &mut Effects,
+    ) {
+        let index = outcome.as_ref().map(|payload| payload.index_at(path));
+        let (to, index) = match (index, &*outcome) {
+            (Ok(Ok(Some(index))), Ok(payload)) => {
+                let reflected = reflected.get(index).copied().unwrap_or(true);
+                (Accepted { client: payload.caps[index].clone(), reflected }, Some(index))
+            }
+            (Ok(Err(why)), _) => (Accepted { client: Client::broken(why), reflected: false }, None),
+            (Err(why), _) => (Accepted { client: Client::broken(why.clone()), reflected: false }, None),
+            _ => (Accepted { client: Client::null(), reflected: false }, None),
+        };
+        let resolved = self.resolve_promise(promise, to, fx);
+        if let (Some(client), Some(index), Ok(payload)) = (resolved, index, outcome) {
+            fx.discard(std::mem::replace(&mut payload.caps[index], client));
+        }
+    }
+
+    /// Keeps whoever takes a capability from some results behind the calls that promises for it sent ahead, which
+    /// are gone.
+    fn keep_behind(
+        &mut self,
+        question: &Arc<QuestionRef>,
+        path: Path,
+        payload: &mut Payload,
+        reflected: &[bool],
+        fx: &mut Effects,
+    ) {
+        let Ok(Some(index)) = payload.index_at(&path) else { return };
+        let reflected = reflected.get(index).copied().unwrap_or(true);
+        let client = self.behind(&Place::Answer(question.clone(), path), &payload.caps[index], reflected, fx);
+        fx.discard(std::mem::replace(&mut payload.caps[index], client));
+    }
+}

@@ -1,0 +1,169 @@
+//! Sets of IDs.
+
+use im::OrdSet;
+
+const BITS: u32 = u64::BITS;
+
+/// IDs in use, of which the lowest that is free can be found.
+///
+/// A bit of `levels[0]` says that an ID is in use, and a bit of each further level that a word of the level below
+/// is full. The last level is a single word with room, or empty.
+#[derive(Clone, Default)]
+pub(super) struct Ids {
+    levels: Vec<Vec<u64>>,
+    len: usize,
+}
+
+impl Ids {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn contains(&self, id: u32) -> bool {
+        let word = self.levels.first().and_then(|words| words.get((id / BITS) as usize));
+        word.is_some_and(|word| word & bit(id) != 0)
+    }
+
+    /// Takes the lowest ID that is free.
+    pub(super) fn take_lowest(&mut self) -> u32 {
+        if self.levels.last().is_none_or(|top| top[0] == u64::MAX) {
+            let full = u64::from(!self.levels.is_empty());
+            self.levels.push(vec![full]);
+        }
+        let mut id = 0;
+        for level in (0..self.levels.len()).rev() {
+            let words = &mut self.levels[level];
+            if words.len() <= id as usize {
+                words.resize(id as usize + 1, 0);
+            }
+            id = id * BITS + words[id as usize].trailing_ones();
+        }
+        self.len += 1;
+        let mut at = id;
+        for words in &mut self.levels {
+            let word = &mut words[(at / BITS) as usize];
+            *word |= bit(at);
+            if *word != u64::MAX {
+                break;
+            }
+            at /= BITS;
+        }
+        id
+    }
+
+    /// Frees an ID that is in use.
+    pub(super) fn free(&mut self, id: u32) {
+        debug_assert!(self.contains(id), "an ID that is freed was in use");
+        self.len -= 1;
+        let mut at = id;
+        for words in &mut self.levels {
+            let word = &mut words[(at / BITS) as usize];
+            let was_full = *word == u64::MAX;
+            *word &= !bit(at);
+            if !was_full {
+                break;
+            }
+            at /= BITS;
+        }
+    }
+}
+
+fn bit(id: u32) -> u64 {
+    1 << (id % BITS)
+}
+
+/// A set of IDs that somebody else chooses, of limited size: low ones take a bit each. Of the others there are no
+/// more than `MANY`: then the lowest of them is forgotten.
+#[derive(Clone, Default)]
+pub(crate) struct Remembered {
+    low: Vec<u64>,
+    high: OrdSet<u32>,
+}
+
+/// More than anybody has outstanding that uses the lowest IDs first. One that uses each ID once would make us
+/// remember them all.
+const MANY: u32 = 1 << 16;
+
+impl Remembered {
+    pub(crate) fn contains(&self, id: u32) -> bool {
+        match id < MANY {
+            true => self.low.get((id / BITS) as usize).is_some_and(|word| word & bit(id) != 0),
+            false => self.high.contains(&id),
+        }
+    }
+
+    pub(crate) fn insert(&mut self, id: u32) {
+        if id < MANY {
+            let at = (id / BITS) as usize;
+            if self.low.len() <= at {
+                self.low.resize(at + 1, 0);
+            }
+            self.low[at] |= bit(id);
+            return;
+        }
+        if self.high.len() >= MANY as usize {
+            self.high.remove_min();
+        }
+        self.high.insert(id);
+    }
+
+    /// Takes an ID out; whether it was there.
+    pub(crate) fn remove(&mut self, id: u32) -> bool {
+        match self.low.get_mut((id / BITS) as usize) {
+            Some(word) => {
+                let was = *word & bit(id) != 0;
+                *word &= !bit(id);
+                was
+            }
+            None => id >= MANY && self.high.remove(&id).is_some(),
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Remembered::default();
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.low.iter().map(|word| word.count_ones() as usize).sum::<usize>() + self.high.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_free_id_is_found_at_every_depth() {
+        let mut ids = Ids::default();
+        for n in 0..10_000 {
+            assert_eq!(ids.take_lowest(), n);
+        }
+        for free in [9_999, 0, 63, 64, 4_095, 4_096, 8_191] {
+            ids.free(free);
+            assert!(!ids.contains(free));
+        }
+        for lowest in [0, 63, 64, 4_095, 4_096, 8_191, 9_999, 10_000] {
+            assert_eq!(ids.take_lowest(), lowest);
+        }
+        assert_eq!(ids.len(), 10_001);
+        (0..10_001).for_each(|id| ids.free(id));
+        assert_eq!((ids.len(), ids.take_lowest()), (0, 0));
+    }
+
+    #[test]
+    fn a_limited_number_of_high_ids_is_remembered() {
+        let mut ids = Remembered::default();
+        for id in (0..10).chain(MANY..2 * MANY) {
+            ids.insert(id);
+        }
+        ids.insert(u32::MAX);
+        assert!(ids.contains(3) && ids.contains(MANY + 1) && ids.contains(u32::MAX));
+        assert!(!ids.contains(MANY), "the lowest of the high ones is forgotten");
+        assert!(ids.remove(3) && !ids.remove(3) && !ids.remove(50_000));
+        assert!(ids.remove(u32::MAX) && !ids.remove(u32::MAX));
+        assert_eq!(ids.len(), 9 + MANY as usize - 1);
+        ids.clear();
+        assert_eq!(ids.len(), 0);
+    }
+}

@@ -1,0 +1,132 @@
+//! Messages that break a rule half-way: nothing of them is done (in debug builds our side panics if a message that it
+//! refuses has changed a table), and what only looks like such a message is accepted.
+
+use capnp_threads::Client;
+
+use crate::support::*;
+
+/// Rule 11: params whose last descriptor names nothing, or an import as what it is not, refuse the whole call,
+/// whatever comes before.
+#[test]
+fn rule11_params_are_refused_as_a_whole() {
+    let unknown = "is not in the export table";
+    let mixed = "described both as a promise and as settled";
+    let cases: &[(&[Cap], &str)] = &[
+        (&[Cap::Hosted(8), Cap::Promise(9), Cap::Yours(99)], unknown),
+        (&[Cap::Third { vine: 8 }, Cap::YourAnswer(5, vec![0]), Cap::Yours(99)], unknown),
+        (&[Cap::Hosted(8), Cap::YourAnswer(99, vec![0])], "is not in the answer table"),
+        // One that is held as settled, and one that the same message brings as such.
+        (&[Cap::Hosted(8), Cap::Promise(7)], mixed),
+        (&[Cap::Hosted(8), Cap::Hosted(9), Cap::Promise(8)], mixed),
+        (&[Cap::Third { vine: 8 }, Cap::Promise(8)], mixed),
+    ];
+    for (caps, reason) in cases {
+        let recorder = Recorder::new();
+        let mut peer = Peer::new(recorder.client());
+        let object = peer.get_bootstrap();
+        let client = peer.introduce(Cap::Hosted(7));
+        peer.send_wrong(Msg::Call(Call {
+            question: 5,
+            target: Target::Import(object),
+            interface: message::INTERFACE,
+            method: NOTE,
+            params: Payload::new(1, caps),
+            yourself: false,
+            no_pipelining: false,
+            only_pipeline: false,
+        }));
+        peer.expect_abort(reason);
+        drop(client);
+        assert_eq!(recorder.log(), [] as [u64; 0]);
+    }
+}
+
+/// Rule 6: what a message brings as a promise first stays one, though it is called hosted further on; each counts.
+#[test]
+fn rule6_a_promise_may_be_called_hosted_in_the_same_message() {
+    let recorder = Recorder::new();
+    let mut peer = Peer::new(recorder.client());
+    let object = peer.get_bootstrap();
+    let call = peer.call(Target::Import(object), HOLD, 1);
+    let call = call.caps(&[Cap::Promise(8), Cap::Hosted(8), Cap::Promise(8)]).send();
+    let held = recorder.held();
+    assert!(held.caps.iter().all(|cap| *cap == held.caps[0] && cap.is_promise()));
+    assert_eq!((peer.vat.snapshot().imports(), peer.vat.snapshot().import_references()), (1, 3));
+    held.answer(1, &[]);
+    peer.expect_done(call, 1);
+    assert_eq!(peer.expect_release(8), 3);
+    peer.finish_clean();
+}
+
+/// Rules 5 and 11: a Return that gives back more than is held, or whose results name nothing, is refused as a whole:
+/// the caller is told why, and gets none of the results.
+#[test]
+fn rule11_a_return_is_refused_as_a_whole() {
+    let cases: &[(u32, &[Cap], &str)] = &[
+        (1, &[Cap::Hosted(8)], "is not in the export table"),
+        (0, &[Cap::Hosted(8), Cap::Yours(99)], "is not in the export table"),
+        (
+            0,
+            &[Cap::Promise(8), Cap::Hosted(9), Cap::Promise(9)],
+            "described both as a promise and as settled",
+        ),
+        (0, &[Cap::Promise(7)], "described both as a promise and as settled"),
+    ];
+    for (released, caps, reason) in cases {
+        let object = Recorder::new().client();
+        let mut peer = Peer::new(Client::null());
+        let client = peer.introduce(Cap::Hosted(7));
+        let answer = send(&client, NOTE, 1, &[object.clone(), object]);
+        let call = peer.expect_call_of(1);
+        let Cap::Hosted(id) = call.params.caps[0] else { panic!("{call:?}") };
+        if *released > 0 {
+            peer.release(id, *released);
+        }
+        peer.send_wrong(Msg::Return(Return {
+            answer: call.question,
+            release_params: true,
+            no_finish: false,
+            outcome: Outcome::Results(Payload::new(1, caps)),
+        }));
+        peer.expect_abort(reason);
+        assert!(wait_failed(answer).contains(reason));
+    }
+}
+
+/// Rule 5: the results of a call may be what its params gave, though the same Return gives those back.
+#[test]
+fn rule5_results_may_name_what_the_return_gives_back() {
+    let object = Recorder::new().client();
+    let mut peer = Peer::new(Client::null());
+    let client = peer.introduce(Cap::Hosted(7));
+    let answer = send(&client, NOTE, 1, std::slice::from_ref(&object));
+    let call = peer.expect_call_of(1);
+    let Cap::Hosted(id) = call.params.caps[0] else { panic!("{call:?}") };
+    peer.results(call.question, 2, &[Cap::Yours(id)]);
+    let (tag, caps) = wait(answer).unwrap();
+    assert_eq!((tag, &*caps), (2, &[object][..]));
+    assert_eq!(peer.vat.snapshot().exports(), 0);
+    drop((client, caps));
+    peer.finish_clean();
+}
+
+/// Rule 11: a Resolve to what is not there is refused; the promise stays one until the connection ends.
+#[test]
+fn rule11_a_resolve_is_refused_as_a_whole() {
+    for (to, reason) in [
+        (Cap::Yours(99), "is not in the export table"),
+        (Cap::YourAnswer(99, vec![]), "is not in the answer table"),
+        (Cap::Promise(7), "described both as a promise and as settled"),
+    ] {
+        let mut peer = Peer::new(Client::null());
+        let settled = peer.introduce(Cap::Hosted(7));
+        let promise = peer.introduce(Cap::Promise(8));
+        let answer = send(&promise, NOTE, 1, &[]);
+        peer.expect_call_of(1);
+        peer.send_wrong(Msg::Resolve { promise: 8, to: Ok(to) });
+        peer.expect_abort(reason);
+        assert!(wait_failed(answer).contains(reason));
+        assert!(promise.resolve().unwrap_err().to_string().contains(reason));
+        drop(settled);
+    }
+}
