@@ -53,7 +53,8 @@ impl State {
             return Err(ProtocolError::PromiseMismatch(id));
         }
         let left = (u32::MAX - import.references) as usize;
-        if left < descriptors.len() && left < descriptors.iter().filter(|d| import_of(d) == Some(id)).count() {
+        if left < descriptors.len() && left < descriptors.iter().filter(|d| import_of(d) == Some(id)).count()
+        {
             let reason = format!("more than {} references to one import", u32::MAX);
             return Err(ProtocolError::Limit(reason));
         }
