@@ -12,8 +12,10 @@ use crate::error::{Exception, Result};
 use crate::promise::{cancel, enter_blocking, Sleeper};
 use crate::sync::{Arc, Condvar, Duration, Mutex, Rank};
 
-/// How many bytes of streaming calls are in flight by default: what the C++ implementation starts with.
-pub const DEFAULT_WINDOW: usize = 64 << 10;
+/// How many bytes of streaming calls are in flight by default: 1 MiB, about what the C++ implementation has on a
+/// connection of TCP (there it is the size of the socket's buffer). A smaller window than what the callee can work
+/// off while an answer is on its way makes sender and callee wait for each other by turns: see the guide.
+pub const DEFAULT_WINDOW: usize = 1 << 20;
 
 /// A window for streaming calls, mostly on one object: each call is sent ahead of the answers to those before
 /// it, until more bytes of params are unanswered than the window has; then sending blocks.

@@ -26,6 +26,9 @@ pub(crate) enum Rank {
     /// The timer's list of deadlines.
     #[cfg(not(any(shuttle, loom)))]
     Timer = 8,
+    /// The list of memory to be used again: messages may be dropped under any other lock.
+    #[cfg(not(any(shuttle, loom)))]
+    Memory = 9,
 }
 
 per_thread! {

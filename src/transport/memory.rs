@@ -9,6 +9,7 @@ use super::{Arrived, Gate, MessageSink, MessageSource, Peer, Shutdown, Transport
 use crate::error::TransportError;
 use crate::sync::{Arc, Condvar, Duration, Instant, Mutex, Rank};
 use crate::wire::frame::{Frame, Outbound};
+use crate::wire::spare;
 
 impl Transport {
     /// Two transports that lead to each other, without a socket between them. Each message is copied once,
@@ -153,7 +154,8 @@ impl Drop for MemorySink {
 
 fn copied(segments: &[&[u8]]) -> Frame {
     let lengths = segments.iter().map(|segment| segment.len() / 8);
-    let mut words = Word::allocate_zeroed_vec(lengths.clone().sum());
+    let total = lengths.clone().sum();
+    let mut words = spare::take(total).unwrap_or_else(|| Word::allocate_zeroed_vec(total));
     let mut rest = Word::words_to_bytes_mut(&mut words);
     for segment in segments {
         let (here, after) = rest.split_at_mut(segment.len());

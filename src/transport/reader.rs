@@ -21,11 +21,15 @@ use super::Arrived;
 use crate::error::TransportError;
 use crate::limits::Limits;
 use crate::wire::frame::Frame;
+use crate::wire::spare;
 
 /// The size of the buffer that small messages, and the beginnings of large ones, are read into.
 const BUFFER_WORDS: usize = 2048;
 /// How many words of a large message memory is made for ahead of their arrival.
 const AHEAD_WORDS: usize = 16384;
+/// How much is read of what comes after a large message, together with its end: enough for small messages, and
+/// little to copy if it is the beginning of another large one.
+const BEHIND_WORDS: usize = 512;
 const WORD: usize = 8;
 const ZERO: Word = word(0, 0, 0, 0, 0, 0, 0, 0);
 
@@ -36,7 +40,8 @@ const ZERO: Word = word(0, 0, 0, 0, 0, 0, 0, 0);
 /// beginning of the next message where the stream can read into two places at once.
 ///
 /// What a message claims about itself costs nothing before it is true: memory grows with the bytes that have
-/// arrived, to at most twice their number and 256 KiB.
+/// arrived, to at most twice their number and 256 KiB. Memory that another message has left is used again (a few
+/// megabytes of it in all are kept for the process), so a stream of large messages neither makes nor clears any.
 pub struct FrameReader<R> {
     stream: R,
     buffer: Vec<Word>,
@@ -229,7 +234,7 @@ impl<R: Read> FrameReader<R> {
 
     /// The beginning of a body that is not in the buffer as a whole.
     fn begin(&mut self, words: usize) -> Begun {
-        let mut body = Vec::new();
+        let mut body = spare::take(words).unwrap_or_default();
         let arrived = self.buffered();
         grow(&mut body, arrived, words);
         let there = &Word::words_to_bytes(&self.buffer)[self.start..self.end];
@@ -261,11 +266,13 @@ impl<R: Read> FrameReader<R> {
         arrived: usize,
         words: usize,
     ) -> Result<usize, TransportError> {
-        let complete = body.len() == words;
-        let rest = &mut Word::words_to_bytes_mut(body)[arrived..];
+        let end = words.min(body.len());
+        let complete = end == words;
+        let rest = &mut Word::words_to_bytes_mut(&mut body[..end])[arrived..];
         let wanted = rest.len();
         let n = if complete {
-            let buffer = Word::words_to_bytes_mut(&mut self.buffer);
+            let behind = if words < BUFFER_WORDS { BUFFER_WORDS } else { BEHIND_WORDS };
+            let buffer = Word::words_to_bytes_mut(&mut self.buffer[..behind]);
             let both = &mut [IoSliceMut::new(rest), IoSliceMut::new(buffer)];
             retried(|| self.stream.read_vectored(both))?
         } else {
@@ -427,6 +434,20 @@ mod tests {
         for chunk in [1000, 4099, 16385, usize::MAX] {
             let stream = Chunks::new(&bytes, std::iter::repeat(chunk));
             assert_eq!(all(stream), [segments.to_vec(), segments[1..].to_vec()], "pieces of {chunk}");
+        }
+    }
+
+    #[test]
+    fn what_another_message_left_in_memory_is_not_seen() {
+        for words in [9000, 8000, 8999, 5000, 4500, 5000] {
+            let segments = [numbered(words - 1), numbered(1)];
+            let bytes = bytes_of(&[&segments[..]]);
+            let stream = Chunks::new(&bytes, std::iter::repeat(30_000));
+            let mut reader = FrameReader::new(stream, &limits());
+            let frame = reader.next_frame().unwrap().unwrap();
+            assert_eq!(frame.words(), words);
+            assert_eq!(frame.get_segment(0).unwrap(), segments[0]);
+            assert_eq!(frame.get_segment(1).unwrap(), segments[1]);
         }
     }
 

@@ -3,8 +3,11 @@
 use capnp::message::{Builder, HeapAllocator, ReaderSegments};
 use capnp::Word;
 
+use super::spare;
+
 /// A message that was received: segments of words, in one allocation.
 pub struct Frame {
+    /// The segments, and after them what is left of an earlier message. See Note [Spare memory].
     words: Vec<Word>,
     /// Where each segment ends, in words.
     ends: Vec<usize>,
@@ -26,12 +29,18 @@ impl Frame {
 
     /// The size of all segments together.
     pub fn words(&self) -> usize {
-        self.words.len()
+        self.ends.last().copied().unwrap_or(0)
     }
 
     /// The number of segments.
     pub fn segments(&self) -> usize {
         self.ends.len()
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        spare::give(std::mem::take(&mut self.words));
     }
 }
 

@@ -8,5 +8,6 @@ pub mod frame;
 mod index;
 pub(crate) mod message;
 mod patch;
+pub(crate) mod spare;
 #[cfg(test)]
 mod testing;

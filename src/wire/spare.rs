@@ -1,0 +1,141 @@
+//! Memory of large messages that were received, kept to be used again.
+//!
+//! ```text
+//! Note [Spare memory]
+//! ===================
+//! Safe code can only read into memory that has been written before, and to clear a megabyte costs as much as to
+//! copy one. So the memory of a large message goes to a list of the process when the message is dropped, and
+//! the next one of about that size is read over the old. Nobody sees what was there before: a frame shows only
+//! its segments, and those have been read as a whole.
+//!
+//! The list is the process's and not each connection's, so a connection that is idle keeps nothing; and it is
+//! bounded, so what is kept does not grow with the messages, nor with the connections.
+//! ```
+
+use capnp::Word;
+
+/// Messages smaller than this are cheap to clear.
+pub(crate) const SMALLEST_WORDS: usize = 2 << 10;
+
+/// Memory for a message of so many words: at least so many, with anything in them. `None` if there is none of
+/// about that size.
+#[cfg(not(any(shuttle, loom)))]
+pub(crate) fn take(words: usize) -> Option<Vec<Word>> {
+    if words < SMALLEST_WORDS {
+        return None;
+    }
+    list::of_the_process().lock().take(words)
+}
+
+/// Keeps the memory of a message that is dropped.
+#[cfg(not(any(shuttle, loom)))]
+pub(super) fn give(memory: Vec<Word>) {
+    if memory.len() >= SMALLEST_WORDS {
+        let pushed_out = list::of_the_process().lock().give(memory);
+        drop(pushed_out);
+    }
+}
+
+/// A model checker's runs share nothing.
+#[cfg(any(shuttle, loom))]
+pub(crate) fn take(_: usize) -> Option<Vec<Word>> {
+    None
+}
+
+#[cfg(any(shuttle, loom))]
+pub(super) fn give(_: Vec<Word>) {}
+
+#[cfg(not(any(shuttle, loom)))]
+mod list {
+    use std::collections::VecDeque;
+
+    use capnp::Word;
+
+    use crate::sync::{Mutex, OnceLock, Rank};
+
+    /// The most that is kept: 8 MiB.
+    pub(super) const MOST_WORDS: usize = 1 << 20;
+    /// The largest memory that is kept.
+    pub(super) const LARGEST_WORDS: usize = MOST_WORDS / 4;
+
+    /// What is kept, the oldest first.
+    #[derive(Default)]
+    pub(super) struct Spare {
+        kept: VecDeque<Vec<Word>>,
+        words: usize,
+    }
+
+    pub(super) fn of_the_process() -> &'static Mutex<Spare> {
+        static SPARE: OnceLock<Mutex<Spare>> = OnceLock::new();
+        SPARE.get_or_init(|| Mutex::new(Rank::Memory, Spare::default()))
+    }
+
+    impl Spare {
+        /// The last that was given of those that fit, of which most may still be in a cache. What is more than
+        /// twice as large does not fit: a small message that is kept for long must not keep so much.
+        pub(super) fn take(&mut self, words: usize) -> Option<Vec<Word>> {
+            let fits = |memory: &Vec<Word>| memory.len() >= words && memory.len() / 2 <= words;
+            let at = self.kept.iter().rposition(fits)?;
+            let memory = self.kept.remove(at)?;
+            self.words -= memory.len();
+            Some(memory)
+        }
+
+        /// Keeps the memory. Gives what has no place any more.
+        pub(super) fn give(&mut self, memory: Vec<Word>) -> Vec<Vec<Word>> {
+            if memory.len() > LARGEST_WORDS {
+                return vec![memory];
+            }
+            self.words += memory.len();
+            self.kept.push_back(memory);
+            let mut pushed_out = Vec::new();
+            while self.words > MOST_WORDS {
+                let Some(oldest) = self.kept.pop_front() else { break };
+                self.words -= oldest.len();
+                pushed_out.push(oldest);
+            }
+            pushed_out
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        fn memory(words: usize) -> Vec<Word> {
+            Word::allocate_zeroed_vec(words)
+        }
+
+        fn lengths(all: &[Vec<Word>]) -> Vec<usize> {
+            all.iter().map(Vec::len).collect()
+        }
+
+        #[test]
+        fn what_is_about_as_large_is_used_again_the_last_first() {
+            let mut spare = Spare::default();
+            for words in [5000, 9000, 9001, 4000] {
+                assert!(spare.give(memory(words)).is_empty());
+            }
+            let mut taken = |words| spare.take(words).map(|memory| memory.len());
+            assert_eq!(taken(4500), Some(9001));
+            assert_eq!(taken(4500), Some(9000));
+            assert_eq!(taken(4500), Some(5000));
+            assert_eq!(taken(4500), None, "none is large enough");
+            assert_eq!(taken(1999), None, "none is small enough");
+            assert_eq!(taken(2000), Some(4000));
+            assert_eq!((spare.words, spare.kept.len()), (0, 0));
+        }
+
+        #[test]
+        fn the_oldest_make_room() {
+            let mut spare = Spare::default();
+            let half = LARGEST_WORDS / 2;
+            for i in 0..8 {
+                assert!(spare.give(memory(half - i)).is_empty());
+            }
+            assert_eq!(lengths(&spare.give(memory(LARGEST_WORDS))), [half, half - 1]);
+            assert!(spare.words <= MOST_WORDS);
+            assert_eq!(lengths(&spare.give(memory(LARGEST_WORDS + 1))), [LARGEST_WORDS + 1]);
+        }
+    }
+}
