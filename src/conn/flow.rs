@@ -1,7 +1,7 @@
 //! The limits on what is queued for sending and in service, and who waits for room.
 
 use crate::limits::Limits;
-use crate::sync::{Arc, Condvar, Mutex, Rank, Weak};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Rank};
 
 /// How many times the limits hold what must be read all the same.
 const HARD: usize = 4;
@@ -43,6 +43,8 @@ struct Counts {
     /// What the peer is still to send that calls in service may wait for.
     awaited: usize,
     closed: bool,
+    /// The receive thread waits for room.
+    waits: bool,
 }
 
 impl Flow {
@@ -58,9 +60,11 @@ impl Flow {
     /// Waits until the next message may be read, or the connection is closed. See Note [Backpressure].
     pub(super) fn wait_for_room(&self) {
         let mut counts = self.state.lock();
+        counts.waits = true;
         while !counts.closed && !self.has_room(&counts) {
             self.changed.wait(&mut counts);
         }
+        counts.waits = false;
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -88,12 +92,17 @@ impl Flow {
     pub(super) fn serve(self: &Arc<Self>, words: usize) -> Share {
         let words = words.min(self.call_words);
         self.state.lock().serving += words;
-        Share { flow: Arc::downgrade(self), words }
+        Share { flow: self.clone(), words }
     }
 
-    /// Counts bytes that are to be sent.
-    pub(super) fn queued(&self, bytes: usize) {
-        self.state.lock().sending += bytes;
+    /// A transaction has left so many bytes to be sent, and so much to be awaited.
+    pub(super) fn committed(&self, bytes: usize, awaited: usize) {
+        let mut counts = self.state.lock();
+        counts.sending += bytes;
+        let before = std::mem::replace(&mut counts.awaited, awaited);
+        if (before == 0) != (awaited == 0) {
+            self.changed(counts);
+        }
     }
 
     /// Bytes are on their way. True if callers may have waited for that.
@@ -101,8 +110,7 @@ impl Flow {
         let mut counts = self.state.lock();
         let full = counts.sending > self.send_bytes;
         counts.sending -= bytes;
-        drop(counts);
-        self.changed.notify_all();
+        self.changed(counts);
         full
     }
 
@@ -116,11 +124,11 @@ impl Flow {
         self.state.lock().sending
     }
 
-    pub(super) fn awaiting(&self, messages: usize) {
-        let mut counts = self.state.lock();
-        if counts.awaited != messages {
-            counts.awaited = messages;
-            drop(counts);
+    /// Something has changed that the receive thread may wait for.
+    fn changed(&self, counts: MutexGuard<'_, Counts>) {
+        let waits = counts.waits;
+        drop(counts);
+        if waits {
             self.changed.notify_all();
         }
     }
@@ -138,15 +146,14 @@ impl Flow {
 
 /// A share of what may be in service; given back when dropped.
 pub(super) struct Share {
-    flow: Weak<Flow>,
+    flow: Arc<Flow>,
     words: usize,
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        if let Some(flow) = self.flow.upgrade() {
-            flow.state.lock().serving -= self.words;
-            flow.changed.notify_all();
-        }
+        let mut counts = self.flow.state.lock();
+        counts.serving -= self.words;
+        self.flow.changed(counts);
     }
 }

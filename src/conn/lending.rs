@@ -25,11 +25,12 @@
 
 use std::cell::Cell;
 
-use super::shared::{Queued, Shared};
+use super::shared::Shared;
 use super::stages::Sender;
 use crate::cap::port::ConnectionId;
 use crate::error::TransportError;
 use crate::promise::slept;
+use crate::state::Departure;
 use crate::sync::{per_thread, Duration, Instant, Mutex, Rank, Turn};
 
 /// Which threads drive the stages of a connection.
@@ -126,7 +127,7 @@ impl Shared {
         }
     }
 
-    fn send_now(&self, mut turn: Turn<'_, Queued>) {
+    fn send_now(&self, mut turn: Turn<'_, Departure>) {
         for _ in 0..MOST_BATCHES {
             if self.flow.sending() > MOST_BYTES {
                 break;

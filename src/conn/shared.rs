@@ -41,7 +41,7 @@ pub(crate) struct Shared {
     /// Callers that wait for room, and whoever waits for the connection to be idle or to have ended.
     changed: Condvar,
     waiting: AtomicUsize,
-    pub(super) outgoing: Lane<Queued>,
+    pub(super) outgoing: Lane<Departure>,
     pub(super) incoming: Lane<Incoming>,
     pub(super) callbacks: Lane<Callback>,
     /// Used by whoever has the turn of `outgoing`.
@@ -56,15 +56,10 @@ pub(crate) struct Shared {
     ended: Condvar,
 }
 
-/// A message that waits to be sent, with the bytes that it is counted as.
-pub(super) struct Queued {
-    pub(super) departure: Departure,
-    pub(super) bytes: usize,
-}
-
 /// What has arrived.
 pub(super) enum Incoming {
-    Message(Arc<Received>, Share),
+    /// With its share of the limit on calls in service, if it had to wait.
+    Message(Arc<Received>, Option<Share>),
     /// Nothing more will: why. It is handled in its turn, behind all that came before it.
     End(Error),
 }
@@ -154,24 +149,21 @@ impl Shared {
             state.check();
         }
         self.cut_short(&mut fx);
-        let Effects { send, callbacks, garbage } = fx;
-        let bytes = |departure: Departure| Queued { bytes: estimate(&departure.message), departure };
-        let send: Vec<Queued> = send.into_iter().map(bytes).collect();
-        let queued = send.iter().map(|q| q.bytes).sum();
-        self.flow.queued(queued);
-        let (sends, calls_back) = (!send.is_empty(), !callbacks.is_empty());
-        let unsent = self.outgoing.put_all(send);
+        let queued = fx.send.iter().map(|departure| departure.bytes).sum();
+        let (sends, calls_back) = (!fx.send.is_empty(), !fx.callbacks.is_empty());
+        self.flow.committed(queued, state.awaited());
+        let unsent = self.outgoing.put_all(fx.send.drain(..));
         if unsent.is_err() {
             self.flow.sent(queued);
         }
-        let unrun = self.callbacks.put_all(callbacks);
-        self.flow.awaiting(state.awaited());
+        let unrun = self.callbacks.put_all(fx.callbacks.drain(..));
         if self.waiting.load(Ordering::Relaxed) > 0 {
             self.changed.notify_all();
         }
         drop(state);
         self.see_to(sends, calls_back);
-        drop((unsent, unrun, garbage));
+        drop((unsent, unrun));
+        fx.finish();
     }
 
     /// Makes exceptions that are to be sent small enough: the peer would end the connection. (A payload has
@@ -389,21 +381,4 @@ fn exception_in(message: &mut Message<Outgoing>) -> Option<&mut Exception> {
         Message::Resolve(Resolve { to: Resolution::Exception(why), .. }) => Some(why),
         _ => None,
     }
-}
-
-/// What a queued message is counted as. Exact sizes are known only when it is encoded.
-fn estimate(message: &Message<Outgoing>) -> usize {
-    const HEADER: usize = 128;
-    let bytes = match message {
-        Message::Call(call) => call.params.content.words() * 8,
-        Message::Return(ret) => match &ret.outcome {
-            Outcome::Results(results) => results.content.words() * 8,
-            Outcome::Exception(why) => why.bytes(),
-            _ => 0,
-        },
-        Message::Resolve(Resolve { to: Resolution::Exception(why), .. }) => why.bytes(),
-        Message::Unimplemented(whole) => whole.words() * 8,
-        _ => 0,
-    };
-    HEADER + bytes
 }

@@ -8,12 +8,12 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::flow::Share;
 use super::lending::{handling, LINGER};
-use super::shared::{Incoming, Queued, Shared};
+use super::shared::{Incoming, Shared};
 use crate::cap::call::{CallInfo, Mode};
 use crate::cap::port::Notice;
 use crate::error::{Error, Exception, ProtocolError, TransportError};
 use crate::promise::{count_sleep, Attachment};
-use crate::state::{Arrival, Callback, Destination};
+use crate::state::{Arrival, Callback, Departure, Destination};
 use crate::sync::{self, Arc, Duration, Instant, Lane, Turn, Waited};
 use crate::transport::{Arrived, Gate, MessageSink, MessageSource};
 use crate::wire::content::Received;
@@ -98,20 +98,20 @@ impl Sender {
     fn write<R>(
         &mut self,
         shared: &Shared,
-        batch: VecDeque<Queued>,
+        batch: VecDeque<Departure>,
         send: impl FnOnce(&mut dyn MessageSink, &[Outbound]) -> Result<R, TransportError>,
     ) -> Option<R> {
         if self.failed.is_some() {
-            shared.sent(batch.iter().map(|queued| queued.bytes).sum());
+            shared.sent(batch.iter().map(|departure| departure.bytes).sum());
             return None;
         }
         let mut bytes = 0;
         let mut messages = Vec::with_capacity(batch.len());
         let mut shares = Vec::new();
-        for Queued { departure, bytes: counted } in batch {
+        for Departure { message, share, bytes: counted } in batch {
             bytes += counted;
-            shares.extend(departure.share);
-            match encode(departure.message) {
+            shares.extend(share);
+            match encode(message) {
                 Ok(message) => messages.push(message),
                 // Contents were checked before they were queued: see `Content::prepare`.
                 Err(e) => self.broken = Some(e.with_context("a message that was queued can't be encoded")),
@@ -124,7 +124,7 @@ impl Sender {
     }
 
     /// Sends a batch without waiting. False if the send thread has to go on.
-    pub(super) fn send_now(&mut self, shared: &Shared, batch: VecDeque<Queued>) -> bool {
+    pub(super) fn send_now(&mut self, shared: &Shared, batch: VecDeque<Departure>) -> bool {
         let sent = self.write(shared, batch, |sink, messages| sink.send_now(messages));
         sent == Some(true) && self.broken.is_none()
     }
@@ -237,15 +237,15 @@ impl ReceiveStage {
             return self.end(TransportError::TooLarge { words, limit }.into());
         }
         let received = Arc::new(Received::new(frame, &self.shared.limits));
-        let share = self.shared.flow.serve(received.words());
-        let message = Incoming::Message(received, share);
         if !self.shared.lends {
+            // It counts from now on, so that no more than the limit waits for the coordinator.
+            let share = self.shared.flow.serve(received.words());
+            let message = Incoming::Message(received, Some(share));
             return self.shared.incoming.push(message).map_or(Progress::Ended, |()| Progress::Made);
         }
-        if self.shared.incoming.put(message).is_err() {
-            return Progress::Ended;
-        }
-        self.go_on();
+        let turn = self.shared.incoming.take_turn_with(Incoming::Message(received, None));
+        let Ok(turn) = turn else { return Progress::Ended };
+        self.go_on(turn);
         Progress::Made
     }
 
@@ -275,9 +275,13 @@ impl ReceiveStage {
     }
 
     /// Handles what has arrived, and does what that leaves to be done. See Note [Lending].
-    fn go_on(&mut self) {
+    fn go_on(&self, turn: Option<Turn<'_, Incoming>>) {
         let handling = handling(self.shared.id);
-        self.coordinator.lent();
+        if let Some(mut turn) = turn {
+            while let Some(item) = turn.next() {
+                self.coordinator.one(item);
+            }
+        }
         self.callback.lent();
         drop(handling);
         if !self.source.is_ready() {
@@ -305,14 +309,6 @@ impl CoordinatorStage {
         work_off(&self.shared.incoming, wait, |item| self.one(item))
     }
 
-    /// Works off what is there, on the receive thread, if nobody is at it.
-    fn lent(&self) {
-        let Some(mut turn) = self.shared.incoming.take_turn() else { return };
-        while let Some(item) = turn.next() {
-            self.one(item);
-        }
-    }
-
     fn one(&self, item: Incoming) {
         match item {
             Incoming::Message(received, share) => {
@@ -324,23 +320,25 @@ impl CoordinatorStage {
         }
     }
 
-    fn handle(&self, received: Arc<Received>, share: Share) -> Result<(), ProtocolError> {
+    fn handle(&self, received: Arc<Received>, share: Option<Share>) -> Result<(), ProtocolError> {
+        let words = received.words();
         let message = decode(received)?;
         if let Message::Abort(why) = message {
             self.shared.end(Error::Exception(why.with_context("the peer aborted")), false);
             return Ok(());
         }
+        // Only calls stay in service; anything else is done when this returns.
+        let mut in_service = None;
         if let Message::Call(call) = &message {
+            let share = share.unwrap_or_else(|| self.shared.flow.serve(words));
             // Kept results are for a question of ours: see Note [Backpressure].
             if self.shared.flow.refuses_calls() && !call.keep_results {
                 let question = call.question;
                 return self.shared.try_transact(|state, fx| state.refuse_call(question, fx));
             }
+            in_service = Some(Arc::new(share) as Arc<dyn Attachment>);
         }
-        // Only calls stay in service; anything else is done when this returns.
-        let is_call = matches!(message, Message::Call(_));
-        let share = is_call.then(|| Arc::new(share) as Arc<dyn Attachment>);
-        let arrival = Arrival { message, share };
+        let arrival = Arrival { message, share: in_service };
         self.shared.try_transact(|state, fx| state.receive(arrival, fx))
     }
 }

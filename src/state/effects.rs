@@ -11,6 +11,8 @@
 //! that is dropped under a lock, and a lock taken out of order (Note [Lock order]).
 //! ```
 
+use std::cell::Cell;
+
 use super::garbage::{Discard, Garbage};
 use crate::cap::answer::Pipeline;
 use crate::cap::call::{CallInfo, Responder};
@@ -21,18 +23,45 @@ use crate::cap::promised::{PromiseCell, Watcher};
 use crate::error::Exception;
 use crate::id::ExportId;
 use crate::promise::{Attachment, Cancel};
-use crate::sync::Arc;
-use crate::wire::message::{Message, Outgoing, PeerEmbargoId};
+use crate::sync::{per_thread, Arc};
+use crate::wire::message::{Message, Outcome, Outgoing, PeerEmbargoId, Resolution, Resolve};
 
 /// What a transaction wants done. See Note [Effects run after unlock].
-#[derive(Default)]
 pub(crate) struct Effects {
     pub(crate) send: Vec<Departure>,
     pub(crate) callbacks: Vec<Callback>,
     pub(crate) garbage: Garbage,
 }
 
+/// The queues of effects that have been seen to: their memory is used again.
+type Spare = (Vec<Departure>, Vec<Callback>);
+
+per_thread! {
+    static SPARE: Cell<Spare> = Cell::new((Vec::new(), Vec::new()));
+}
+
+impl Default for Effects {
+    fn default() -> Self {
+        let (send, callbacks) = SPARE.try_with(Cell::take).unwrap_or_default();
+        Effects { send, callbacks, garbage: Garbage::default() }
+    }
+}
+
 impl Effects {
+    /// Has been seen to: what is left in it is dropped.
+    pub(crate) fn finish(self) {
+        let Effects { mut send, mut callbacks, garbage } = self;
+        send.clear();
+        callbacks.clear();
+        drop(garbage);
+        /// More than a transaction that concerns few has done.
+        const MANY: usize = 64;
+        if send.capacity() <= MANY && callbacks.capacity() <= MANY {
+            // At the end of a thread there is no place for them.
+            let _ = SPARE.try_with(|spare| spare.set((send, callbacks)));
+        }
+    }
+
     /// Whether nothing is to be done.
     pub(crate) fn is_empty(&self) -> bool {
         self.send.is_empty() && self.callbacks.is_empty() && self.garbage.is_empty()
@@ -40,12 +69,13 @@ impl Effects {
 
     /// Sends a message.
     pub(crate) fn send(&mut self, message: Message<Outgoing>) {
-        self.send.push(Departure { message, share: None });
+        self.send_on(message, None);
     }
 
     /// Sends a call that goes on, with its share of the limit on incoming calls.
     pub(crate) fn send_on(&mut self, message: Message<Outgoing>, share: Option<Arc<dyn Attachment>>) {
-        self.send.push(Departure { message, share });
+        let bytes = estimate(&message);
+        self.send.push(Departure { message, share, bytes });
     }
 
     /// Has the callback thread do something.
@@ -64,6 +94,24 @@ pub(crate) struct Departure {
     pub(crate) message: Message<Outgoing>,
     /// Given back once it is sent.
     pub(crate) share: Option<Arc<dyn Attachment>>,
+    /// What it is counted as while it waits. Exact sizes are known only when it is encoded.
+    pub(crate) bytes: usize,
+}
+
+fn estimate(message: &Message<Outgoing>) -> usize {
+    const HEADER: usize = 128;
+    let bytes = match message {
+        Message::Call(call) => call.params.content.words() * 8,
+        Message::Return(ret) => match &ret.outcome {
+            Outcome::Results(results) => results.content.words() * 8,
+            Outcome::Exception(why) => why.bytes(),
+            _ => 0,
+        },
+        Message::Resolve(Resolve { to: Resolution::Exception(why), .. }) => why.bytes(),
+        Message::Unimplemented(whole) => whole.words() * 8,
+        _ => 0,
+    };
+    HEADER + bytes
 }
 
 /// Something for the callback thread to do, with no lock held, in the order of the queue.

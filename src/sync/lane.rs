@@ -63,7 +63,10 @@ impl<T> Lane<T> {
 
     /// Appends all items in order, as one step; gives them back if the lane is closed. Wakes nobody: whoever
     /// puts something in calls [`wake`](Self::wake) or [`take_turn`](Self::take_turn) after that.
-    pub(crate) fn put_all(&self, items: Vec<T>) -> Result<(), Vec<T>> {
+    pub(crate) fn put_all<I: ExactSizeIterator<Item = T>>(&self, items: I) -> Result<(), I> {
+        if items.len() == 0 {
+            return Ok(());
+        }
         let mut state = self.state.lock();
         if state.closed {
             return Err(items);
@@ -72,14 +75,15 @@ impl<T> Lane<T> {
         Ok(())
     }
 
-    /// Appends an item, as [`put_all`](Self::put_all) does.
-    pub(crate) fn put(&self, item: T) -> Result<(), T> {
+    /// Takes the turn with an item that has not been put in, if nobody has it and nothing is before that item. Else
+    /// appends it. Gives it back if the lane is closed.
+    pub(crate) fn take_turn_with(&self, item: T) -> Result<Option<Turn<'_, T>>, T> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(item);
         }
         state.items.push_back(item);
-        Ok(())
+        Ok((!state.taken).then(|| self.turn(&mut state)))
     }
 
     /// Appends an item, and wakes the lane's own thread if nobody has the turn.
@@ -120,8 +124,12 @@ impl<T> Lane<T> {
         if state.taken || state.items.is_empty() {
             return None;
         }
+        Some(self.turn(&mut state))
+    }
+
+    fn turn(&self, state: &mut Items<T>) -> Turn<'_, T> {
         state.taken = true;
-        Some(Turn { lane: self, over: false })
+        Turn { lane: self, at_hand: std::mem::take(&mut state.items), over: false }
     }
 
     /// Takes the turn once there is something to do and nobody has it. For the lane's own thread, which lingers for
@@ -141,9 +149,8 @@ impl<T> Lane<T> {
                 if state.items.is_empty() && !state.left {
                     return Waited::Closed;
                 }
-                state.taken = true;
                 state.left = false;
-                return Waited::Turn(Turn { lane: self, over: false });
+                return Waited::Turn(self.turn(&mut state));
             }
             linger_for = linger;
             state.asleep = true;
@@ -177,6 +184,8 @@ impl<T> Items<T> {
 /// The turn of a lane. See Note [Turns].
 pub(crate) struct Turn<'a, T> {
     lane: &'a Lane<T>,
+    /// What was in the lane when whoever has the turn last looked, as far as it is still to be dealt with.
+    at_hand: VecDeque<T>,
     /// It has been given back.
     over: bool,
 }
@@ -184,31 +193,36 @@ pub(crate) struct Turn<'a, T> {
 impl<T> Turn<'_, T> {
     /// The next item; without one, the turn is over.
     pub(crate) fn next(&mut self) -> Option<T> {
-        self.take(VecDeque::pop_front)
+        self.look();
+        self.at_hand.pop_front()
     }
 
     /// All that is there; if that is nothing, the turn is over.
     pub(crate) fn all(&mut self) -> Option<VecDeque<T>> {
-        self.take(|items| (!items.is_empty()).then(|| std::mem::take(items)))
+        self.look();
+        (!self.at_hand.is_empty()).then(|| std::mem::take(&mut self.at_hand))
     }
 
     /// All that is there, perhaps nothing. The turn goes on.
     pub(crate) fn rest(&mut self) -> VecDeque<T> {
-        std::mem::take(&mut self.lane.state.lock().items)
+        let mut rest = std::mem::take(&mut self.at_hand);
+        rest.append(&mut self.lane.state.lock().items);
+        rest
     }
 
-    fn take<R>(&mut self, take: impl FnOnce(&mut VecDeque<T>) -> Option<R>) -> Option<R> {
-        if self.over {
-            return None;
+    /// Has something at hand, unless the turn is over.
+    fn look(&mut self) {
+        if self.over || !self.at_hand.is_empty() {
+            return;
         }
         let mut state = self.lane.state.lock();
-        let taken = take(&mut state.items);
-        if taken.is_none() {
+        // Swapped, so that the memory of both is used again.
+        std::mem::swap(&mut state.items, &mut self.at_hand);
+        if self.at_hand.is_empty() {
             self.over = true;
             state.taken = false;
             self.lane.rouse(state);
         }
-        taken
     }
 
     /// Gives the turn to the lane's own thread, which is to go on, also if the lane is empty.
@@ -221,6 +235,9 @@ impl<T> Drop for Turn<'_, T> {
     fn drop(&mut self) {
         if !self.over {
             let mut state = self.lane.state.lock();
+            while let Some(item) = self.at_hand.pop_back() {
+                state.items.push_front(item);
+            }
             state.taken = false;
             self.lane.rouse(state);
         }
@@ -235,11 +252,11 @@ mod tests {
     fn one_turn_at_a_time_which_ends_with_the_items() {
         let lane = Lane::new();
         assert!(lane.take_turn().is_none());
-        lane.put_all(vec![1, 2]).unwrap();
+        lane.put_all([1, 2].into_iter()).unwrap();
         let mut turn = lane.take_turn().unwrap();
         assert!(lane.take_turn().is_none());
         assert_eq!([turn.next(), turn.next(), turn.next()], [Some(1), Some(2), None]);
-        lane.put_all(vec![3]).unwrap();
+        lane.put_all([3].into_iter()).unwrap();
         assert_eq!(turn.next(), None, "it is over");
         let mut turn = lane.take_turn().unwrap();
         assert_eq!(turn.all().unwrap(), [3]);
@@ -249,7 +266,7 @@ mod tests {
     #[test]
     fn what_is_left_is_the_own_threads() {
         let lane = Lane::new();
-        lane.put_all(vec![1]).unwrap();
+        lane.put_all([1].into_iter()).unwrap();
         let mut turn = lane.take_turn().unwrap();
         assert_eq!(turn.next(), Some(1));
         turn.hand_over();
@@ -261,10 +278,10 @@ mod tests {
     #[test]
     fn drains_after_close() {
         let lane = Lane::new();
-        lane.put_all(vec![1]).unwrap();
+        lane.put_all([1].into_iter()).unwrap();
         lane.close();
         assert_eq!(lane.push(2), Err(2));
-        assert_eq!(lane.put_all(vec![3]), Err(vec![3]));
+        assert_eq!(lane.put_all([3].into_iter()).unwrap_err().collect::<Vec<_>>(), [3]);
         let Waited::Turn(mut turn) = lane.wait_turn(None, None) else { panic!("something is in it") };
         assert_eq!(turn.all().unwrap(), [1]);
         drop(turn);
@@ -308,7 +325,7 @@ mod loom_tests {
             let (lane, log) = (Arc::new(Lane::new()), log());
             let (lanes, logs) = (lane.clone(), log.clone());
             let borrower = beside(move || {
-                if lanes.put_all(vec![1, 2]).is_err() {
+                if lanes.put_all([1, 2].into_iter()).is_err() {
                     return;
                 }
                 if let Some(mut turn) = lanes.take_turn() {
@@ -337,7 +354,7 @@ mod loom_tests {
             let (lane, log) = (Arc::new(Lane::new()), log());
             let lanes = lane.clone();
             let borrower = beside(move || {
-                lanes.put_all(vec![1]).unwrap();
+                lanes.put_all([1].into_iter()).unwrap();
                 if let Some(mut turn) = lanes.take_turn() {
                     assert_eq!(turn.next(), Some(1));
                     turn.hand_over();

@@ -134,7 +134,9 @@ impl Open {
             Ok(message) => Open { message, indices: Vec::new() },
             Err(content) => Open::copy(&content, place, &descriptors, extra)?,
         };
-        write_descriptors(place.build(open.message.get_root()?)?, &descriptors)?;
+        if !descriptors.is_empty() {
+            write_descriptors(place.build(open.message.get_root()?)?, &descriptors)?;
+        }
         Ok(open)
     }
 
@@ -280,9 +282,6 @@ fn write_descriptors(
     to: payload::Builder<'_>,
     descriptors: &[Descriptor<Outgoing>],
 ) -> Result<(), Exception> {
-    if descriptors.is_empty() {
-        return Ok(());
-    }
     let mut to = to.init_cap_table(descriptors.len() as u32);
     for (i, descriptor) in (0..).zip(descriptors) {
         write_descriptor(to.reborrow().get(i), descriptor)?;
