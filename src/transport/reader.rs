@@ -44,7 +44,7 @@ const ZERO: Word = word(0, 0, 0, 0, 0, 0, 0, 0);
 /// megabytes of it in all are kept for the process), so a stream of large messages neither makes nor clears any.
 pub struct FrameReader<R> {
     stream: R,
-    buffer: Vec<Word>,
+    buffer: Buffer,
     /// The bytes in the buffer that no message has taken. `start` is a multiple of the word size.
     start: usize,
     end: usize,
@@ -57,6 +57,40 @@ pub struct FrameReader<R> {
     max_segments: u64,
 }
 
+/// What small messages are read into. See Note [Place in a page].
+#[derive(Default)]
+struct Buffer {
+    memory: Vec<Word>,
+    start: usize,
+}
+
+impl Buffer {
+    /// Makes the memory, of [`BUFFER_WORDS`].
+    fn make(&mut self) {
+        self.memory = vec![ZERO; BUFFER_WORDS + spare::MARGIN_WORDS];
+        // The table of a message comes before its body.
+        self.start = (spare::start(&self.memory) + spare::MARGIN_WORDS - 1) % spare::MARGIN_WORDS;
+    }
+
+    fn is_made(&self) -> bool {
+        !self.memory.is_empty()
+    }
+
+    fn words(&self) -> &[Word] {
+        let end = self.memory.len().min(self.start + BUFFER_WORDS);
+        &self.memory[self.start..end]
+    }
+
+    fn bytes(&self) -> &[u8] {
+        Word::words_to_bytes(self.words())
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        let end = self.memory.len().min(self.start + BUFFER_WORDS);
+        Word::words_to_bytes_mut(&mut self.memory[self.start..end])
+    }
+}
+
 /// A segment table, as far as it has arrived.
 #[derive(Clone, Copy)]
 struct Table {
@@ -67,7 +101,9 @@ struct Table {
 
 /// A body that is not in the buffer as a whole, as far as it has arrived.
 struct Begun {
-    body: Vec<Word>,
+    memory: Vec<Word>,
+    /// Where the body begins in the memory, in words.
+    start: usize,
     /// Bytes.
     arrived: usize,
     words: usize,
@@ -78,7 +114,7 @@ impl<R: Read> FrameReader<R> {
     pub fn new(stream: R, limits: &Limits) -> Self {
         FrameReader {
             stream,
-            buffer: Vec::new(),
+            buffer: Buffer::default(),
             start: 0,
             end: 0,
             lengths: Vec::new(),
@@ -96,7 +132,7 @@ impl<R: Read> FrameReader<R> {
 
     /// Whether the next message has arrived whole: [`next_frame`](Self::next_frame) will not read the stream.
     pub fn is_ready(&self) -> bool {
-        let bytes = &Word::words_to_bytes(&self.buffer)[self.start..self.end];
+        let bytes = &self.buffer.bytes()[self.start..self.end];
         let number_at = |at: usize| bytes.get(at..at + 4).map(|bytes| number(bytes) as usize);
         let Some(segments) = number_at(0).map(|last| last.saturating_add(1)) else { return false };
         if segments > bytes.len() / 4 {
@@ -201,7 +237,7 @@ impl<R: Read> FrameReader<R> {
                 return Ok(None);
             }
         }
-        let bytes = &Word::words_to_bytes(&self.buffer)[self.start..];
+        let bytes = &self.buffer.bytes()[self.start..];
         let numbers = (number(&bytes[..4]), number(&bytes[4..]));
         self.start += WORD;
         Ok(Some(numbers))
@@ -215,15 +251,15 @@ impl<R: Read> FrameReader<R> {
     fn take(&mut self, words: usize) -> Frame {
         let first = self.start / WORD;
         self.start += words * WORD;
-        Frame::new(self.buffer[first..first + words].to_vec(), self.lengths.iter().copied())
+        Frame::new(self.buffer.words()[first..first + words].to_vec(), self.lengths.iter().copied())
     }
 
     /// Reads once into the buffer, which holds less than a word. Zero: the stream has ended.
     fn fill(&mut self) -> Result<usize, TransportError> {
-        if self.buffer.is_empty() {
-            self.buffer = vec![ZERO; BUFFER_WORDS];
+        if !self.buffer.is_made() {
+            self.buffer.make();
         }
-        let bytes = Word::words_to_bytes_mut(&mut self.buffer);
+        let bytes = self.buffer.bytes_mut();
         bytes.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
@@ -234,20 +270,22 @@ impl<R: Read> FrameReader<R> {
 
     /// The beginning of a body that is not in the buffer as a whole.
     fn begin(&mut self, words: usize) -> Begun {
-        let mut body = spare::take(words).unwrap_or_default();
+        let mut memory = spare::take(words).unwrap_or_default();
+        let start = if memory.is_empty() { 0 } else { spare::start(&memory) };
         let arrived = self.buffered();
-        grow(&mut body, arrived, words);
-        let there = &Word::words_to_bytes(&self.buffer)[self.start..self.end];
-        Word::words_to_bytes_mut(&mut body)[..arrived].copy_from_slice(there);
+        grow(&mut memory, arrived, spare::room_for(words));
+        let there = &self.buffer.bytes()[self.start..self.end];
+        Word::words_to_bytes_mut(&mut memory[start..])[..arrived].copy_from_slice(there);
         (self.start, self.end) = (0, 0);
-        Begun { body, arrived, words }
+        Begun { memory, start, arrived, words }
     }
 
     /// Reads the rest of a body.
     fn finish(&mut self, mut begun: Begun) -> Result<Frame, TransportError> {
+        let room = spare::room_for(begun.words);
         while begun.arrived / WORD < begun.words {
-            grow(&mut begun.body, begun.arrived, begun.words);
-            match self.read_body(&mut begun.body, begun.arrived, begun.words) {
+            grow(&mut begun.memory, begun.arrived, room);
+            match self.read_body(&mut begun.memory[begun.start..], begun.arrived, begun.words) {
                 Ok(bytes) => begun.arrived += bytes,
                 Err(e) => {
                     self.begun = Some(begun);
@@ -255,7 +293,10 @@ impl<R: Read> FrameReader<R> {
                 }
             }
         }
-        Ok(Frame::new(begun.body, self.lengths.iter().copied()))
+        if begun.memory.len() < room {
+            begun.memory.resize(room, ZERO);
+        }
+        Ok(Frame::within(begun.memory, begun.start, self.lengths.iter().copied()))
     }
 
     /// Reads once into `body` after what has arrived, and into the empty buffer what comes after the body.
@@ -272,7 +313,7 @@ impl<R: Read> FrameReader<R> {
         let wanted = rest.len();
         let n = if complete {
             let behind = if words < BUFFER_WORDS { BUFFER_WORDS } else { BEHIND_WORDS };
-            let buffer = Word::words_to_bytes_mut(&mut self.buffer[..behind]);
+            let buffer = &mut self.buffer.bytes_mut()[..behind * WORD];
             let both = &mut [IoSliceMut::new(rest), IoSliceMut::new(buffer)];
             retried(|| self.stream.read_vectored(both))?
         } else {
@@ -318,6 +359,8 @@ mod tests {
 
     use super::*;
     use crate::transport::testing::{bytes_of, numbered, Chunks};
+
+    const MOST_BUFFER: usize = BUFFER_WORDS + spare::MARGIN_WORDS;
 
     fn limits() -> Limits {
         Limits::default()
@@ -426,7 +469,7 @@ mod tests {
         bytes.extend([0; 4]);
         let mut reader = FrameReader::new(&bytes[..], &limits());
         assert!(matches!(reader.next_frame(), Err(TransportError::BadFrame(_))));
-        assert!(reader.lengths.capacity() == 0 && reader.buffer.capacity() <= BUFFER_WORDS);
+        assert!(reader.lengths.capacity() == 0 && reader.buffer.memory.capacity() <= MOST_BUFFER);
 
         let mut bytes = 0u32.to_le_bytes().to_vec();
         bytes.extend(u32::MAX.to_le_bytes());
@@ -435,7 +478,7 @@ mod tests {
         assert!(
             matches!(reader.next_frame(), Err(TransportError::TooLarge { words, .. }) if words == claimed)
         );
-        assert!(reader.lengths.capacity() == 0 && reader.buffer.capacity() <= BUFFER_WORDS);
+        assert!(reader.lengths.capacity() == 0 && reader.buffer.memory.capacity() <= MOST_BUFFER);
     }
 
     #[test]
@@ -445,7 +488,7 @@ mod tests {
             let bytes: Vec<u8> = table.iter().flat_map(|n| n.to_le_bytes()).collect();
             let mut reader = FrameReader::new(&bytes[..], &limits);
             assert!(matches!(reader.next_frame(), Err(TransportError::Truncated)));
-            assert!(reader.lengths.capacity() <= 8 && reader.buffer.capacity() <= BUFFER_WORDS);
+            assert!(reader.lengths.capacity() <= 8 && reader.buffer.memory.capacity() <= MOST_BUFFER);
         }
     }
 
