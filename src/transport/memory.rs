@@ -187,7 +187,7 @@ impl MessageSource for MemorySource {
         }
     }
 
-    fn is_ready(&self) -> bool {
+    fn is_ready(&mut self) -> bool {
         !self.way.state.lock().frames.is_empty()
     }
 

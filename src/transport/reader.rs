@@ -144,6 +144,11 @@ impl<R: Read> FrameReader<R> {
         words.is_some_and(|words| words <= bytes.len() / WORD && table + words * WORD <= bytes.len())
     }
 
+    /// Whether a message has begun to arrive.
+    pub(super) fn is_within(&self) -> bool {
+        self.begun.is_some() || self.table.is_some() || self.buffered() > 0
+    }
+
     /// The next message, or `None` if the stream ended between two messages.
     ///
     /// # Errors
