@@ -65,9 +65,9 @@ struct Buffer {
 }
 
 impl Buffer {
-    /// Makes the memory, of [`BUFFER_WORDS`].
+    /// Makes the memory, of [`BUFFER_WORDS`]. The system need not give what is never read into.
     fn make(&mut self) {
-        self.memory = vec![ZERO; BUFFER_WORDS + spare::MARGIN_WORDS];
+        self.memory = Word::allocate_zeroed_vec(BUFFER_WORDS + spare::MARGIN_WORDS);
         // The table of a message comes before its body.
         self.start = (spare::start(&self.memory) + spare::MARGIN_WORDS - 1) % spare::MARGIN_WORDS;
     }
