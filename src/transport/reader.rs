@@ -44,7 +44,7 @@ const ZERO: Word = word(0, 0, 0, 0, 0, 0, 0, 0);
 /// megabytes of it in all are kept for the process), so a stream of large messages neither makes nor clears any.
 pub struct FrameReader<R> {
     stream: R,
-    buffer: Buffer,
+    buffer: Vec<Word>,
     /// The bytes in the buffer that no message has taken. `start` is a multiple of the word size.
     start: usize,
     end: usize,
@@ -55,40 +55,6 @@ pub struct FrameReader<R> {
     begun: Option<Begun>,
     max_words: u64,
     max_segments: u64,
-}
-
-/// What small messages are read into. See Note [Place in a page].
-#[derive(Default)]
-struct Buffer {
-    memory: Vec<Word>,
-    start: usize,
-}
-
-impl Buffer {
-    /// Makes the memory, of [`BUFFER_WORDS`]. The system need not give what is never read into.
-    fn make(&mut self) {
-        self.memory = Word::allocate_zeroed_vec(BUFFER_WORDS + spare::MARGIN_WORDS);
-        // The table of a message comes before its body.
-        self.start = (spare::start(&self.memory) + spare::MARGIN_WORDS - 1) % spare::MARGIN_WORDS;
-    }
-
-    fn is_made(&self) -> bool {
-        !self.memory.is_empty()
-    }
-
-    fn words(&self) -> &[Word] {
-        let end = self.memory.len().min(self.start + BUFFER_WORDS);
-        &self.memory[self.start..end]
-    }
-
-    fn bytes(&self) -> &[u8] {
-        Word::words_to_bytes(self.words())
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        let end = self.memory.len().min(self.start + BUFFER_WORDS);
-        Word::words_to_bytes_mut(&mut self.memory[self.start..end])
-    }
 }
 
 /// A segment table, as far as it has arrived.
@@ -114,7 +80,7 @@ impl<R: Read> FrameReader<R> {
     pub fn new(stream: R, limits: &Limits) -> Self {
         FrameReader {
             stream,
-            buffer: Buffer::default(),
+            buffer: Vec::new(),
             start: 0,
             end: 0,
             lengths: Vec::new(),
@@ -132,7 +98,7 @@ impl<R: Read> FrameReader<R> {
 
     /// Whether the next message has arrived whole: [`next_frame`](Self::next_frame) will not read the stream.
     pub fn is_ready(&self) -> bool {
-        let bytes = &self.buffer.bytes()[self.start..self.end];
+        let bytes = &Word::words_to_bytes(&self.buffer)[self.start..self.end];
         let number_at = |at: usize| bytes.get(at..at + 4).map(|bytes| number(bytes) as usize);
         let Some(segments) = number_at(0).map(|last| last.saturating_add(1)) else { return false };
         if segments > bytes.len() / 4 {
@@ -242,7 +208,7 @@ impl<R: Read> FrameReader<R> {
                 return Ok(None);
             }
         }
-        let bytes = &self.buffer.bytes()[self.start..];
+        let bytes = &Word::words_to_bytes(&self.buffer)[self.start..];
         let numbers = (number(&bytes[..4]), number(&bytes[4..]));
         self.start += WORD;
         Ok(Some(numbers))
@@ -256,15 +222,15 @@ impl<R: Read> FrameReader<R> {
     fn take(&mut self, words: usize) -> Frame {
         let first = self.start / WORD;
         self.start += words * WORD;
-        Frame::new(self.buffer.words()[first..first + words].to_vec(), self.lengths.iter().copied())
+        Frame::new(self.buffer[first..first + words].to_vec(), self.lengths.iter().copied())
     }
 
     /// Reads once into the buffer, which holds less than a word. Zero: the stream has ended.
     fn fill(&mut self) -> Result<usize, TransportError> {
-        if !self.buffer.is_made() {
-            self.buffer.make();
+        if self.buffer.is_empty() {
+            self.buffer = vec![ZERO; BUFFER_WORDS];
         }
-        let bytes = self.buffer.bytes_mut();
+        let bytes = Word::words_to_bytes_mut(&mut self.buffer);
         bytes.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
@@ -279,7 +245,7 @@ impl<R: Read> FrameReader<R> {
         let start = if memory.is_empty() { 0 } else { spare::start(&memory) };
         let arrived = self.buffered();
         grow(&mut memory, arrived, spare::room_for(words));
-        let there = &self.buffer.bytes()[self.start..self.end];
+        let there = &Word::words_to_bytes(&self.buffer)[self.start..self.end];
         Word::words_to_bytes_mut(&mut memory[start..])[..arrived].copy_from_slice(there);
         (self.start, self.end) = (0, 0);
         Begun { memory, start, arrived, words }
@@ -318,7 +284,7 @@ impl<R: Read> FrameReader<R> {
         let wanted = rest.len();
         let n = if complete {
             let behind = if words < BUFFER_WORDS { BUFFER_WORDS } else { BEHIND_WORDS };
-            let buffer = &mut self.buffer.bytes_mut()[..behind * WORD];
+            let buffer = Word::words_to_bytes_mut(&mut self.buffer[..behind]);
             let both = &mut [IoSliceMut::new(rest), IoSliceMut::new(buffer)];
             retried(|| self.stream.read_vectored(both))?
         } else {
@@ -364,8 +330,6 @@ mod tests {
 
     use super::*;
     use crate::transport::testing::{bytes_of, numbered, Chunks};
-
-    const MOST_BUFFER: usize = BUFFER_WORDS + spare::MARGIN_WORDS;
 
     fn limits() -> Limits {
         Limits::default()
@@ -474,7 +438,7 @@ mod tests {
         bytes.extend([0; 4]);
         let mut reader = FrameReader::new(&bytes[..], &limits());
         assert!(matches!(reader.next_frame(), Err(TransportError::BadFrame(_))));
-        assert!(reader.lengths.capacity() == 0 && reader.buffer.memory.capacity() <= MOST_BUFFER);
+        assert!(reader.lengths.capacity() == 0 && reader.buffer.capacity() <= BUFFER_WORDS);
 
         let mut bytes = 0u32.to_le_bytes().to_vec();
         bytes.extend(u32::MAX.to_le_bytes());
@@ -483,7 +447,7 @@ mod tests {
         assert!(
             matches!(reader.next_frame(), Err(TransportError::TooLarge { words, .. }) if words == claimed)
         );
-        assert!(reader.lengths.capacity() == 0 && reader.buffer.memory.capacity() <= MOST_BUFFER);
+        assert!(reader.lengths.capacity() == 0 && reader.buffer.capacity() <= BUFFER_WORDS);
     }
 
     #[test]
@@ -493,7 +457,7 @@ mod tests {
             let bytes: Vec<u8> = table.iter().flat_map(|n| n.to_le_bytes()).collect();
             let mut reader = FrameReader::new(&bytes[..], &limits);
             assert!(matches!(reader.next_frame(), Err(TransportError::Truncated)));
-            assert!(reader.lengths.capacity() <= 8 && reader.buffer.memory.capacity() <= MOST_BUFFER);
+            assert!(reader.lengths.capacity() <= 8 && reader.buffer.capacity() <= BUFFER_WORDS);
         }
     }
 

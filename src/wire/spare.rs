@@ -16,8 +16,8 @@
 //! Processors with fast string moves (`rep movsb`, which is how Linux copies from a socket) are slow, by a factor
 //! of three, where the place that is written to is less than a cache line ahead of the place that is read, both
 //! taken modulo the page of 4 KiB. That is no rare chance: Linux puts what is written to a socket at the beginning
-//! of a page if nothing else is there, and allocators give large memory at 16 bytes after one. So what is read
-//! from a stream is read to half a page from there.
+//! of a page if nothing else is there, and allocators give large memory at 16 bytes after one. So a large message
+//! is read to half a page from there, where its memory has been used before.
 //! ```
 
 use capnp::Word;
@@ -26,7 +26,7 @@ use capnp::Word;
 pub(crate) const SMALLEST_WORDS: usize = 2 << 10;
 
 /// How many words more than a message has its memory is made for, so that it can begin at any place in a page.
-pub(crate) const MARGIN_WORDS: usize = PAGE / WORD;
+const MARGIN_WORDS: usize = PAGE / WORD;
 
 const PAGE: usize = 4096;
 const WORD: usize = 8;
