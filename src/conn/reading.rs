@@ -173,7 +173,7 @@ struct Borrowed<'a> {
 
 impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
-        let Some(stage) = self.stage.take() else { return };
+        let Some(mut stage) = self.stage.take() else { return };
         // There are, for want of room. The gate does not see them.
         let messages_left = stage.is_ready();
         self.reading.put(stage);

@@ -260,7 +260,7 @@ impl ReceiveStage {
     }
 
     /// Whether another message is there for certain.
-    pub(super) fn is_ready(&self) -> bool {
+    pub(super) fn is_ready(&mut self) -> bool {
         self.source.is_ready()
     }
 

@@ -155,7 +155,7 @@ impl Drop for MemorySink {
 fn copied(segments: &[&[u8]]) -> Frame {
     let lengths = segments.iter().map(|segment| segment.len() / 8);
     let total = lengths.clone().sum();
-    let mut words = spare::take(total).unwrap_or_else(|| Word::allocate_zeroed_vec(total));
+    let mut words = spare::take(total).unwrap_or_else(|| Word::allocate_zeroed_vec(spare::room_for(total)));
     let mut rest = Word::words_to_bytes_mut(&mut words);
     for segment in segments {
         let (here, after) = rest.split_at_mut(segment.len());
@@ -187,7 +187,7 @@ impl MessageSource for MemorySource {
         }
     }
 
-    fn is_ready(&self) -> bool {
+    fn is_ready(&mut self) -> bool {
         !self.way.state.lock().frames.is_empty()
     }
 

@@ -20,6 +20,8 @@ use crate::error::TransportError;
 use crate::sync::{Arc, Instant};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
+mod ahead;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod gate;
 mod memory;
 mod pair;
@@ -79,8 +81,10 @@ pub trait MessageSource: Send {
     fn receive(&mut self) -> Result<Option<Frame>, TransportError>;
 
     /// Whether a whole message has arrived that [`receive`](Self::receive) will give without waiting, as far as
-    /// is known without asking the system. As provided: unknown, so no.
-    fn is_ready(&self) -> bool {
+    /// can be told without waiting: it may read on where a message has begun. While it says yes, answers are held back
+    /// to be sent together; so, as long as messages keep coming, it says no from time to time. As provided: unknown,
+    /// so no.
+    fn is_ready(&mut self) -> bool {
         false
     }
 

@@ -67,7 +67,9 @@ struct Table {
 
 /// A body that is not in the buffer as a whole, as far as it has arrived.
 struct Begun {
-    body: Vec<Word>,
+    memory: Vec<Word>,
+    /// Where the body begins in the memory, in words.
+    start: usize,
     /// Bytes.
     arrived: usize,
     words: usize,
@@ -106,6 +108,11 @@ impl<R: Read> FrameReader<R> {
         let lengths = (1..=segments).map(|i| number_at(4 * i));
         let words = lengths.sum::<Option<usize>>();
         words.is_some_and(|words| words <= bytes.len() / WORD && table + words * WORD <= bytes.len())
+    }
+
+    /// Whether a message has begun to arrive.
+    pub(super) fn is_within(&self) -> bool {
+        self.begun.is_some() || self.table.is_some() || self.buffered() > 0
     }
 
     /// The next message, or `None` if the stream ended between two messages.
@@ -234,20 +241,22 @@ impl<R: Read> FrameReader<R> {
 
     /// The beginning of a body that is not in the buffer as a whole.
     fn begin(&mut self, words: usize) -> Begun {
-        let mut body = spare::take(words).unwrap_or_default();
+        let mut memory = spare::take(words).unwrap_or_default();
+        let start = if memory.is_empty() { 0 } else { spare::start(&memory) };
         let arrived = self.buffered();
-        grow(&mut body, arrived, words);
+        grow(&mut memory, arrived, spare::room_for(words));
         let there = &Word::words_to_bytes(&self.buffer)[self.start..self.end];
-        Word::words_to_bytes_mut(&mut body)[..arrived].copy_from_slice(there);
+        Word::words_to_bytes_mut(&mut memory[start..])[..arrived].copy_from_slice(there);
         (self.start, self.end) = (0, 0);
-        Begun { body, arrived, words }
+        Begun { memory, start, arrived, words }
     }
 
     /// Reads the rest of a body.
     fn finish(&mut self, mut begun: Begun) -> Result<Frame, TransportError> {
+        let room = spare::room_for(begun.words);
         while begun.arrived / WORD < begun.words {
-            grow(&mut begun.body, begun.arrived, begun.words);
-            match self.read_body(&mut begun.body, begun.arrived, begun.words) {
+            grow(&mut begun.memory, begun.arrived, room);
+            match self.read_body(&mut begun.memory[begun.start..], begun.arrived, begun.words) {
                 Ok(bytes) => begun.arrived += bytes,
                 Err(e) => {
                     self.begun = Some(begun);
@@ -255,7 +264,10 @@ impl<R: Read> FrameReader<R> {
                 }
             }
         }
-        Ok(Frame::new(begun.body, self.lengths.iter().copied()))
+        if begun.memory.len() < room {
+            begun.memory.resize(room, ZERO);
+        }
+        Ok(Frame::within(begun.memory, begun.start, self.lengths.iter().copied()))
     }
 
     /// Reads once into `body` after what has arrived, and into the empty buffer what comes after the body.

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-use super::{Arrived, Gate};
+use super::{ahead::Ahead, Arrived, Gate};
 use super::{FrameReader, FrameWriter, MessageSink, MessageSource, Peer, Shutdown, Transport};
 use crate::error::TransportError;
 use crate::limits::Limits;
@@ -69,6 +69,8 @@ where
         source: Box::new(SocketSource {
             frames: FrameReader::new(incoming, limits),
             first: FirstMessage::Unlimited,
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            ahead: Ahead::default(),
         }),
         shutdown: Box::new(SocketShutdown(socket)),
         peer,
@@ -244,6 +246,8 @@ impl<S: Socket> Drop for Outgoing<S> {
 struct SocketSource<S: Socket> {
     frames: FrameReader<Incoming<S>>,
     first: FirstMessage,
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    ahead: Ahead,
 }
 
 /// ```text
@@ -262,6 +266,14 @@ where
     for<'a> &'a S: Read,
 {
     fn receive(&mut self) -> Result<Option<Frame>, TransportError> {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if let Some(next) = self.ahead.take() {
+            return match next? {
+                Arrived::Message(frame) => Ok(Some(frame)),
+                Arrived::End => Ok(None),
+                Arrived::Nothing => self.receive(),
+            };
+        }
         let received = self.frames.next_frame();
         match self.first {
             FirstMessage::Came => received,
@@ -273,7 +285,21 @@ where
         }
     }
 
-    fn is_ready(&self) -> bool {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn is_ready(&mut self) -> bool {
+        if self.ahead.is_there() || self.frames.is_ready() {
+            return true;
+        }
+        // See Note [Reading ahead].
+        let SocketSource { frames, first, ahead } = self;
+        ahead.read(|| match first {
+            FirstMessage::Came if frames.is_within() => read_now(frames),
+            _ => Ok(Arrived::Nothing),
+        })
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn is_ready(&mut self) -> bool {
         self.frames.is_ready()
     }
 
@@ -286,10 +312,10 @@ where
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn receive_now(&mut self) -> Result<Arrived, TransportError> {
-        self.frames.stream_mut().now = true;
-        let arrived = self.frames.frame_now();
-        self.frames.stream_mut().now = false;
-        arrived
+        match self.ahead.take() {
+            Some(next) => next,
+            None => read_now(&mut self.frames),
+        }
     }
 
     fn set_first_message_timeout(&mut self, timeout: Duration) {
@@ -298,6 +324,18 @@ where
             self.frames.stream_mut().deadline = Instant::now().checked_add(timeout);
         }
     }
+}
+
+/// Gives what has arrived.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn read_now<S: Socket>(frames: &mut FrameReader<Incoming<S>>) -> Result<Arrived, TransportError>
+where
+    for<'a> &'a S: Read,
+{
+    frames.stream_mut().now = true;
+    let arrived = frames.frame_now();
+    frames.stream_mut().now = false;
+    arrived
 }
 
 impl<S: Socket> SocketSource<S>

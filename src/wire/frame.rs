@@ -7,24 +7,36 @@ use super::spare;
 
 /// A message that was received: segments of words, in one allocation.
 pub struct Frame {
-    /// The segments, and after them what is left of an earlier message. See Note [Spare memory].
-    words: Vec<Word>,
-    /// Where each segment ends, in words.
+    /// The segments, and around them what is left of an earlier message. See Note [Spare memory].
+    memory: Vec<Word>,
+    /// Where the first segment begins, in words.
+    start: usize,
+    /// Where each segment ends, in words from there.
     ends: Vec<usize>,
 }
 
 impl Frame {
     /// A message out of all its words and the length of each segment. Lengths past the words are cut short.
     pub fn new(words: Vec<Word>, segment_words: impl IntoIterator<Item = usize>) -> Self {
+        Frame::within(words, 0, segment_words)
+    }
+
+    /// The same, where the first segment begins after `start` words.
+    pub(crate) fn within(
+        memory: Vec<Word>,
+        start: usize,
+        segment_words: impl IntoIterator<Item = usize>,
+    ) -> Self {
+        let room = memory.len() - start;
         let mut end = 0usize;
         let ends = segment_words
             .into_iter()
             .map(|n| {
-                end = end.saturating_add(n).min(words.len());
+                end = end.saturating_add(n).min(room);
                 end
             })
             .collect();
-        Frame { words, ends }
+        Frame { memory, start, ends }
     }
 
     /// The size of all segments together.
@@ -40,7 +52,7 @@ impl Frame {
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        spare::give(std::mem::take(&mut self.words));
+        spare::give(std::mem::take(&mut self.memory));
     }
 }
 
@@ -55,7 +67,7 @@ impl ReaderSegments for Frame {
         let index = index as usize;
         let end = *self.ends.get(index)?;
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
-        Some(Word::words_to_bytes(&self.words[start..end]))
+        Some(Word::words_to_bytes(&self.memory[self.start + start..self.start + end]))
     }
 
     fn len(&self) -> usize {
