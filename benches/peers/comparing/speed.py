@@ -29,6 +29,8 @@ def run(programs, options):
     """Gives the rows of each run, and the median of each row's ratios over the runs."""
     wanted = set(filter(None, options.modes.split(",")))
     rows = [row for row in ROWS if not wanted or row.name in wanted]
+    if options.quick:
+        rows = [row._replace(count=max(1, row.count // 100), aim=None) for row in rows]
     runs = []
     for number in range(options.runs):
         if options.runs > 1:
@@ -56,7 +58,6 @@ def one_run(rows, programs, options):
 def measure(row, programs, options):
     """The row's figure for each program, once a round. Each round goes the other way round than the one before, so
     that none always comes after the same one."""
-    count = max(1, row.count // 100) if options.quick else row.count
     values = {who: [] for who in programs}
     for turn in range(options.rounds):
         order = list(programs)
@@ -64,7 +65,7 @@ def measure(row, programs, options):
             mode = row.beside if row.beside and who != "subject" else row.mode
             try:
                 with Server(programs[who]) as server:
-                    report, _ = client(programs[who], server, mode, count, row.inflight, row.bytes)
+                    report, _ = client(programs[who], server, mode, row.count, row.inflight, row.bytes)
             except Failure as failure:
                 print(f"{row.name}: {who}: {failure}", file=sys.stderr)
             else:
@@ -102,7 +103,7 @@ def median(values):
 def in_words(row, ratios):
     words = "  ".join(f"{who} x{number(value, '.2f')}" for who, value in ratios.items())
     aimed = min(ratios.values(), default=None, key=lambda r: r or 0) if row.of == "better" else ratios.get(row.of)
-    if aimed is None:
+    if aimed is None or row.aim is None:
         return f"better than: {words}"
     verdict = "reached" if aimed >= row.aim else "missed"
     return f"better than: {words}   | aim: x{row.aim:g} of {row.of}, {verdict}"

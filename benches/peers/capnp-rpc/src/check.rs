@@ -84,7 +84,7 @@ impl Check {
 
     /// Calls ahead on our own object by way of the server, and more once it is known that it is ours.
     ///
-    /// Where the server is C++, this client is known to send no Disembargo (capnproto-rust#529): said, not counted.
+    /// This client is known to send no Disembargo to some servers (capnproto-rust#529): that is said, and not counted.
     async fn embargo(&mut self, bench: &bench::Client) -> Result<()> {
         let mut request = bench.identity_request();
         request.get().set_cap(object::new());
