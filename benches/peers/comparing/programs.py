@@ -55,8 +55,14 @@ class Idle:
 
     def __exit__(self, *_):
         self.process.stdin.close()
-        self.process.wait(PATIENCE)
-        self.process.stdout.close()
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise Failure(f"{' '.join(self.command)}: did not end with its input") from None
+        finally:
+            self.process.stdout.close()
 
 
 def client(command, server, mode, *numbers):
