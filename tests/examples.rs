@@ -39,12 +39,23 @@ fn peer_checks_a_peer() {
     );
 }
 
+/// Its connections end with its standard input, which `finish` ends.
+#[test]
+fn peer_is_idle() {
+    let server = Server::start("peer");
+    let (status, output) = Example::start("peer", &["client", &server.address, "idle", "3"]).finish();
+    assert_eq!((status, output), (0, "{\"peer\":\"capnp-threads\",\"mode\":\"idle\",\"count\":3}\n".into()));
+}
+
 /// Each mode makes as many calls as it should, and says so in a line of JSON.
 #[test]
 fn peer_measures() {
     let server = Server::start("peer");
-    for mode in ["latency", "throughput", "pipeline", "callback", "churn", "stream", "conns"] {
-        let client = Example::start("peer", &["client", &server.address, mode, "20", "3", "100"]);
+    let plain = ["latency", "throughput", "pipeline", "callback", "churn", "stream", "conns", "callers"];
+    let plain = plain.map(|mode| (mode, &["20", "3", "100"][..]));
+    let holding = ["outstanding", "exports"].map(|mode| (mode, &["20", "3", "100", "200"][..]));
+    for (mode, numbers) in plain.into_iter().chain(holding) {
+        let client = Example::start("peer", &[&["client", &server.address, mode], numbers].concat());
         let (status, output) = client.finish();
         let head = format!(
             "{{\"peer\":\"capnp-threads\",\"mode\":\"{mode}\",\"count\":20,\"inflight\":3,\"bytes\":100,"

@@ -1,11 +1,12 @@
 //! The client that measures: so many calls in a given way.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use capnp_threads::{Capability, Connection, Pool, RemotePromise, Stream, Vat};
+use capnp_threads::{Capability, Connection, Limits, Pool, RemotePromise, Stream, Vat};
 
 use crate::check::callback;
 use crate::generated::bench_capnp::bench;
@@ -22,10 +23,13 @@ enum Mode {
     Churn,
     Stream,
     Conns,
+    Callers,
+    Outstanding,
+    Exports,
 }
 
 impl Mode {
-    const ALL: [(&'static str, Mode); 7] = [
+    const ALL: [(&'static str, Mode); 10] = [
         ("latency", Mode::Latency),
         ("throughput", Mode::Throughput),
         ("pipeline", Mode::Pipeline),
@@ -33,6 +37,9 @@ impl Mode {
         ("churn", Mode::Churn),
         ("stream", Mode::Stream),
         ("conns", Mode::Conns),
+        ("callers", Mode::Callers),
+        ("outstanding", Mode::Outstanding),
+        ("exports", Mode::Exports),
     ];
 }
 
@@ -49,6 +56,8 @@ pub(crate) struct Work {
     count: usize,
     inflight: usize,
     payload: Vec<u8>,
+    /// How many calls or objects there are meanwhile.
+    held: usize,
 }
 
 /// What came out.
@@ -59,15 +68,18 @@ struct Measured {
 }
 
 impl Work {
-    pub(crate) fn parse(mode: &str, count: &str, inflight: &str, bytes: &str) -> Result<Self> {
+    pub(crate) fn parse(mode: &str, count: &str, inflight: &str, bytes: &str, held: &str) -> Result<Self> {
         let known = Mode::ALL.iter().find(|(name, _)| *name == mode);
         let (_, mode) = known.ok_or_else(|| format!("there is no mode `{mode}`"))?;
         let payload = vec![7; bytes.parse()?];
-        Ok(Work { mode: *mode, count: count.parse()?, inflight: inflight.parse()?, payload })
+        let (count, inflight, held) = (count.parse()?, inflight.parse()?, held.parse()?);
+        Ok(Work { mode: *mode, count, inflight, payload, held })
     }
 
     pub(crate) fn run(&self, address: &str) -> Result<()> {
-        let connection = Vat::new().connect(address)?;
+        let mut limits = Limits::default();
+        limits.questions += self.held;
+        let connection = Vat::new().limits(limits).connect(address)?;
         let bench: bench::Client = connection.bootstrap();
         let measured = match self.mode {
             Mode::Latency | Mode::Throughput => self.in_window(|| self.echo(&bench))?,
@@ -82,6 +94,12 @@ impl Work {
             Mode::Churn => self.in_window(|| bench.next())?,
             Mode::Stream => self.streaming(&bench)?,
             Mode::Conns => self.over_connections(&bench, address)?,
+            Mode::Callers => {
+                self.warm_up(|| self.echo(&bench))?;
+                self.by_threads(std::iter::repeat_n(&bench, self.inflight))?
+            }
+            Mode::Outstanding => self.beside_questions(&bench)?,
+            Mode::Exports => self.beside_exports(&bench)?,
         };
         self.print(measured);
         Ok(())
@@ -146,27 +164,47 @@ impl Work {
 
     fn over_connections(&self, bench: &bench::Client, address: &str) -> Result<Measured> {
         self.warm_up(|| self.echo(bench))?;
-        let open = || -> Result<(Connection, bench::Client)> {
-            let connection = Vat::new().connect(address)?;
-            let bench: bench::Client = connection.bootstrap();
-            bench.pushed().wait()?;
-            Ok((connection, bench))
-        };
-        let all = (0..self.inflight).map(|_| open()).collect::<Result<Vec<_>>>()?;
+        let all = (0..self.inflight).map(|_| open(address)).collect::<Result<Vec<_>>>()?;
+        self.by_threads(all.iter().map(|(_, bench)| bench))
+    }
+
+    /// A thread for each of the clients, which makes one call at a time while any are left to make.
+    fn by_threads<'a>(&self, clients: impl Iterator<Item = &'a bench::Client>) -> Result<Measured> {
         let left = AtomicI64::new(self.count as i64);
         let call_while_left = |bench: &bench::Client| {
+            let mut each = Vec::new();
             while left.fetch_sub(1, Ordering::Relaxed) > 0 {
+                let since = Instant::now();
                 self.echo(bench).wait()?;
+                each.push(since.elapsed());
             }
-            Ok::<(), capnp_threads::Error>(())
+            Ok::<_, capnp_threads::Error>(each)
         };
         let start = Instant::now();
-        std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                all.iter().map(|(_, bench)| scope.spawn(|| call_while_left(bench))).collect();
-            threads.into_iter().try_for_each(|thread| thread.join().expect("the thread does not panic"))
+        let each = std::thread::scope(|scope| {
+            let threads: Vec<_> = clients.map(|bench| scope.spawn(move || call_while_left(bench))).collect();
+            let joined = threads.into_iter().map(|thread| thread.join().expect("the thread does not panic"));
+            joined.collect::<std::result::Result<Vec<_>, _>>()
         })?;
-        Ok(Measured { elapsed: start.elapsed(), each: Vec::new() })
+        Ok(Measured { elapsed: start.elapsed(), each: each.concat() })
+    }
+
+    /// Echo calls while others are waiting for answers that never come.
+    fn beside_questions(&self, bench: &bench::Client) -> Result<Measured> {
+        let _hanging: Vec<_> = (0..self.held).map(|_| bench.hang()).collect();
+        self.in_window(|| self.echo(bench))
+    }
+
+    /// Calls on one after the other of the objects that the server has exported to us. Each makes it export one
+    /// more, which is given back.
+    fn beside_exports(&self, bench: &bench::Client) -> Result<Measured> {
+        let next = || -> Result<bench::Client> { Ok(bench.next().wait()?.get()?.get_next()?) };
+        let objects = (0..self.held.max(1)).map(|_| next()).collect::<Result<Vec<_>>>()?;
+        let turn = Cell::new(0);
+        self.in_window(|| {
+            turn.set((turn.get() + STRIDE) % objects.len());
+            objects[turn.get()].next()
+        })
     }
 
     fn print(&self, measured: Measured) {
@@ -175,11 +213,11 @@ impl Work {
         let at = |percent: usize| {
             each.get(each.len() * percent / 100).map_or(0.0, |took| took.as_nanos() as f64 / 1e3)
         };
-        let Work { mode, count, inflight, payload } = self;
+        let Work { mode, count, inflight, payload, held } = self;
         let (seconds, bytes) = (elapsed.as_secs_f64(), payload.len());
         println!(
             "{{\"peer\":\"capnp-threads\",\"mode\":\"{mode}\",\"count\":{count},\"inflight\":{inflight},\
-             \"bytes\":{bytes},\"seconds\":{seconds:.3},\"per_second\":{:.0},\"mb_per_second\":{:.1},\
+             \"bytes\":{bytes},\"held\":{held},\"seconds\":{seconds:.3},\"per_second\":{:.0},\"mb_per_second\":{:.1},\
              \"p50_us\":{:.1},\"p99_us\":{:.1}}}",
             *count as f64 / seconds,
             (count * bytes) as f64 / seconds / 1e6,
@@ -187,4 +225,15 @@ impl Work {
             at(99),
         );
     }
+}
+
+/// From one object to the next of those that are called in turn: neighbours in a table are far apart in time.
+const STRIDE: usize = 7919;
+
+/// A connection that has been used.
+pub(crate) fn open(address: &str) -> Result<(Connection, bench::Client)> {
+    let connection = Vat::new().connect(address)?;
+    let bench: bench::Client = connection.bootstrap();
+    bench.pushed().wait()?;
+    Ok((connection, bench))
 }

@@ -1,28 +1,45 @@
 //! A peer for interoperability and speed: serves and drives `schema/bench.capnp`.
 //!
 //! ```text
-//! peer server ADDRESS                              prints `listening PORT`, and serves until it is killed
-//! peer client ADDRESS MODE COUNT INFLIGHT BYTES    prints one line of JSON
+//! peer server ADDRESS                                      prints `listening PORT`, and serves until it is killed
+//! peer client ADDRESS check                                prints one line of JSON, as do the others
+//! peer client ADDRESS MODE COUNT INFLIGHT BYTES [HELD]     makes COUNT calls
+//! peer client ADDRESS idle COUNT                           opens COUNT connections
 //! ```
 //!
-//! `MODE` is one of `check`, `latency`, `throughput`, `pipeline`, `callback`, `churn`, `stream` and `conns`.
-//! `check` needs none of the numbers. `conns` opens `INFLIGHT` connections, each with a thread that has one
-//! echo in flight at a time, `COUNT` calls in all.
+//! | MODE | a call is |
+//! | --- | --- |
+//! | `latency`, `throughput` | an echo of BYTES, with INFLIGHT under way |
+//! | `pipeline` | an echo on what comes of eight calls that are not waited for |
+//! | `callback` | an echo that the server asks us for |
+//! | `churn` | an object that the server makes and we drop |
+//! | `stream` | a push of BYTES into a stream |
+//! | `conns` | an echo; one at a time from each of INFLIGHT threads, each with a connection of its own |
+//! | `callers` | an echo; one at a time from each of INFLIGHT threads, all with the same client |
+//! | `outstanding` | an echo, with INFLIGHT under way, while HELD more calls wait for ever |
+//! | `exports` | an object made and dropped by one of HELD objects that we hold, with INFLIGHT under way |
+//!
+//! `idle` makes one call over each of its connections, prints its line, and keeps them open until its standard
+//! input ends. `benches/peers/compare` runs all of this, beside programs with the same command line that stand on
+//! other implementations.
 
 use std::error::Error;
 use std::process::ExitCode;
 
-use capnp_threads::{Capability, Pool, Vat};
+use capnp_threads::{Capability, Limits, Pool, Vat};
 
 mod check;
 mod client;
 #[path = "../generated/mod.rs"]
 mod generated;
+mod idle;
 mod server;
 
 use generated::bench_capnp::bench;
 
-const USAGE: &str = "usage: peer server ADDRESS | peer client ADDRESS MODE [COUNT INFLIGHT BYTES]";
+const USAGE: &str = "usage: peer server ADDRESS | peer client ADDRESS MODE [COUNT [INFLIGHT BYTES [HELD]]]";
+/// How many objects a client may hold: more than by default, since `exports` is about many.
+const EXPORTS: usize = 1 << 20;
 
 /// What the parts of this program return.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -33,8 +50,12 @@ fn main() -> ExitCode {
     let outcome = match args[..] {
         ["server", address] => serve(address),
         ["client", address, "check", ..] => check::run(address),
+        ["client", address, "idle", count, ..] => idle::run(address, count),
         ["client", address, mode, count, inflight, bytes] => {
-            client::Work::parse(mode, count, inflight, bytes).and_then(|work| work.run(address))
+            measure(address, mode, count, inflight, bytes, "0")
+        }
+        ["client", address, mode, count, inflight, bytes, held] => {
+            measure(address, mode, count, inflight, bytes, held)
         }
         _ => Err(USAGE.into()),
     };
@@ -47,9 +68,16 @@ fn main() -> ExitCode {
     }
 }
 
+fn measure(address: &str, mode: &str, count: &str, inflight: &str, bytes: &str, held: &str) -> Result<()> {
+    client::Work::parse(mode, count, inflight, bytes, held)?.run(address)
+}
+
 /// Serves each connection with an object of its own, so that connections do not wait for each other.
 fn serve(address: &str) -> Result<()> {
+    let mut limits = Limits::default();
+    limits.exports = EXPORTS;
     let vat = Vat::new()
+        .limits(limits)
         .bootstrap_with(|_| Ok(bench::Client::with_pool(server::Bench::default(), Pool::in_place())));
     let listener = vat.listen(address)?;
     let address = listener.local_addr().ok_or("a TCP listener has an address")?;
