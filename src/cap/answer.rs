@@ -150,6 +150,11 @@ impl Awaiting for AnswerCell {
             return;
         }
         state.question = Some(question.clone());
+        let known = matches!(state.source, Source::Ahead(_));
+        if !known && state.cells.is_empty() {
+            state.source = Source::Ahead(Pipeline::of_question(question));
+            return;
+        }
         drop(state);
         self.set_pipeline(Pipeline::of_question(question));
     }

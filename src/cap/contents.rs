@@ -69,8 +69,8 @@ struct Contents {
 }
 
 impl Contents {
-    fn new(payload: Payload) -> Arc<Self> {
-        Arc::new(Contents { payload, table: OnceLock::new() })
+    fn new(payload: Payload) -> Self {
+        Contents { payload, table: OnceLock::new() }
     }
 
     fn get(&self) -> Result<any_pointer::Reader<'_>> {
@@ -89,7 +89,7 @@ macro_rules! contents {
         /// whatever becomes of the connection.
         ///
         /// `T` is the type that the compiler generated for the struct, or what holds any.
-        pub struct $name<T = any_pointer::Owned>(Arc<Contents>, PhantomData<fn() -> T>);
+        pub struct $name<T = any_pointer::Owned>(Contents, PhantomData<fn() -> T>);
 
         impl<T> $name<T> {
             /// The size of the content's message in words.
@@ -131,7 +131,7 @@ macro_rules! contents {
 
         impl<T> Clone for $name<T> {
             fn clone(&self) -> Self {
-                $name(self.0.clone(), PhantomData)
+                $name(Contents::new(self.0.payload.clone()), PhantomData)
             }
         }
 

@@ -243,9 +243,15 @@ impl ReceiveStage {
             let message = Incoming::Message(received, Some(share));
             return self.shared.incoming.push(message).map_or(Progress::Ended, |()| Progress::Made);
         }
-        let turn = self.shared.incoming.take_turn_with(Incoming::Message(received, None));
-        let Ok(turn) = turn else { return Progress::Ended };
-        self.go_on(turn);
+        match self.shared.incoming.take_turn_with(Incoming::Message(received, None)) {
+            Ok(turn) => self.go_on(turn),
+            Err(_) => return Progress::Ended,
+        }
+        if !self.is_ready() {
+            self.shared.send_queued();
+            // What this thread does next comes after a wait for input.
+            count_sleep();
+        }
         Progress::Made
     }
 
@@ -284,11 +290,6 @@ impl ReceiveStage {
         }
         self.callback.lent();
         drop(handling);
-        if !self.source.is_ready() {
-            self.shared.send_queued();
-            // What it does next comes after a wait for input.
-            count_sleep();
-        }
     }
 
     /// Nothing more will come. See Note [Shutdown].

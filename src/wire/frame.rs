@@ -11,8 +11,22 @@ pub struct Frame {
     memory: Vec<Word>,
     /// Where the first segment begins, in words.
     start: usize,
-    /// Where each segment ends, in words from there.
-    ends: Vec<usize>,
+    ends: Ends,
+}
+
+/// Where each segment ends, in words from where the first begins.
+enum Ends {
+    One(usize),
+    Many(Vec<usize>),
+}
+
+impl Ends {
+    fn get(&self) -> &[usize] {
+        match self {
+            Ends::One(end) => std::slice::from_ref(end),
+            Ends::Many(ends) => ends,
+        }
+    }
 }
 
 impl Frame {
@@ -29,24 +43,26 @@ impl Frame {
     ) -> Self {
         let room = memory.len() - start;
         let mut end = 0usize;
-        let ends = segment_words
-            .into_iter()
-            .map(|n| {
-                end = end.saturating_add(n).min(room);
-                end
-            })
-            .collect();
+        let mut ends = segment_words.into_iter().map(|n| {
+            end = end.saturating_add(n).min(room);
+            end
+        });
+        let (first, second) = (ends.next(), ends.next());
+        let ends = match (first, second) {
+            (Some(one), None) => Ends::One(one),
+            _ => Ends::Many(first.into_iter().chain(second).chain(ends).collect()),
+        };
         Frame { memory, start, ends }
     }
 
     /// The size of all segments together.
     pub fn words(&self) -> usize {
-        self.ends.last().copied().unwrap_or(0)
+        self.ends.get().last().copied().unwrap_or(0)
     }
 
     /// The number of segments.
     pub fn segments(&self) -> usize {
-        self.ends.len()
+        self.ends.get().len()
     }
 }
 
@@ -65,13 +81,14 @@ impl std::fmt::Debug for Frame {
 impl ReaderSegments for Frame {
     fn get_segment(&self, index: u32) -> Option<&[u8]> {
         let index = index as usize;
-        let end = *self.ends.get(index)?;
-        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        let ends = self.ends.get();
+        let end = *ends.get(index)?;
+        let start = if index == 0 { 0 } else { ends[index - 1] };
         Some(Word::words_to_bytes(&self.memory[self.start + start..self.start + end]))
     }
 
     fn len(&self) -> usize {
-        self.ends.len()
+        self.ends.get().len()
     }
 }
 
