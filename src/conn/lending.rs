@@ -13,7 +13,8 @@
 //!   waiting. What it doesn't take is the send thread's, and so is a lot of data at once: to write that, or to
 //!   wait until it can be, is nothing to put on whoever made a call.
 //! - What a thread queues after that without having slept in between is a burst. It goes out as one batch as soon
-//!   as that thread waits for an answer, or the batch is large; else the send thread sends it after a moment.
+//!   as that thread waits for an answer, or the batch is large; else the send thread sends it after a moment. So do
+//!   the calls of a thread that keeps a window of them, as its last wait was not for the call that it had made last.
 //! - A thread that waits for an answer reads (Note [Reading is lent]).
 //!
 //! Callbacks are lent to the receive thread alone: they run foreign code, and a thread of the user's may hold
@@ -27,7 +28,7 @@ use std::cell::Cell;
 
 use super::shared::Shared;
 use super::stages::Sender;
-use crate::cap::port::ConnectionId;
+use crate::cap::port::{ConnectionId, Generation};
 use crate::error::TransportError;
 use crate::promise::slept;
 use crate::state::Departure;
@@ -60,6 +61,21 @@ per_thread! {
     static HANDLING: Cell<Option<ConnectionId>> = Cell::new(None);
     /// How often this thread had slept when it last had something sent.
     static SENT_AT: Cell<u64> = Cell::new(u64::MAX);
+    /// The question that this thread has asked last.
+    static ASKED: Cell<Option<(ConnectionId, Generation)>> = Cell::new(None);
+    /// When this thread last waited, it was for an answer that was not the one to that.
+    static KEEPS_WINDOW: Cell<bool> = Cell::new(false);
+}
+
+/// This thread has asked a question.
+pub(super) fn asked(connection: ConnectionId, question: Generation) {
+    ASKED.with(|asked| asked.set(Some((connection, question))));
+}
+
+/// This thread waits for the answer to a question.
+pub(super) fn waits_for(connection: ConnectionId, question: Generation) {
+    let last = ASKED.with(Cell::get) == Some((connection, question));
+    KEEPS_WINDOW.with(|keeps| keeps.set(!last));
 }
 
 /// This thread handles messages of the connection until the result is dropped: it runs its callbacks, and
@@ -108,7 +124,7 @@ impl Shared {
             self.callbacks.wake();
         }
         if sends {
-            let burst = slept() == SENT_AT.with(|at| at.replace(slept()));
+            let burst = slept() == SENT_AT.with(|at| at.replace(slept())) || KEEPS_WINDOW.with(Cell::get);
             if burst && self.flow.sending() < BURST_BYTES {
                 self.outgoing.wake_later();
             } else {
