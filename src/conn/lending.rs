@@ -54,7 +54,7 @@ const MOST_BATCHES: usize = 4;
 const BURST_BYTES: usize = 16 << 10;
 /// How long the send thread waits for more of a burst. Model checkers know no time.
 pub(super) const LINGER: Option<Duration> =
-    if cfg!(any(shuttle, loom)) { None } else { Some(Duration::from_micros(50)) };
+    if cfg!(any(shuttle, loom)) { None } else { Some(Duration::from_micros(150)) };
 
 per_thread! {
     /// The connection that this thread, its receive thread, handles messages of.
