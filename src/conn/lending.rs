@@ -52,9 +52,19 @@ const MOST_BATCHES: usize = 4;
 
 /// How many bytes of a burst the thread that makes it leaves to the send thread.
 const BURST_BYTES: usize = 16 << 10;
-/// How long the send thread waits for more of a burst. Model checkers know no time.
-pub(super) const LINGER: Option<Duration> =
-    if cfg!(any(shuttle, loom)) { None } else { Some(Duration::from_micros(150)) };
+/// How long the send thread waits for more of a burst, or the receive thread for somebody to borrow its stage. Model
+/// checkers know no time.
+pub(super) const LINGER: Option<Duration> = model_free(Duration::from_micros(150));
+/// How long the send thread waits for a thread that keeps a window of calls to wait and send.
+const LINGER_FOR_WINDOW: Option<Duration> = model_free(Duration::from_millis(1));
+
+const fn model_free(linger: Duration) -> Option<Duration> {
+    if cfg!(any(shuttle, loom)) {
+        None
+    } else {
+        Some(linger)
+    }
+}
 
 per_thread! {
     /// The connection that this thread, its receive thread, handles messages of.
@@ -124,9 +134,11 @@ impl Shared {
             self.callbacks.wake();
         }
         if sends {
-            let burst = slept() == SENT_AT.with(|at| at.replace(slept())) || KEEPS_WINDOW.with(Cell::get);
-            if burst && self.flow.sending() < BURST_BYTES {
-                self.outgoing.wake_later();
+            let burst = slept() == SENT_AT.with(|at| at.replace(slept()));
+            let keeps_window = KEEPS_WINDOW.with(Cell::get);
+            if (burst || keeps_window) && self.flow.sending() < BURST_BYTES {
+                let linger = if keeps_window { LINGER_FOR_WINDOW } else { LINGER };
+                linger.map_or_else(|| self.outgoing.wake(), |linger| self.outgoing.wake_later(linger));
             } else {
                 self.send_queued();
             }
