@@ -137,7 +137,7 @@ struct MemorySink(Arc<Way>);
 
 impl MessageSink for MemorySink {
     fn send(&mut self, batch: &[Outbound]) -> Result<(), TransportError> {
-        let frames = batch.iter().map(|outbound| outbound.with_segments(copied)).collect();
+        let frames = batch.iter().map(|outbound| outbound.with_parts(copied)).collect();
         self.0.extend(frames)
     }
 
@@ -152,14 +152,15 @@ impl Drop for MemorySink {
     }
 }
 
-fn copied(segments: &[&[u8]]) -> Frame {
-    let lengths = segments.iter().map(|segment| segment.len() / 8);
+fn copied(first: [&[u8]; 3], others: &[&[u8]]) -> Frame {
+    let first_words = first.iter().map(|part| part.len()).sum::<usize>() / 8;
+    let lengths = std::iter::once(first_words).chain(others.iter().map(|segment| segment.len() / 8));
     let total = lengths.clone().sum();
     let mut words = spare::take(total).unwrap_or_else(|| Word::allocate_zeroed_vec(spare::room_for(total)));
     let mut rest = Word::words_to_bytes_mut(&mut words);
-    for segment in segments {
-        let (here, after) = rest.split_at_mut(segment.len());
-        here.copy_from_slice(segment);
+    for piece in first.iter().chain(others) {
+        let (here, after) = rest.split_at_mut(piece.len());
+        here.copy_from_slice(piece);
         rest = after;
     }
     Frame::new(words, lengths)

@@ -43,7 +43,7 @@ impl FrameWriter {
         let mut borrowed = Vec::new();
         self.copied.clear();
         for outbound in batch {
-            outbound.with_segments(|segments| self.add(stream, segments, &mut borrowed))?;
+            outbound.with_parts(|first, others| self.add(stream, first, others, &mut borrowed))?;
         }
         self.write_pieces(stream, &mut borrowed)?;
         stream.flush()
@@ -53,15 +53,16 @@ impl FrameWriter {
     fn add<'a>(
         &mut self,
         stream: &mut impl Write,
-        segments: &[&'a [u8]],
+        first: [&'a [u8]; 3],
+        others: &[&'a [u8]],
         borrowed: &mut Vec<Borrowed<'a>>,
     ) -> io::Result<()> {
-        self.table(segments);
-        for segment in segments {
-            if segment.len() < COPY_BELOW {
-                self.copied.extend_from_slice(segment);
+        self.table(first.iter().map(|part| part.len()).sum(), others);
+        for piece in first.iter().chain(others) {
+            if piece.len() < COPY_BELOW {
+                self.copied.extend_from_slice(piece);
             } else {
-                borrowed.push((self.copied.len(), segment));
+                borrowed.push((self.copied.len(), piece));
             }
             if self.copied.len() >= COPIED_BYTES || borrowed.len() >= BORROWED_SEGMENTS {
                 self.write_pieces(stream, borrowed)?;
@@ -70,12 +71,13 @@ impl FrameWriter {
         Ok(())
     }
 
-    fn table(&mut self, segments: &[&[u8]]) {
-        self.number(segments.len() - 1);
-        for segment in segments {
+    fn table(&mut self, first: usize, others: &[&[u8]]) {
+        self.number(others.len());
+        self.number(first / 8);
+        for segment in others {
             self.number(segment.len() / 8);
         }
-        if segments.len() % 2 == 0 {
+        if others.len() % 2 == 1 {
             self.number(0);
         }
     }

@@ -4,8 +4,9 @@
 //! Note [Contents are kept in their message]
 //! =========================================
 //! A content is never taken out of the message around it. What was received stays in the frame, which is
-//! shared; what is built is built inside an rpc `Message` whose other fields are still empty, and `encode`
-//! fills those in when the message goes out. So a call's params are written once, where they are sent from.
+//! shared; what is built is built in a message that has room for what an rpc `Message` has around it, and
+//! `encode` puts that there when it goes out (Note [Envelopes]). So a call's params are written once, where they
+//! are sent from.
 //! Capability pointers in a content are plain indices into the descriptors beside it; whoever reads or
 //! builds a content through the `capnp` crate's setters lends it a table for that time.
 //! ```
@@ -23,6 +24,7 @@ use crate::error::Exception;
 use crate::generated::rpc_capnp::{message, payload, return_};
 use crate::limits::Limits;
 use crate::sync::Arc;
+use crate::wire::envelope::{InCall, InReturn};
 use crate::wire::frame::Frame;
 use crate::wire::index;
 
@@ -78,26 +80,6 @@ impl Place {
             },
             _ => Err(absent()),
         }
-    }
-
-    /// The payload at this place of a message that is being built.
-    pub(super) fn build(self, message: message::Builder<'_>) -> Result<payload::Builder<'_>, capnp::Error> {
-        match (self, message.which()?) {
-            (Place::CallParams, message::Call(call)) => call?.get_params(),
-            (Place::ReturnResults, message::Return(ret)) => match ret?.which()? {
-                return_::Results(results) => results,
-                _ => Err(absent()),
-            },
-            _ => Err(absent()),
-        }
-    }
-
-    /// Makes the message one that has this place.
-    fn init(self, message: message::Builder<'_>) {
-        match self {
-            Place::CallParams => message.init_call().init_params(),
-            Place::ReturnResults => message.init_return().init_results(),
-        };
     }
 }
 
@@ -201,7 +183,7 @@ impl fmt::Debug for Content {
 /// A message that is a null pointer.
 static NULL: GeneratedCodeArena = GeneratedCodeArena::new(&[capnp::word(0, 0, 0, 0, 0, 0, 0, 0)]);
 
-/// An rpc `Message` that is a call or return with nothing but a content yet.
+/// A content in the envelope for its place.
 struct Built {
     message: Builder<HeapAllocator>,
     place: Place,
@@ -209,16 +191,12 @@ struct Built {
 
 impl Built {
     fn content(&self) -> Result<any_pointer::Reader<'_>, capnp::Error> {
-        Ok(self.place.read(self.message.get_root_as_reader()?)?.get_content())
+        Ok(match self.place {
+            Place::CallParams => self.message.get_root_as_reader::<InCall<_>>()?.0,
+            Place::ReturnResults => self.message.get_root_as_reader::<InReturn<_>>()?.0,
+        })
     }
 }
-
-/// What all of a message but its content may need, where targets have short paths and nothing has
-/// capabilities.
-const HEADER_WORDS: u64 = 40;
-
-/// What each capability may need beside the pointer to it.
-const DESCRIPTOR_WORDS: u64 = 4;
 
 /// The size of a content that nothing is known of.
 const UNKNOWN_WORDS: u64 = 88;
@@ -228,13 +206,6 @@ const MAX_HINT_WORDS: u64 = 1 << 20;
 
 /// The most that the first segment of a message is made for. Larger messages have more segments.
 pub(super) const MAX_SEGMENT_WORDS: u64 = 1 << 28;
-
-/// A builder of a call or return whose first segment has room for so many words and the usual header.
-pub(super) fn message_for(place: Place, words: u64) -> Builder<HeapAllocator> {
-    let mut message = builder(words.saturating_add(HEADER_WORDS));
-    place.init(message.init_root());
-    message
-}
 
 /// A builder of a message whose first segment has the given size.
 pub(super) fn builder(words: u64) -> Builder<HeapAllocator> {
@@ -248,18 +219,28 @@ pub(crate) struct ContentBuilder(Built);
 impl ContentBuilder {
     /// An empty content for a place, with room for what the hint says.
     pub(crate) fn new(place: Place, size_hint: Option<MessageSize>) -> Self {
-        let words = size_hint.map_or(UNKNOWN_WORDS, |size| {
-            let caps = u64::from(size.cap_count).saturating_mul(DESCRIPTOR_WORDS);
-            size.word_count.saturating_add(caps).min(MAX_HINT_WORDS)
-        });
-        ContentBuilder(Built { message: message_for(place, words), place })
+        let words = size_hint.map_or(UNKNOWN_WORDS, |size| size.word_count.min(MAX_HINT_WORDS));
+        Self::with_room(place, words)
+    }
+
+    /// An empty content for a place, whose first segment has room for so many words.
+    pub(super) fn with_room(place: Place, words: u64) -> Self {
+        let mut message = builder(words.saturating_add(place.words_before() as u64));
+        match place {
+            Place::CallParams => drop(message.init_root::<InCall<_>>()),
+            Place::ReturnResults => drop(message.init_root::<InReturn<_>>()),
+        }
+        ContentBuilder(Built { message, place })
     }
 
     /// What has been built so far, to go on. Without a table of capabilities: the caller lends one.
     pub(crate) fn content(&mut self) -> any_pointer::Builder<'_> {
         let Built { message, place } = &mut self.0;
-        let payload = message.get_root().and_then(|root| place.build(root));
-        payload.expect("`new` made the message so that it has this place").get_content()
+        let content = match place {
+            Place::CallParams => message.get_root::<InCall<_>>().map(|root| root.0),
+            Place::ReturnResults => message.get_root::<InReturn<_>>().map(|root| root.0),
+        };
+        content.expect("`with_room` made its root")
     }
 
     /// How many words have been built, with the message around them.

@@ -6,10 +6,10 @@ use capnp::traits::{Imbue, ImbueMut};
 
 use crate::error::{Exception, ExceptionKind};
 use crate::generated::rpc_capnp::{
-    cap_descriptor, disembargo, exception, message, message_target, payload, promised_answer, resolve,
-    return_,
+    cap_descriptor, disembargo, exception, message, message_target, promised_answer, resolve,
 };
-use crate::wire::content::{self, Content, Place, Received};
+use crate::wire::content::{self, Content, ContentBuilder, Place, Received};
+use crate::wire::envelope::{CallFields, Envelope, ReturnFields};
 use crate::wire::frame::Outbound;
 use crate::wire::message::{
     Call, Descriptor, Disembargo, DisembargoContext, Finish, Message, Outcome, Outgoing, Payload,
@@ -19,8 +19,8 @@ use crate::wire::{index, patch};
 
 /// Encodes a message.
 ///
-/// A content that was built for this message, and that nobody else holds, is not copied: the fields around it
-/// are filled in. Any other content is copied. See Note [Contents are kept in their message].
+/// A content that was built for this message, and that nobody else holds, is not copied. Any other content is.
+/// See Note [Contents are kept in their message].
 ///
 /// # Errors
 ///
@@ -49,12 +49,8 @@ pub(crate) fn encode(message: Message<Outgoing>) -> Result<Outbound, Exception> 
     }
 }
 
-fn never_sent(what: &str) -> Exception {
+pub(super) fn never_sent(what: &str) -> Exception {
     Exception::failed(format!("{what} is never sent"))
-}
-
-fn misplaced() -> Exception {
-    Exception::failed("a content was built for another kind of message")
 }
 
 /// What every message without a payload fits into, but for texts and paths.
@@ -68,38 +64,27 @@ fn small(extra: usize, write: impl FnOnce(message::Builder<'_>)) -> Result<Outbo
 }
 
 fn encode_call(call: Call<Outgoing>) -> Result<Outbound, Exception> {
-    let mut open = Open::new(call.params, Place::CallParams, target_words(&call.target))?;
-    let mut to = match open.root()? {
-        message::Call(to) => to?,
-        _ => return Err(misplaced()),
+    let fields = CallFields {
+        question: call.question.into(),
+        interface_id: call.interface_id,
+        method_id: call.method_id,
+        keep_results: call.keep_results,
+        no_promise_pipelining: call.no_promise_pipelining,
+        only_promise_pipeline: call.only_promise_pipeline,
     };
-    to.set_question_id(call.question.into());
-    to.set_interface_id(call.interface_id);
-    to.set_method_id(call.method_id);
-    to.set_no_promise_pipelining(call.no_promise_pipelining);
-    to.set_only_promise_pipeline(call.only_promise_pipeline);
-    write_target(to.reborrow().init_target(), &call.target);
-    if call.keep_results {
-        to.init_send_results_to().set_yourself(());
-    }
-    open.close()
+    enclose(call.params, Place::CallParams, |segment, descriptors| {
+        Envelope::call(segment, &fields, &call.target, descriptors)
+    })
 }
 
 fn encode_return(ret: Return<Outgoing>) -> Result<Outbound, Exception> {
     let Return { answer, release_param_caps, no_finish_needed, outcome } = ret;
-    let header = |to: &mut return_::Builder<'_>| {
-        to.set_answer_id(answer.into());
-        to.set_release_param_caps(release_param_caps);
-        to.set_no_finish_needed(no_finish_needed);
-    };
     let outcome = match outcome {
         Outcome::Results(results) => {
-            let mut open = Open::new(results, Place::ReturnResults, 0)?;
-            match open.root()? {
-                message::Return(to) => header(&mut to?),
-                _ => return Err(misplaced()),
-            }
-            return open.close();
+            let fields = ReturnFields { answer: answer.into(), release_param_caps, no_finish_needed };
+            return enclose(results, Place::ReturnResults, |segment, descriptors| {
+                Envelope::results(segment, &fields, descriptors)
+            });
         }
         Outcome::Unknown(..) => return Err(never_sent("a return of unknown kind")),
         other => other,
@@ -107,7 +92,9 @@ fn encode_return(ret: Return<Outgoing>) -> Result<Outbound, Exception> {
     let extra = if let Outcome::Exception(e) = &outcome { exception_words(e) } else { 0 };
     small(extra, |to| {
         let mut to = to.init_return();
-        header(&mut to);
+        to.set_answer_id(answer.into());
+        to.set_release_param_caps(release_param_caps);
+        to.set_no_finish_needed(no_finish_needed);
         match outcome {
             Outcome::Exception(e) => write_exception(to.init_exception(), &e),
             Outcome::Canceled => to.set_canceled(()),
@@ -118,62 +105,45 @@ fn encode_return(ret: Return<Outgoing>) -> Result<Outbound, Exception> {
     })
 }
 
-/// A call or return whose content is in its place, while the rest is written.
-struct Open {
-    message: Builder<HeapAllocator>,
-    /// If the content was copied, what the indices of the capability pointers in it were before.
-    /// See Note [Copies keep indices].
-    indices: Vec<u32>,
+/// A payload in the envelope that `around` makes for the first segment of its content.
+fn enclose(
+    payload: Payload<Outgoing>,
+    place: Place,
+    around: impl FnOnce(&[u8], &[Descriptor<Outgoing>]) -> Result<Envelope, Exception>,
+) -> Result<Outbound, Exception> {
+    let Payload { content, descriptors } = payload;
+    // If the content was copied, what the indices of the capability pointers in it were before.
+    let (message, indices) = match content.into_message(place) {
+        Ok(message) => (message, Vec::new()),
+        Err(content) => copy(&content, place, descriptors.len())?,
+    };
+    let around = around(message.get_segments_for_output()[0], &descriptors)?.finish();
+    let outbound = Outbound::enclosed(message, around);
+    if indices.iter().copied().eq((0..).take(indices.len())) {
+        return Ok(outbound);
+    }
+    let patched = outbound.with_segments(|segments| match segments {
+        [segment] => patch::replace_indices(segment, &indices),
+        _ => None,
+    });
+    Ok(patched.ok_or_else(|| Exception::failed("a copied content could not be patched"))?.into())
 }
 
-impl Open {
-    /// Puts a payload into its place; `extra` is the size of what varies in the fields around it.
-    fn new(payload: Payload<Outgoing>, place: Place, extra: usize) -> Result<Self, Exception> {
-        let Payload { content, descriptors } = payload;
-        let mut open = match content.into_message(place) {
-            Ok(message) => Open { message, indices: Vec::new() },
-            Err(content) => Open::copy(&content, place, &descriptors, extra)?,
-        };
-        if !descriptors.is_empty() {
-            write_descriptors(place.build(open.message.get_root()?)?, &descriptors)?;
-        }
-        Ok(open)
+/// A copy of a content, to be sent from `place`. See Note [Copies keep indices].
+fn copy(
+    content: &Content,
+    place: Place,
+    caps: usize,
+) -> Result<(Builder<HeapAllocator>, Vec<u32>), Exception> {
+    let from = content.reader()?;
+    let words = from.target_size()?.word_count;
+    if words > content::MAX_SEGMENT_WORDS {
+        return Err(Exception::failed(format!("a content of {words} words is too large to copy")));
     }
-
-    fn copy(
-        content: &Content,
-        place: Place,
-        descriptors: &[Descriptor<Outgoing>],
-        extra: usize,
-    ) -> Result<Self, Exception> {
-        let from = content.reader()?;
-        let extra = extra + descriptors_words(descriptors);
-        let words = from.target_size()?.word_count.saturating_add(extra as u64);
-        if words > content::MAX_SEGMENT_WORDS {
-            return Err(Exception::failed(format!("a content of {words} words is too large to copy")));
-        }
-        let mut message = content::message_for(place, words);
-        let to = place.build(message.get_root()?)?.get_content();
-        let indices = index::copy(from, to, descriptors.len())?;
-        Ok(Open { message, indices })
-    }
-
-    fn root(&mut self) -> Result<message::WhichBuilder<'_>, capnp::Error> {
-        Ok(self.message.get_root::<message::Builder<'_>>()?.which()?)
-    }
-
-    fn close(self) -> Result<Outbound, Exception> {
-        let Open { message, indices } = self;
-        if indices.iter().copied().eq((0..).take(indices.len())) {
-            return Ok(message.into());
-        }
-        let segments = message.get_segments_for_output();
-        let patched = match &*segments {
-            [segment] => patch::replace_indices(segment, &indices),
-            _ => None,
-        };
-        Ok(patched.ok_or_else(|| Exception::failed("a copied content could not be patched"))?.into())
-    }
+    let mut copy = ContentBuilder::with_room(place, words);
+    let indices = index::copy(from, copy.content(), caps)?;
+    let message = copy.freeze().into_message(place);
+    Ok((message.unwrap_or_else(|_| unreachable!("nobody else holds it")), indices))
 }
 
 /// Sends a message back as `unimplemented`: whole, or, if its content can't be copied, without the content.
@@ -276,17 +246,6 @@ fn write_promised_answer<Q: Copy + Into<u32>>(
             ops.reborrow().get(i).set_get_pointer_field(field);
         }
     }
-}
-
-fn write_descriptors(
-    to: payload::Builder<'_>,
-    descriptors: &[Descriptor<Outgoing>],
-) -> Result<(), Exception> {
-    let mut to = to.init_cap_table(descriptors.len() as u32);
-    for (i, descriptor) in (0..).zip(descriptors) {
-        write_descriptor(to.reborrow().get(i), descriptor)?;
-    }
-    Ok(())
 }
 
 fn write_descriptor(

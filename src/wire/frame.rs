@@ -3,6 +3,7 @@
 use capnp::message::{Builder, HeapAllocator, ReaderSegments};
 use capnp::Word;
 
+use super::envelope::Around;
 use super::spare;
 
 /// A message that was received: segments of words, in one allocation.
@@ -97,22 +98,47 @@ pub struct Outbound(Body);
 
 enum Body {
     Built(Builder<HeapAllocator>),
+    /// See Note [Envelopes].
+    Enclosed(Builder<HeapAllocator>, Around),
     Segment(Vec<Word>),
 }
 
 impl Outbound {
     /// The segments to write, in order. Their table is the transport's to write.
-    pub fn with_segments<'a, R>(&'a self, f: impl FnOnce(&[&'a [u8]]) -> R) -> R {
+    pub fn with_segments<R>(&self, f: impl FnOnce(&[&[u8]]) -> R) -> R {
         match &self.0 {
             Body::Built(message) => f(&message.get_segments_for_output()),
+            Body::Enclosed(..) => self.with_parts(|first, others| {
+                let first = first.concat();
+                let segments: Vec<&[u8]> =
+                    std::iter::once(&first[..]).chain(others.iter().copied()).collect();
+                f(&segments)
+            }),
             Body::Segment(words) => f(&[Word::words_to_bytes(words)]),
         }
+    }
+
+    /// The same, with the parts of the first segment as they lie.
+    pub(crate) fn with_parts<'a, R>(&'a self, f: impl FnOnce([&'a [u8]; 3], &[&'a [u8]]) -> R) -> R {
+        let (segments, around) = match &self.0 {
+            Body::Built(message) => (message.get_segments_for_output(), None),
+            Body::Enclosed(message, around) => (message.get_segments_for_output(), Some(around)),
+            Body::Segment(words) => return f([Word::words_to_bytes(words), &[], &[]], &[]),
+        };
+        let (first, others) = segments.split_first().expect("a message has a segment");
+        f(around.map_or([first, &[], &[]], |around| around.parts(first)), others)
+    }
+
+    /// A content in its envelope.
+    pub(crate) fn enclosed(message: Builder<HeapAllocator>, around: Around) -> Self {
+        Outbound(Body::Enclosed(message, around))
     }
 
     /// The size of all segments together, in words.
     pub fn words(&self) -> usize {
         match &self.0 {
             Body::Built(message) => message.size_in_words(),
+            Body::Enclosed(message, around) => message.size_in_words() + around.added(),
             Body::Segment(words) => words.len(),
         }
     }

@@ -4,6 +4,7 @@
 pub(crate) mod content;
 pub(crate) mod decode;
 pub(crate) mod encode;
+mod envelope;
 pub mod frame;
 mod index;
 pub(crate) mod message;
