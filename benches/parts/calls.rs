@@ -4,8 +4,8 @@ use capnp_threads::{Capability, Threads};
 
 use crate::generated::bench_capnp::bench;
 use crate::meter::{Part, Run};
-use crate::server::Bench;
-use crate::world::{callback, echo, object, taken, World};
+use crate::server::{callback, Bench};
+use crate::world::{echo, object, taken, World};
 
 /// How many calls are under way at once where more than one is.
 const BATCH: u32 = 64;
@@ -70,7 +70,7 @@ fn call_back() -> Run {
     let (mut world, bench) = connected();
     Box::new(move |meter| {
         meter.measure(|| {
-            let call = callback(&bench);
+            let call = callback(&bench, object(), &[7; 16]);
             world.settle();
             taken(call);
             world.settle();

@@ -1,11 +1,10 @@
 //! Two vats in one thread.
 
-use capnp::MessageSize;
 use capnp_threads::testing::{untraced_pair, Side, Stage};
 use capnp_threads::{Capability, Client, Options, Pool, RemotePromise, Request, Response, Threads};
 
-use crate::generated::bench_capnp::bench::{self, callback_results, echo_params, echo_results};
-use crate::server::Bench;
+use crate::generated::bench_capnp::bench::{self, echo_params, echo_results};
+use crate::server::{room, Bench};
 
 pub(crate) const CLIENT: usize = 0;
 pub(crate) const SERVER: usize = 1;
@@ -51,17 +50,8 @@ pub(crate) fn object() -> bench::Client {
 /// An echo of 16 bytes, to be sent.
 pub(crate) fn echo(bench: &bench::Client) -> Request<echo_params::Owned, echo_results::Owned> {
     let mut request = bench.echo_request();
-    request.get_sized(MessageSize { word_count: 6, cap_count: 0 }).set_data(&[7; 16]);
+    request.get_sized(room(16, 0)).set_data(&[7; 16]);
     request
-}
-
-/// An echo that the server asks us for, of an object of ours.
-pub(crate) fn callback(bench: &bench::Client) -> RemotePromise<callback_results::Owned> {
-    let mut request = bench.callback_request();
-    let mut params = request.get_sized(MessageSize { word_count: 6, cap_count: 1 });
-    params.set_target(object());
-    params.set_data(&[7; 16]);
-    request.send()
 }
 
 /// The response, which has come.
