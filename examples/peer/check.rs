@@ -3,7 +3,7 @@
 use capnp_threads::{Capability, ExceptionKind, Pool, RemotePromise, Stream, Vat};
 
 use crate::generated::bench_capnp::{bench, unserved};
-use crate::server::{room, Bench};
+use crate::server::{callback, Bench};
 use crate::Result;
 
 pub(crate) fn run(address: &str) -> Result<()> {
@@ -135,17 +135,4 @@ fn next(bench: &bench::Client) -> bench::Client {
 
 fn sequence(bench: &bench::Client, expected: u32) -> RemotePromise<bench::sequence_results::Owned> {
     bench.sequence(|mut params| params.set_expected(expected))
-}
-
-/// What `target` echoes to the server.
-pub(crate) fn callback(
-    bench: &bench::Client,
-    target: bench::Client,
-    data: &[u8],
-) -> RemotePromise<bench::callback_results::Owned> {
-    let mut request = bench.callback_request();
-    let mut params = request.get_sized(room(data.len(), 1));
-    params.set_target(target);
-    params.set_data(data);
-    request.send()
 }

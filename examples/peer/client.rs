@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use capnp_threads::{Capability, Connection, Limits, Pool, RemotePromise, Stream, Vat};
 
-use crate::check::callback;
 use crate::generated::bench_capnp::bench;
-use crate::server::{room, Bench};
+use crate::server::{callback, room, Bench};
 use crate::Result;
 
 /// How the calls are made.

@@ -1,15 +1,28 @@
-//! The object that serves `Bench`.
+//! The object that serves `Bench`, and what its callers share.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use capnp::MessageSize;
-use capnp_threads::{Capability, Error, Exception, Pool, Result};
+use capnp_threads::{Capability, Error, Exception, Pool, RemotePromise, Result};
 
 use crate::generated::bench_capnp::bench;
 
 /// Room for a struct with a few fields, `bytes` of data, and so many capabilities.
 pub(crate) fn room(bytes: usize, capabilities: u32) -> MessageSize {
     MessageSize { word_count: 4 + bytes.div_ceil(8) as u64, cap_count: capabilities }
+}
+
+/// What `target` echoes to the server.
+pub(crate) fn callback(
+    bench: &bench::Client,
+    target: bench::Client,
+    data: &[u8],
+) -> RemotePromise<bench::callback_results::Owned> {
+    let mut request = bench.callback_request();
+    let mut params = request.get_sized(room(data.len(), 1));
+    params.set_target(target);
+    params.set_data(data);
+    request.send()
 }
 
 #[derive(Default)]

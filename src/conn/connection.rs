@@ -73,7 +73,7 @@ impl Connection {
 
     /// A connection without threads: whoever made it drives its stages. For tests.
     pub(crate) fn stepped(transport: Transport, options: Options) -> (Self, Stages) {
-        let (lease, stages) = prepare(transport, Options { threads: Threads::Strict, ..options });
+        let (lease, stages) = prepare(transport, options);
         (Connection(lease), stages)
     }
 

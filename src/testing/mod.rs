@@ -1,11 +1,12 @@
 //! What the tests of whole connections use: hidden from the documentation, and no part of the interface.
 //!
 //! Each [`Side`] is a vat's end of a connection without threads: the test takes every step of every stage, in
-//! any order it likes, on one thread. [`record`] is a message to send between them.
+//! any order it likes, on one thread. [`record`] is a message to send between them. [`parts`] is for benchmarks.
 
+pub mod parts;
 pub mod record;
 
-use crate::conn::{Connection, Options, Progress, Stages, Wait};
+use crate::conn::{Connection, Options, Progress, Stages, Threads, Wait};
 use crate::error::TransportError;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{enter_role, Arc, Role};
@@ -37,8 +38,8 @@ pub struct Side {
     arriving: Arc<AtomicUsize>,
 }
 
-/// A connection in memory between two vats, without threads. `trace` is shown each message that `first` sends
-/// or receives.
+/// A connection in memory between two vats, without threads, whose stages do their own work only. `trace` is shown
+/// each message that `first` sends or receives.
 pub fn pair(
     first: Options,
     second: Options,
@@ -46,6 +47,17 @@ pub fn pair(
 ) -> [Side; 2] {
     let (a, b) = Transport::in_memory();
     let a = a.traced(trace, TraceOptions::new());
+    let strict = |options| Options { threads: Threads::Strict, ..options };
+    sides([a, b], strict(first), strict(second))
+}
+
+/// The same without a trace, and with the stages driven as the options say: a stage that is lent does the work of
+/// those behind it.
+pub fn untraced_pair(first: Options, second: Options) -> [Side; 2] {
+    sides(Transport::in_memory().into(), first, second)
+}
+
+fn sides([a, b]: [Transport; 2], first: Options, second: Options) -> [Side; 2] {
     let (to_a, to_b) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     [side(a, first, &to_a, &to_b), side(b, second, &to_b, &to_a)]
 }
@@ -99,5 +111,15 @@ impl MessageSink for Counted {
         self.inner.send(batch)?;
         self.sent.fetch_add(batch.len(), Ordering::Relaxed);
         Ok(())
+    }
+
+    fn sends_now(&self) -> bool {
+        self.inner.sends_now()
+    }
+
+    fn send_now(&mut self, batch: &[Outbound]) -> Result<bool, TransportError> {
+        let all_sent = self.inner.send_now(batch)?;
+        self.sent.fetch_add(batch.len(), Ordering::Relaxed);
+        Ok(all_sent)
     }
 }
