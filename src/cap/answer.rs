@@ -215,9 +215,9 @@ pub(crate) struct CallHandle {
 
 impl Reading for CallHandle {
     fn read_for(&self, waiter: &dyn Waiter) {
-        let port = self.cell.0.lock().question.as_ref().map(|question| question.port.clone());
-        if let Some(port) = port {
-            port.read_for(waiter);
+        let question = self.cell.0.lock().question.clone();
+        if let Some(question) = question {
+            question.port.read_for(question.generation, waiter);
         }
     }
 }

@@ -76,7 +76,7 @@ pub(crate) trait Port: Send + Sync {
     fn forwarded(&self, key: AnswerKey, question: Arc<QuestionRef>);
 
     /// Reads what the peer sends for a thread that waits for some of it: see [`Reading`](crate::promise::Reading).
-    fn read_for(&self, waiter: &dyn Waiter);
+    fn read_for(&self, question: Generation, waiter: &dyn Waiter);
 
     /// Has the connection's callback thread look at something later. May be called under any lock.
     fn post(&self, notice: Notice);

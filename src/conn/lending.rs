@@ -13,7 +13,8 @@
 //!   waiting. What it doesn't take is the send thread's, and so is a lot of data at once: to write that, or to
 //!   wait until it can be, is nothing to put on whoever made a call.
 //! - What a thread queues after that without having slept in between is a burst. It goes out as one batch as soon
-//!   as that thread waits for an answer, or the batch is large; else the send thread sends it after a moment.
+//!   as that thread waits for an answer, or the batch is large; else the send thread sends it after a moment. So do
+//!   the calls of a thread that keeps a window of them, as its last wait was not for the call that it had made last.
 //! - A thread that waits for an answer reads (Note [Reading is lent]).
 //!
 //! Callbacks are lent to the receive thread alone: they run foreign code, and a thread of the user's may hold
@@ -27,7 +28,7 @@ use std::cell::Cell;
 
 use super::shared::Shared;
 use super::stages::Sender;
-use crate::cap::port::ConnectionId;
+use crate::cap::port::{ConnectionId, Generation};
 use crate::error::TransportError;
 use crate::promise::slept;
 use crate::state::Departure;
@@ -51,15 +52,40 @@ const MOST_BATCHES: usize = 4;
 
 /// How many bytes of a burst the thread that makes it leaves to the send thread.
 const BURST_BYTES: usize = 16 << 10;
-/// How long the send thread waits for more of a burst. Model checkers know no time.
-pub(super) const LINGER: Option<Duration> =
-    if cfg!(any(shuttle, loom)) { None } else { Some(Duration::from_micros(50)) };
+/// How long the send thread waits for more of a burst, or the receive thread for somebody to borrow its stage. Model
+/// checkers know no time.
+pub(super) const LINGER: Option<Duration> = model_free(Duration::from_micros(150));
+/// How long the send thread waits for a thread that keeps a window of calls to wait and send.
+const LINGER_FOR_WINDOW: Option<Duration> = model_free(Duration::from_millis(1));
+
+const fn model_free(linger: Duration) -> Option<Duration> {
+    if cfg!(any(shuttle, loom)) {
+        None
+    } else {
+        Some(linger)
+    }
+}
 
 per_thread! {
     /// The connection that this thread, its receive thread, handles messages of.
     static HANDLING: Cell<Option<ConnectionId>> = Cell::new(None);
     /// How often this thread had slept when it last had something sent.
     static SENT_AT: Cell<u64> = Cell::new(u64::MAX);
+    /// The question that this thread has asked last.
+    static ASKED: Cell<Option<(ConnectionId, Generation)>> = Cell::new(None);
+    /// When this thread last waited, it was for an answer that was not the one to that.
+    static KEEPS_WINDOW: Cell<bool> = Cell::new(false);
+}
+
+/// This thread has asked a question.
+pub(super) fn asked(connection: ConnectionId, question: Generation) {
+    ASKED.with(|asked| asked.set(Some((connection, question))));
+}
+
+/// This thread waits for the answer to a question.
+pub(super) fn waits_for(connection: ConnectionId, question: Generation) {
+    let last = ASKED.with(Cell::get) == Some((connection, question));
+    KEEPS_WINDOW.with(|keeps| keeps.set(!last));
 }
 
 /// This thread handles messages of the connection until the result is dropped: it runs its callbacks, and
@@ -109,8 +135,10 @@ impl Shared {
         }
         if sends {
             let burst = slept() == SENT_AT.with(|at| at.replace(slept()));
-            if burst && self.flow.sending() < BURST_BYTES {
-                self.outgoing.wake_later();
+            let keeps_window = KEEPS_WINDOW.with(Cell::get);
+            if (burst || keeps_window) && self.flow.sending() < BURST_BYTES {
+                let linger = if keeps_window { LINGER_FOR_WINDOW } else { LINGER };
+                linger.map_or_else(|| self.outgoing.wake(), |linger| self.outgoing.wake_later(linger));
             } else {
                 self.send_queued();
             }

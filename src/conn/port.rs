@@ -1,10 +1,11 @@
 //! The connection as capabilities see it.
 
+use super::lending::{asked, waits_for};
 use super::shared::Shared;
 use crate::cap::answer::Pipeline;
 use crate::cap::call::{CallInfo, Mode};
 use crate::cap::contents::Payload;
-use crate::cap::port::{AnswerKey, ConnectionId, Notice, Port, QuestionRef, RemoteRef, Sent, To};
+use crate::cap::port::{AnswerKey, ConnectionId, Generation, Notice, Port, QuestionRef, RemoteRef, Sent, To};
 use crate::cap::promised::Watcher;
 use crate::cap::Client;
 use crate::error::Exception;
@@ -104,6 +105,7 @@ impl Port for Lease {
         };
         match self.ask(to, call, mode) {
             Ok(Asked::Question(question, route)) => {
+                asked(self.0.id, question.generation);
                 self.limit_time(&question);
                 route.forwarded(question);
             }
@@ -146,7 +148,8 @@ impl Port for Lease {
         self.0.transact(|state, fx| state.forwarded(key, question, fx));
     }
 
-    fn read_for(&self, waiter: &dyn Waiter) {
+    fn read_for(&self, question: Generation, waiter: &dyn Waiter) {
+        waits_for(self.0.id, question);
         self.0.read_for(waiter);
     }
 

@@ -7,14 +7,14 @@ use std::collections::VecDeque;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::flow::Share;
-use super::lending::{handling, LINGER};
+use super::lending::handling;
 use super::shared::{Incoming, Shared};
 use crate::cap::call::{CallInfo, Mode};
 use crate::cap::port::Notice;
 use crate::error::{Error, Exception, ProtocolError, TransportError};
 use crate::promise::{count_sleep, Attachment};
 use crate::state::{Arrival, Callback, Departure, Destination};
-use crate::sync::{self, Arc, Duration, Instant, Lane, Turn, Waited};
+use crate::sync::{self, Arc, Instant, Lane, Turn, Waited};
 use crate::transport::{Arrived, Gate, MessageSink, MessageSource};
 use crate::wire::content::Received;
 use crate::wire::decode::decode;
@@ -141,8 +141,7 @@ impl SendStage {
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
         let failed = self.shared.sender.failed();
         let until = failed.as_ref().map(|(_, until)| *until);
-        let linger = self.shared.lends.then_some(LINGER).flatten();
-        let mut turn = match (turn(&self.shared.outgoing, wait, until, linger), failed) {
+        let mut turn = match (turn(&self.shared.outgoing, wait, until), failed) {
             (Ok(turn), _) => turn,
             (Err(Progress::Idle), Some((why, _))) if wait == Wait::Yes => {
                 self.shared.end(why.into(), false);
@@ -163,15 +162,10 @@ impl SendStage {
 }
 
 /// The turn of a lane, for one step of the stage behind it.
-fn turn<T>(
-    lane: &Lane<T>,
-    wait: Wait,
-    until: Option<Instant>,
-    linger: Option<Duration>,
-) -> Result<Turn<'_, T>, Progress> {
+fn turn<T>(lane: &Lane<T>, wait: Wait, until: Option<Instant>) -> Result<Turn<'_, T>, Progress> {
     match wait {
         Wait::No => lane.take_turn().ok_or(Progress::Idle),
-        Wait::Yes => match lane.wait_turn(until, linger) {
+        Wait::Yes => match lane.wait_turn(until) {
             Waited::Turn(turn) => Ok(turn),
             Waited::TimedOut => Err(Progress::Idle),
             Waited::Closed => Err(Progress::Ended),
@@ -181,7 +175,7 @@ fn turn<T>(
 
 /// Takes one step with each item of a lane; with one, if it is not to wait.
 fn work_off<T>(lane: &Lane<T>, wait: Wait, mut step: impl FnMut(T)) -> Progress {
-    match turn(lane, wait, None, None) {
+    match turn(lane, wait, None) {
         Ok(mut turn) => {
             while let Some(item) = turn.next() {
                 step(item);

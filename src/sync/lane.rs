@@ -35,6 +35,8 @@ struct Items<T> {
     asleep: bool,
     /// Whether it waits for more to be put in.
     lingers: bool,
+    /// How long it may, from when there was something to do.
+    linger: Option<Duration>,
     /// It is not to linger.
     hurry: bool,
 }
@@ -56,6 +58,7 @@ impl<T> Lane<T> {
             left: false,
             asleep: false,
             lingers: false,
+            linger: None,
             hurry: false,
         };
         Lane { state: Mutex::new(Rank::Queue, items), changed: Condvar::new() }
@@ -104,9 +107,16 @@ impl<T> Lane<T> {
         self.rouse(state);
     }
 
-    /// As [`wake`](Self::wake), but its thread may linger, in the expectation of more.
-    pub(crate) fn wake_later(&self) {
-        self.rouse(self.state.lock());
+    /// As [`wake`](Self::wake), but its thread may linger for so long, in the expectation of more.
+    pub(crate) fn wake_later(&self, linger: Duration) {
+        let mut state = self.state.lock();
+        if state.linger.is_none_or(|known| linger < known) {
+            state.linger = Some(linger);
+            if state.lingers {
+                self.changed.notify_one();
+            }
+        }
+        self.rouse(state);
     }
 
     fn rouse(&self, state: MutexGuard<'_, Items<T>>) {
@@ -132,27 +142,27 @@ impl<T> Lane<T> {
         Turn { lane: self, at_hand: std::mem::take(&mut state.items), over: false }
     }
 
-    /// Takes the turn once there is something to do and nobody has it. For the lane's own thread, which lingers for
-    /// a while if there is time for that, until all is to be taken at once.
-    pub(crate) fn wait_turn(&self, deadline: Option<Instant>, linger: Option<Duration>) -> Waited<'_, T> {
+    /// Takes the turn once there is something to do and nobody has it, and nothing is to be lingered for. For the lane's
+    /// own thread.
+    pub(crate) fn wait_turn(&self, deadline: Option<Instant>) -> Waited<'_, T> {
         let mut state = self.state.lock();
-        let mut linger_for = linger;
+        let mut since = None;
         loop {
             if !state.taken && state.due() {
-                if let Some(linger) = linger_for.take().filter(|_| !state.presses()) {
+                if let Some(until) = state.lingers_until(&mut since) {
                     state.lingers = true;
-                    self.changed.wait_until(&mut state, Instant::now().checked_add(linger));
+                    self.changed.wait_until(&mut state, Some(until));
                     state.lingers = false;
                     continue;
                 }
-                state.hurry = false;
+                (state.linger, state.hurry) = (None, false);
                 if state.items.is_empty() && !state.left {
                     return Waited::Closed;
                 }
                 state.left = false;
                 return Waited::Turn(self.turn(&mut state));
             }
-            linger_for = linger;
+            (state.linger, since) = (None, None);
             state.asleep = true;
             let timed_out = self.changed.wait_until(&mut state, deadline);
             state.asleep = false;
@@ -173,6 +183,14 @@ impl<T> Items<T> {
     /// Whether there is something for the lane's own thread to do, if nobody has the turn.
     fn due(&self) -> bool {
         self.closed || self.left || !self.items.is_empty()
+    }
+
+    /// Until when the lane's own thread lingers, if it may: it found something to do for the first time at `since`.
+    fn lingers_until(&self, since: &mut Option<Instant>) -> Option<Instant> {
+        let linger = self.linger.filter(|_| !self.presses())?;
+        let now = Instant::now();
+        let until = since.get_or_insert(now).checked_add(linger)?;
+        (now < until).then_some(until)
     }
 
     /// Whether the lane's own thread is not to linger.
@@ -271,7 +289,7 @@ mod tests {
         assert_eq!(turn.next(), Some(1));
         turn.hand_over();
         assert!(lane.take_turn().is_none(), "there is nothing in the lane");
-        let Waited::Turn(mut turn) = lane.wait_turn(None, None) else { panic!("something was left") };
+        let Waited::Turn(mut turn) = lane.wait_turn(None) else { panic!("something was left") };
         assert_eq!(turn.next(), None);
     }
 
@@ -282,16 +300,16 @@ mod tests {
         lane.close();
         assert_eq!(lane.push(2), Err(2));
         assert_eq!(lane.put_all([3].into_iter()).unwrap_err().collect::<Vec<_>>(), [3]);
-        let Waited::Turn(mut turn) = lane.wait_turn(None, None) else { panic!("something is in it") };
+        let Waited::Turn(mut turn) = lane.wait_turn(None) else { panic!("something is in it") };
         assert_eq!(turn.all().unwrap(), [1]);
         drop(turn);
-        assert!(matches!(lane.wait_turn(None, None), Waited::Closed));
+        assert!(matches!(lane.wait_turn(None), Waited::Closed));
     }
 
     #[test]
     fn a_deadline_that_passed_gives_no_turn() {
         let lane = Lane::<u8>::new();
-        assert!(matches!(lane.wait_turn(Some(Instant::now()), None), Waited::TimedOut));
+        assert!(matches!(lane.wait_turn(Some(Instant::now())), Waited::TimedOut));
     }
 }
 
@@ -312,7 +330,7 @@ mod loom_tests {
     }
 
     fn own_thread(lane: &Lane<u8>, log: &Log) {
-        while let Waited::Turn(mut turn) = lane.wait_turn(None, None) {
+        while let Waited::Turn(mut turn) = lane.wait_turn(None) {
             while let Some(item) = turn.next() {
                 log.lock().push(item);
             }
@@ -360,7 +378,7 @@ mod loom_tests {
                     turn.hand_over();
                 }
             });
-            let Waited::Turn(turn) = lane.wait_turn(None, None) else { panic!("it is not closed") };
+            let Waited::Turn(turn) = lane.wait_turn(None) else { panic!("it is not closed") };
             drop(turn);
             borrower.join().unwrap();
             drop(log);
