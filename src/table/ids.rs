@@ -77,7 +77,8 @@ fn bit(id: u32) -> u64 {
 #[derive(Clone, Default)]
 pub(crate) struct Remembered {
     low: Vec<u64>,
-    high: OrdSet<u32>,
+    /// `None` if there are none: an empty set has a node of its own.
+    high: Option<OrdSet<u32>>,
 }
 
 /// More than anybody has outstanding that uses the lowest IDs first. One that uses each ID once would make us
@@ -88,7 +89,7 @@ impl Remembered {
     pub(crate) fn contains(&self, id: u32) -> bool {
         match id < MANY {
             true => self.low.get((id / BITS) as usize).is_some_and(|word| word & bit(id) != 0),
-            false => self.high.contains(&id),
+            false => self.high.as_ref().is_some_and(|high| high.contains(&id)),
         }
     }
 
@@ -101,10 +102,11 @@ impl Remembered {
             self.low[at] |= bit(id);
             return;
         }
-        if self.high.len() >= MANY as usize {
-            self.high.remove_min();
+        let high = self.high.get_or_insert_with(OrdSet::new);
+        if high.len() >= MANY as usize {
+            high.remove_min();
         }
-        self.high.insert(id);
+        high.insert(id);
     }
 
     /// Takes an ID out; whether it was there.
@@ -115,7 +117,7 @@ impl Remembered {
                 *word &= !bit(id);
                 was
             }
-            None => id >= MANY && self.high.remove(&id).is_some(),
+            None => self.high.as_mut().is_some_and(|high| high.remove(&id).is_some()),
         }
     }
 
@@ -125,7 +127,8 @@ impl Remembered {
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.low.iter().map(|word| word.count_ones() as usize).sum::<usize>() + self.high.len()
+        let low: usize = self.low.iter().map(|word| word.count_ones() as usize).sum();
+        low + self.high.as_ref().map_or(0, OrdSet::len)
     }
 }
 

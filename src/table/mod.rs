@@ -7,7 +7,8 @@
 //! Who keeps to the protocol uses the lowest free ID, so nearly all entries have low IDs. Those stand in pages,
 //! side by side (`pages.rs`). Others (the peer may choose any) are in an `im::OrdMap`, by reference: the maps of
 //! `im` keep 64 entries in a node, and move and copy whole nodes, by value on the stack; with entries of some
-//! hundred bytes that takes a megabyte of stack for each level in a debug build.
+//! hundred bytes that takes a megabyte of stack for each level in a debug build. An empty map has a node of its own,
+//! of one to two KiB: so a table that has never needed one has no map.
 //!
 //! Nothing is copied as long as nobody else has the table: that is why a transaction keeps no old version. A
 //! snapshot shares the pages and the map's nodes; what is changed while it is there is copied first.
@@ -108,13 +109,14 @@ impl<K: Key + From<u32> + Into<u32>, V: Clone> Allocated<K, V> {
 #[derive(Clone)]
 pub(crate) struct Given<K: Ord + Clone, V: Clone> {
     low: Pages<V>,
-    others: OrdMap<K, Arc<V>>,
+    /// `None` if there are none.
+    others: Option<OrdMap<K, Arc<V>>>,
     changes: u64,
 }
 
 impl<K: Ord + Clone, V: Clone> Default for Given<K, V> {
     fn default() -> Self {
-        Given { low: Pages::default(), others: OrdMap::new(), changes: 0 }
+        Given { low: Pages::default(), others: None, changes: 0 }
     }
 }
 
@@ -126,7 +128,7 @@ impl<K: Key, V: Clone> Given<K, V> {
         match self.low.admits(id.number()) {
             true => self.low.insert(id.number(), entry),
             false => {
-                self.others.insert(id, Arc::new(entry));
+                self.others.get_or_insert_with(OrdMap::new).insert(id, Arc::new(entry));
             }
         }
     }
@@ -134,10 +136,18 @@ impl<K: Key, V: Clone> Given<K, V> {
     pub(crate) fn remove(&mut self, id: &K) -> Option<V> {
         let entry = match self.low.remove(id.number()) {
             Some(entry) => entry,
-            None if self.others.is_empty() => return None,
-            None => Arc::unwrap_or_clone(self.others.remove(id)?),
+            None => Arc::unwrap_or_clone(self.remove_other(id)?),
         };
         self.changes += 1;
+        Some(entry)
+    }
+
+    fn remove_other(&mut self, id: &K) -> Option<Arc<V>> {
+        let others = self.others.as_mut()?;
+        let entry = others.remove(id)?;
+        if others.is_empty() {
+            self.others = None;
+        }
         Some(entry)
     }
 
@@ -147,8 +157,7 @@ impl<K: Key, V: Clone> Given<K, V> {
 
     pub(crate) fn get(&self, id: &K) -> Option<&V> {
         match self.low.get(id.number()) {
-            None if self.others.is_empty() => None,
-            None => self.others.get(id).map(|entry| &**entry),
+            None => self.others.as_ref()?.get(id).map(|entry| &**entry),
             found => found,
         }
     }
@@ -156,8 +165,7 @@ impl<K: Key, V: Clone> Given<K, V> {
     pub(crate) fn get_mut(&mut self, id: &K) -> Option<&mut V> {
         let entry = match self.low.get_mut(id.number()) {
             Some(entry) => entry,
-            None if self.others.is_empty() => return None,
-            None => self.others.get_mut(id).map(Arc::make_mut)?,
+            None => self.others.as_mut()?.get_mut(id).map(Arc::make_mut)?,
         };
         self.changes += 1;
         Some(entry)
@@ -171,7 +179,7 @@ impl<K: Key, V: Clone> Given<K, V> {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.low.len() + self.others.len()
+        self.low.len() + self.others.as_ref().map_or(0, OrdMap::len)
     }
 
     /// How often the table has been changed, or an entry of it lent to be changed.
@@ -185,7 +193,7 @@ impl<K: Key, V: Clone> Given<K, V> {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &V)> {
         let low = self.low.iter().map(|(id, entry)| (K::of(id), entry));
-        low.chain(self.others.iter().map(|(id, entry)| (*id, &**entry)))
+        low.chain(self.others.iter().flatten().map(|(id, entry)| (*id, &**entry)))
     }
 
     /// Takes all entries out.
@@ -231,9 +239,9 @@ mod tests {
     fn pages_grow_past_entries_in_the_map() {
         let mut t = Given::<AnswerId, u32>::default();
         t.insert(AnswerId(5000), 5000);
-        assert_eq!((t.low.len(), t.others.len()), (0, 1));
+        assert_eq!((t.low.len(), t.len()), (0, 1));
         (0..10_000).filter(|id| *id != 5000).for_each(|id| t.insert(AnswerId(id), id));
-        assert_eq!((t.low.len(), t.others.len()), (9_999, 1));
+        assert_eq!((t.low.len(), t.len()), (9_999, 10_000));
         let mut all: Vec<u32> = t.iter().map(|(id, entry)| id.0.max(*entry)).collect();
         all.sort_unstable();
         assert!(all.into_iter().eq(0..10_000));
@@ -242,6 +250,7 @@ mod tests {
         assert_eq!(t.changes(), changes, "nothing was changed");
         (0..10_000).for_each(|id| assert_eq!(t.remove(&AnswerId(id)), Some(id)));
         assert_eq!((t.len(), t.changes()), (0, changes + 10_000));
+        assert!(t.others.is_none(), "nothing is kept of an empty map");
     }
 
     #[test]

@@ -25,11 +25,13 @@ use crate::wire::spare;
 
 /// The size of the buffer that small messages, and the beginnings of large ones, are read into.
 const BUFFER_WORDS: usize = 2048;
+/// Its size at first: all that a connection needs that is hardly used.
+const FIRST_BUFFER_WORDS: usize = 512;
 /// How many words of a large message memory is made for ahead of their arrival.
 const AHEAD_WORDS: usize = 16384;
 /// How much is read of what comes after a large message, together with its end: enough for small messages, and
 /// little to copy if it is the beginning of another large one.
-const BEHIND_WORDS: usize = 512;
+const BEHIND_WORDS: usize = FIRST_BUFFER_WORDS;
 const WORD: usize = 8;
 const ZERO: Word = word(0, 0, 0, 0, 0, 0, 0, 0);
 
@@ -228,7 +230,7 @@ impl<R: Read> FrameReader<R> {
     /// Reads once into the buffer, which holds less than a word. Zero: the stream has ended.
     fn fill(&mut self) -> Result<usize, TransportError> {
         if self.buffer.is_empty() {
-            self.buffer = vec![ZERO; BUFFER_WORDS];
+            self.buffer = vec![ZERO; FIRST_BUFFER_WORDS];
         }
         let bytes = Word::words_to_bytes_mut(&mut self.buffer);
         bytes.copy_within(self.start..self.end, 0);
@@ -248,6 +250,10 @@ impl<R: Read> FrameReader<R> {
         let there = &Word::words_to_bytes(&self.buffer)[self.start..self.end];
         Word::words_to_bytes_mut(&mut memory[start..])[..arrived].copy_from_slice(there);
         (self.start, self.end) = (0, 0);
+        if words < BUFFER_WORDS && self.buffer.len() < BUFFER_WORDS {
+            // Small messages come faster than one by one, or are not that small.
+            self.buffer = vec![ZERO; BUFFER_WORDS];
+        }
         Begun { memory, start, arrived, words }
     }
 
@@ -283,7 +289,7 @@ impl<R: Read> FrameReader<R> {
         let rest = &mut Word::words_to_bytes_mut(&mut body[..end])[arrived..];
         let wanted = rest.len();
         let n = if complete {
-            let behind = if words < BUFFER_WORDS { BUFFER_WORDS } else { BEHIND_WORDS };
+            let behind = if words < BUFFER_WORDS { self.buffer.len() } else { BEHIND_WORDS };
             let buffer = Word::words_to_bytes_mut(&mut self.buffer[..behind]);
             let both = &mut [IoSliceMut::new(rest), IoSliceMut::new(buffer)];
             retried(|| self.stream.read_vectored(both))?
@@ -415,14 +421,17 @@ mod tests {
         }
     }
 
+    /// A page at first, then more.
     #[test]
     fn many_small_frames_cost_one_read() {
         let segment = [numbered(2)];
-        let bytes = bytes_of(&[&segment[..]; 200]);
+        let each = FIRST_BUFFER_WORDS / 3;
+        let bytes = bytes_of(&vec![&segment[..]; each + 1 + BUFFER_WORDS / 3]);
         let mut reader = FrameReader::new(Chunks::new(&bytes, std::iter::repeat(usize::MAX)), &limits());
-        for _ in 0..200 {
+        for i in 0..each + 1 + BUFFER_WORDS / 3 {
             assert_eq!(reader.next_frame().unwrap().unwrap().words(), 2);
-            assert_eq!(reader.stream_mut().calls(), 1);
+            assert_eq!(reader.stream_mut().calls(), if i < each { 1 } else { 2 });
+            assert_eq!(reader.buffer.len(), if i < each { FIRST_BUFFER_WORDS } else { BUFFER_WORDS });
         }
         assert!(reader.next_frame().unwrap().is_none());
     }
