@@ -104,6 +104,13 @@ impl<T> Lane<T> {
         self.rouse(state);
     }
 
+    /// Gives the lane's own thread a turn, also if the lane is empty.
+    pub(crate) fn call(&self) {
+        let mut state = self.state.lock();
+        state.left = true;
+        self.rouse(state);
+    }
+
     /// As [`wake`](Self::wake), but its thread may linger, in the expectation of more.
     pub(crate) fn wake_later(&self) {
         self.rouse(self.state.lock());
