@@ -64,6 +64,11 @@ impl<T> Parcel<T> {
     pub(crate) fn take(&self) -> Option<T> {
         self.0.lock().take()
     }
+
+    /// Looks at it, if it has not been taken. `look` must do no more than that.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(Option<&T>) -> R) -> R {
+        look(self.0.lock().as_ref())
+    }
 }
 
 impl<T> Clone for Parcel<T> {

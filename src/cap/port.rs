@@ -78,7 +78,7 @@ pub(crate) trait Port: Send + Sync {
     /// Reads what the peer sends for a thread that waits for some of it: see [`Reading`](crate::promise::Reading).
     fn read_for(&self, question: Generation, waiter: &dyn Waiter);
 
-    /// Has the connection's callback thread look at something later. May be called under any lock.
+    /// Has the connection look at something later. May be called under any lock.
     fn post(&self, notice: Notice);
 }
 
@@ -113,6 +113,13 @@ pub(crate) enum Notice {
     QuestionLate(QuestionId, Generation),
     /// A call of the peer's that it no longer wants has reached its method, and is canceled now.
     AnswerCanceled(AnswerKey),
+}
+
+impl Notice {
+    /// Whether the last reference to something is gone.
+    pub(crate) fn is_of_a_drop(&self) -> bool {
+        matches!(self, Notice::ImportDropped(..) | Notice::PromiseDropped(_) | Notice::QuestionDropped(..))
+    }
 }
 
 /// A capability in the peer, by our import table. The last one that goes releases the import.

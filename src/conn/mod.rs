@@ -6,10 +6,12 @@
 //! | [`stages`] | what the four threads do, one step at a time |
 //! | [`flow`] | the limits on what is queued and in service |
 //! | [`lending`] | which threads take those steps |
+//! | [`drops`] | references that users have dropped |
 //! | [`port`] | the connection as capabilities see it |
 //! | [`connection`] | the handle that users hold |
 
 mod connection;
+mod drops;
 mod flow;
 mod lending;
 mod port;

@@ -190,6 +190,7 @@ impl Shared {
         if !self.lends {
             return;
         }
+        self.see_to_drops();
         // What this thread has left to be sent may be what it waits for the answer of.
         self.send_queued();
         let Some(mut borrowed) = self.reading.borrow() else { return };

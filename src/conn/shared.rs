@@ -3,11 +3,12 @@
 use std::mem;
 
 use super::connection::Options;
+use super::drops::Drops;
 use super::flow::{Flow, Share};
 use super::lending::{Slot, Threads};
 use super::reading::Reading;
 use super::stages::Sender;
-use crate::cap::port::{ConnectionId, Notice, Port};
+use crate::cap::port::{ConnectionId, Port};
 use crate::error::{Error, Exception, ProtocolError};
 use crate::limits::Limits;
 use crate::peer::Peer;
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub(super) outgoing: Lane<Departure>,
     pub(super) incoming: Lane<Incoming>,
     pub(super) callbacks: Lane<Callback>,
+    pub(super) drops: Drops,
     /// Used by whoever has the turn of `outgoing`.
     pub(super) sender: Slot,
     /// Whether stages are lent, and whether that of sending is. See Note [Lending].
@@ -101,6 +103,7 @@ impl Shared {
                 outgoing: Lane::new(),
                 incoming: Lane::new(),
                 callbacks: Lane::new(),
+                drops: Drops::new(),
                 sends_now: lends && sender.sends_now(),
                 sender: Slot::new(sender),
                 lends,
@@ -116,6 +119,7 @@ impl Shared {
     pub(super) fn transact<R>(&self, body: impl FnOnce(&mut State, &mut Effects) -> R) -> R {
         let mut fx = Effects::default();
         let mut state = self.state.lock();
+        self.take_drops(&mut state, &mut fx);
         let result = body(&mut state, &mut fx);
         self.commit(state, fx);
         result
@@ -131,6 +135,7 @@ impl Shared {
         let found = cfg!(debug_assertions).then(|| state.trace());
         let done = body(&mut state, &mut fx);
         if done.is_ok() {
+            self.take_drops(&mut state, &mut fx);
             self.commit(state, fx);
             return Ok(());
         }
@@ -187,8 +192,9 @@ impl Shared {
     ) -> Result<R, Exception> {
         let mut fx = Effects::default();
         let mut state = self.state.lock();
+        self.take_drops(&mut state, &mut fx);
         if !self.has_room(&state) {
-            drop(state);
+            self.commit(state, mem::take(&mut fx));
             assert_unlocked();
             let _asleep = enter_blocking()?;
             state = self.wait_for_room(deadline)?;
@@ -303,6 +309,7 @@ impl Shared {
         self.outgoing.close();
         self.incoming.close();
         self.callbacks.close();
+        self.drops.close();
         self.flow.close();
         drop(self.state.lock());
         self.changed.notify_all();
@@ -365,11 +372,6 @@ impl Shared {
         for callback in callbacks {
             foreign("a callback of a disconnect", || callback(&why));
         }
-    }
-
-    pub(super) fn post(&self, notice: Notice) {
-        // After the end nothing is left for a notice to change.
-        let _ = self.callbacks.push(Callback::Notice(notice));
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
+use super::drops::Watch;
 use super::flow::Share;
 use super::lending::handling;
 use super::shared::{Incoming, Shared};
@@ -68,10 +69,10 @@ impl Stages {
                 shared: shared.clone(),
                 source,
                 coordinator: CoordinatorStage { shared: shared.clone() },
-                callback: CallbackStage { shared: shared.clone() },
+                callback: CallbackStage::new(shared),
             },
             coordinator: CoordinatorStage { shared: shared.clone() },
-            callback: CallbackStage { shared: shared.clone() },
+            callback: CallbackStage::new(shared),
         }
     }
 }
@@ -174,8 +175,8 @@ fn turn<T>(lane: &Lane<T>, wait: Wait, until: Option<Instant>) -> Result<Turn<'_
 }
 
 /// Takes one step with each item of a lane; with one, if it is not to wait.
-fn work_off<T>(lane: &Lane<T>, wait: Wait, mut step: impl FnMut(T)) -> Progress {
-    match turn(lane, wait, None) {
+fn work_off<T>(lane: &Lane<T>, wait: Wait, until: Option<Instant>, mut step: impl FnMut(T)) -> Progress {
+    match turn(lane, wait, until) {
         Ok(mut turn) => {
             while let Some(item) = turn.next() {
                 step(item);
@@ -242,6 +243,7 @@ impl ReceiveStage {
             Err(_) => return Progress::Ended,
         }
         if !self.is_ready() {
+            self.shared.see_to_drops();
             self.shared.send_queued();
             // What this thread does next comes after a wait for input.
             count_sleep();
@@ -301,7 +303,7 @@ pub(crate) struct CoordinatorStage {
 
 impl CoordinatorStage {
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
-        work_off(&self.shared.incoming, wait, |item| self.one(item))
+        work_off(&self.shared.incoming, wait, None, |item| self.one(item))
     }
 
     fn one(&self, item: Incoming) {
@@ -341,11 +343,26 @@ impl CoordinatorStage {
 /// Does what transactions left to be done outside the lock, in the order of their commits.
 pub(crate) struct CallbackStage {
     shared: Arc<Shared>,
+    watch: Watch,
 }
 
 impl CallbackStage {
+    fn new(shared: &Arc<Shared>) -> Self {
+        CallbackStage { shared: shared.clone(), watch: Watch::default() }
+    }
+
+    /// Runs what is queued, and looks after what is noted. See Note [Drops are noted].
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
-        work_off(&self.shared.callbacks, wait, |callback| self.run(callback))
+        let until = self.watch.until();
+        let progress = work_off(&self.shared.callbacks, wait, until, |callback| self.run(callback));
+        // What this thread does next comes after a wait.
+        count_sleep();
+        match (wait, progress) {
+            (Wait::Yes, Progress::Made) => self.watch.woken(&self.shared),
+            (Wait::Yes, Progress::Idle) => self.watch.look(&self.shared),
+            _ => {}
+        }
+        progress
     }
 
     /// Works off what is there, on the receive thread, if nobody is at it.
@@ -378,7 +395,10 @@ impl CallbackStage {
                     self.shared.end(e.into(), true);
                 }
             }
+            Callback::Discard(garbage) => drop(garbage),
             Callback::Notice(Notice::Unused) => {
+                // The peer is told of what was dropped before.
+                self.shared.see_to_drops();
                 let why = Exception::disconnected("nobody uses the connection any more");
                 self.shared.end(Error::Exception(why), false);
             }

@@ -146,6 +146,8 @@ pub(crate) enum Callback {
     Release(Vec<ExportId>),
     /// Look at something that changed outside.
     Notice(Notice),
+    /// Drop what may hold objects of users'.
+    Discard(Garbage),
 }
 
 /// Where a call that arrived goes.

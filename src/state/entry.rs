@@ -96,6 +96,15 @@ impl<T: Clone> Few<T> {
         }
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        let (one, many) = match self {
+            Few::None => (None, None),
+            Few::One(one) => (Some(one), None),
+            Few::Many(many) => (None, Some(&**many)),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
     /// The items, in order.
     pub(crate) fn each(self) -> impl Iterator<Item = T> {
         let (one, many) = match self {

@@ -1,6 +1,7 @@
 //! What is to be dropped outside the lock. See Note [Effects run after unlock].
 
 use std::cell::Cell;
+use std::fmt;
 
 use super::answers::{self, Answer};
 use super::embargoes::Embargo;
@@ -35,7 +36,27 @@ enum Waste {
     Clients(Vec<Client>),
     Cancel(Cancel),
     Attachment(Arc<dyn Attachment>),
+    /// Who would have been told of a question's outcome.
+    Asked(Few<questions::OnReturn>),
     Other(Box<dyn Send>),
+}
+
+impl Waste {
+    /// Whether nothing but this crate's own code runs when it is dropped: its drop may happen on any thread.
+    fn is_own(&self) -> bool {
+        match self {
+            // A call made here holds its question until it is answered or nobody wants the answer. So what was
+            // registered for the answer is gone.
+            Waste::Asked(asked) => asked.iter().all(questions::OnReturn::is_here),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Debug for Garbage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Garbage({})", self.0.len())
+    }
 }
 
 impl Default for Garbage {
@@ -58,6 +79,7 @@ impl Drop for Garbage {
                 Waste::Clients(clients) => drop(clients),
                 Waste::Cancel(cancel) => drop(cancel),
                 Waste::Attachment(attachment) => drop(attachment),
+                Waste::Asked(asked) => drop(asked),
                 Waste::Other(other) => drop(other),
             }
         }
@@ -75,6 +97,16 @@ impl Garbage {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Takes out what is there from `before` on, if its drop may run foreign code.
+    pub(crate) fn take_foreign(&mut self, before: usize) -> Option<Garbage> {
+        let foreign = self.0[before..].iter().any(|waste| !waste.is_own());
+        foreign.then(|| Garbage(self.0.split_off(before)))
     }
 }
 
@@ -193,7 +225,7 @@ impl Discard for Few<answers::OnReturn> {
 impl Discard for Few<questions::OnReturn> {
     fn discard(self, garbage: &mut Garbage) {
         if !self.is_empty() {
-            garbage.push(Box::new(self));
+            garbage.0.push(Waste::Asked(self));
         }
     }
 }

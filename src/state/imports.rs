@@ -146,9 +146,16 @@ impl State {
 
     /// The last client of a promise of the peer's is gone.
     pub(super) fn promise_dropped(&mut self, id: RefId, fx: &mut Effects) {
-        if let Some(pending) = self.take_promise(id) {
-            self.forget_pipelined(&pending, id);
-            fx.discard(pending);
+        let Some(pending) = self.take_promise(id) else { return };
+        self.forget_pipelined(&pending, id);
+        let Pending { place, watchers, .. } = pending;
+        if !watchers.is_empty() {
+            fx.garbage.push(Box::new(watchers));
+        }
+        // If nobody else holds the place, that is noted in turn.
+        if let Place::Answer(question, _) = place {
+            let outcome = Arc::into_inner(question).and_then(|mut question| question.outcome.take());
+            fx.discard(outcome);
         }
     }
 

@@ -88,6 +88,14 @@ pub(crate) enum OnReturn {
     Respond(Parcel<Responder>),
 }
 
+impl OnReturn {
+    /// Whether it was a call made in this vat, or is nobody's any more.
+    pub(super) fn is_here(&self) -> bool {
+        let OnReturn::Respond(responder) = self;
+        responder.look(|responder| responder.is_none_or(|responder| responder.route().here().is_some()))
+    }
+}
+
 /// What is to be done when a question is finished: nothing so far.
 #[derive(Clone, Debug)]
 pub(crate) enum OnFinish {}

@@ -107,6 +107,13 @@ impl<T> Lane<T> {
         self.rouse(state);
     }
 
+    /// Gives the lane's own thread a turn, also if the lane is empty.
+    pub(crate) fn call(&self) {
+        let mut state = self.state.lock();
+        state.left = true;
+        self.rouse(state);
+    }
+
     /// As [`wake`](Self::wake), but its thread may linger for so long, in the expectation of more.
     pub(crate) fn wake_later(&self, linger: Duration) {
         let mut state = self.state.lock();

@@ -1,0 +1,165 @@
+//! References that users have dropped, until the tables know.
+//!
+//! ```text
+//! Note [Drops are noted]
+//! ======================
+//! The last reference to something of the peer's may go on any thread, under any lock: there and then it can only be
+//! noted. With `Threads::Strict` it is a callback (Note [Four tables]), whose thread is woken for it. Otherwise the
+//! note waits for the next transaction, whoever's: it looks at what has been noted as well, under the lock that it
+//! has anyway. So a response that is dropped before the next call is made costs no thread, no lock and no write: its
+//! Finish and its Release leave with that call. A thread that is about to wait, or to wait for input, sees to what is
+//! noted first.
+//!
+//! Where no transaction comes, the callback thread sees to it. It is told of the first note, and looks after a moment;
+//! then at intervals, for as long as anything is noted between one look and the next:
+//!
+//!             note (wakes it)         looks: nothing was noted since
+//!   Unwatched ---------------> Watched -----------------------------> Unwatched
+//!                              |     ^
+//!                              '-----' looks, and sees to what there is
+//!
+//! Only what is gone for good is noted: nothing else refers to it, so that it does not matter before or after which
+//! callbacks it is seen to (Note [Order across callbacks]). Others of the notices do: they stay callbacks.
+//!
+//! What it leaves to be dropped may hold objects of users', and the thread of the transaction a lock that their `drop`
+//! takes. So that is a callback, unless it is known to run nothing foreign.
+//! ```
+
+use std::mem;
+
+use super::shared::Shared;
+use crate::cap::port::Notice;
+use crate::state::{Callback, Effects, State};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Duration, Instant, Mutex, Rank};
+
+/// After what time the callback thread looks for the first time, and at which intervals after that. Model checkers know
+/// no time: it looks at once, and then waits to be told.
+const MOMENT: Duration = Duration::from_micros(50);
+const INTERVAL: Duration = Duration::from_millis(1);
+
+/// What has been dropped. See Note [Drops are noted].
+pub(super) struct Drops {
+    noted: Mutex<Noted>,
+    /// Whether there may be anything. Whoever misses it leaves it to the next who looks.
+    any: AtomicBool,
+}
+
+struct Noted {
+    notices: Vec<Notice>,
+    watched: bool,
+    /// Something has been noted since the callback thread looked last.
+    since: bool,
+    closed: bool,
+}
+
+impl Drops {
+    pub(super) fn new() -> Self {
+        let noted = Noted { notices: Vec::new(), watched: false, since: false, closed: false };
+        Drops { noted: Mutex::new(Rank::Queue, noted), any: AtomicBool::new(false) }
+    }
+
+    /// Notes something; whether the callback thread is to be told.
+    fn note(&self, notice: Notice) -> bool {
+        let mut noted = self.noted.lock();
+        if noted.closed {
+            return false;
+        }
+        noted.notices.push(notice);
+        noted.since = true;
+        self.any.store(true, Ordering::Relaxed);
+        !mem::replace(&mut noted.watched, true)
+    }
+
+    fn take(&self) -> Option<Vec<Notice>> {
+        if !self.any.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut noted = self.noted.lock();
+        self.any.store(false, Ordering::Relaxed);
+        let notices = mem::take(&mut noted.notices);
+        (!notices.is_empty()).then_some(notices)
+    }
+
+    /// Gives memory back, to be used again.
+    fn give_back(&self, spare: Vec<Notice>) {
+        let mut noted = self.noted.lock();
+        if noted.notices.capacity() == 0 {
+            noted.notices = spare;
+        }
+    }
+
+    /// Notes nothing more.
+    pub(super) fn close(&self) {
+        let mut noted = self.noted.lock();
+        noted.closed = true;
+        let notices = mem::take(&mut noted.notices);
+        drop(noted);
+        drop(notices);
+    }
+}
+
+/// When the callback thread looks next.
+#[derive(Default)]
+pub(super) struct Watch(Option<Instant>);
+
+impl Watch {
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.0
+    }
+
+    /// The callback thread has been woken, for whatever reason.
+    pub(super) fn woken(&mut self, shared: &Shared) {
+        if cfg!(any(shuttle, loom)) {
+            while mem::take(&mut shared.drops.noted.lock().watched) {
+                shared.see_to_drops();
+            }
+        } else if self.0.is_none() && shared.drops.noted.lock().watched {
+            self.0 = Instant::now().checked_add(MOMENT);
+        } else if self.0.is_some_and(|at| at <= Instant::now()) {
+            self.look(shared);
+        }
+    }
+
+    /// It is time to look.
+    pub(super) fn look(&mut self, shared: &Shared) {
+        shared.see_to_drops();
+        let mut noted = shared.drops.noted.lock();
+        noted.watched = mem::take(&mut noted.since);
+        self.0 = noted.watched.then(|| Instant::now() + INTERVAL);
+    }
+}
+
+impl Shared {
+    /// Has a notice looked at. May be called under any lock.
+    pub(super) fn post(&self, notice: Notice) {
+        if self.lends && notice.is_of_a_drop() {
+            if self.drops.note(notice) {
+                self.callbacks.call();
+            }
+            return;
+        }
+        // After the end nothing is left for a notice to change.
+        let _ = self.callbacks.push(Callback::Notice(notice));
+    }
+
+    /// Looks at what has been noted, with a transaction of somebody's.
+    pub(super) fn take_drops(&self, state: &mut State, fx: &mut Effects) {
+        // What is dropped may have been the last to hold something else.
+        while let Some(mut notices) = self.drops.take() {
+            let before = fx.garbage.len();
+            notices.drain(..).for_each(|notice| state.notice(notice, fx));
+            if let Some(garbage) = fx.garbage.take_foreign(before) {
+                fx.later(Callback::Discard(garbage));
+            }
+            self.drops.give_back(notices);
+        }
+    }
+
+    /// Looks at what has been noted, if there is anything.
+    pub(super) fn see_to_drops(&self) {
+        if self.drops.any.load(Ordering::Relaxed) {
+            self.transact(|_, _| ());
+        }
+    }
+}
