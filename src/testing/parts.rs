@@ -118,7 +118,7 @@ impl Queue {
 
     /// Waits for an item, as the stage's own thread does. `None` once it is closed.
     pub fn wait(&self) -> Option<u64> {
-        match self.0.wait_turn(None, None) {
+        match self.0.wait_turn(None) {
             Waited::Turn(mut turn) => turn.next(),
             Waited::TimedOut | Waited::Closed => None,
         }
