@@ -9,29 +9,22 @@ use crate::generated::bench_capnp::bench;
 use crate::meter::{Meter, Part, Run};
 use crate::world::{echo, object, taken, World, CLIENT, SERVER};
 
-/// How many messages are handled one after the other.
-const BATCH: u32 = 64;
-
 pub(crate) const PARTS: &[Part] = &[
-    part("call: made", || echoes(None)),
-    part("call: sent", || echoes(Some((CLIENT, Stage::Send)))),
-    part("call: received", || echoes(Some((SERVER, Stage::Receive)))),
-    part("call: handled", || echoes(Some((SERVER, Stage::Coordinator)))),
-    part("call: served and answered", || echoes(Some((SERVER, Stage::Callback)))),
-    part("return: sent", || echoes(Some((SERVER, Stage::Send)))),
-    part("return: received", || echoes(Some((CLIENT, Stage::Receive)))),
-    part("return: handled", || echoes(Some((CLIENT, Stage::Coordinator)))),
-    part("return: told to the caller", || echoes(Some((CLIENT, Stage::Callback)))),
-    part("finish: handled", || finishes((SERVER, Stage::Coordinator))),
-    part("release: made", || releases((CLIENT, Stage::Callback))),
-    part("release: handled", || releases((SERVER, Stage::Coordinator))),
-    part("resolve: made", || resolves((SERVER, Stage::Callback))),
-    part("resolve: handled", || resolves((CLIENT, Stage::Coordinator))),
+    Part::new("call: made", || echoes(None)),
+    Part::new("call: sent", || echoes(Some((CLIENT, Stage::Send)))),
+    Part::new("call: received", || echoes(Some((SERVER, Stage::Receive)))),
+    Part::new("call: handled", || echoes(Some((SERVER, Stage::Coordinator)))),
+    Part::new("call: served and answered", || echoes(Some((SERVER, Stage::Callback)))),
+    Part::new("return: sent", || echoes(Some((SERVER, Stage::Send)))),
+    Part::new("return: received", || echoes(Some((CLIENT, Stage::Receive)))),
+    Part::new("return: handled", || echoes(Some((CLIENT, Stage::Coordinator)))),
+    Part::new("return: told to the caller", || echoes(Some((CLIENT, Stage::Callback)))),
+    Part::new("finish: handled", || finishes((SERVER, Stage::Coordinator))),
+    Part::new("release: made", || releases((CLIENT, Stage::Callback))),
+    Part::new("release: handled", || releases((SERVER, Stage::Coordinator))),
+    Part::new("resolve: made", || resolves((SERVER, Stage::Callback))),
+    Part::new("resolve: handled", || resolves((CLIENT, Stage::Coordinator))),
 ];
-
-const fn part(name: &'static str, make: fn() -> Run) -> Part {
-    Part::new(name, make).operations(BATCH)
-}
 
 /// A stage of one of the vats.
 type At = (usize, Stage);
@@ -51,65 +44,62 @@ fn pass(world: &mut World, stages: impl IntoIterator<Item = At>, measured: Optio
     }
 }
 
-/// Calls, of which each stage passes all before the next begins. Measures that stage, or else the making.
+/// A call that passes one stage after the other. Measures one of them, or else its making.
 fn echoes(measured: Option<At>) -> Run {
     let mut world = World::new(Threads::Strict, object().into());
     let bench: bench::Client = world.bootstrap();
     Box::new(move |meter| {
-        let requests: Vec<_> = (0..BATCH).map(|_| echo(&bench)).collect();
-        let mut calls = Vec::with_capacity(requests.len());
-        let make = || calls.extend(requests.into_iter().map(|request| request.send()));
-        match measured {
-            None => meter.measure(make),
-            Some(_) => make(),
-        }
+        let request = echo(&bench);
+        let call = match measured {
+            None => meter.measure(|| request.send()),
+            Some(_) => request.send(),
+        };
         pass(&mut world, way(CLIENT, SERVER).into_iter().chain(way(SERVER, CLIENT)), measured, meter);
-        calls.into_iter().for_each(|call| drop(taken(call)));
+        taken(call);
         world.settle();
     })
 }
 
-/// Calls that give capabilities: their Finishes go when their callers have been told.
+/// A call that gives a capability: its Finish goes when its caller has been told.
 fn finishes(measured: At) -> Run {
     let mut world = World::new(Threads::Strict, object().into());
     let bench: bench::Client = world.bootstrap();
     Box::new(move |meter| {
-        let calls: Vec<_> = (0..BATCH).map(|_| bench.next()).collect();
+        let call = bench.next();
         pass(&mut world, way(CLIENT, SERVER).into_iter().chain(way(SERVER, CLIENT)), None, meter);
         pass(&mut world, way(CLIENT, SERVER), Some(measured), meter);
-        drop(calls);
+        drop(call);
         world.settle();
     })
 }
 
-/// Capabilities that are dropped after those Finishes.
+/// A capability that is dropped after that Finish.
 fn releases(measured: At) -> Run {
     let mut world = World::new(Threads::Strict, object().into());
     let bench: bench::Client = world.bootstrap();
     Box::new(move |meter| {
-        let calls: Vec<_> = (0..BATCH).map(|_| bench.next()).collect();
+        let call = bench.next();
         world.settle();
-        calls.into_iter().for_each(|call| drop(taken(call)));
+        taken(call);
         let stages = [(CLIENT, Stage::Callback)].into_iter().chain(way(CLIENT, SERVER));
         pass(&mut world, stages, Some(measured), meter);
         world.settle();
     })
 }
 
-/// Promises of the server's that the client has, and that are resolved to new objects.
+/// A promise of the server's that the client has, and that is resolved to a new object.
 fn resolves(measured: At) -> Run {
-    let fulfillers = Arc::new(Mutex::new(Vec::new()));
-    let promises = Client::with_pool(Promises(fulfillers.clone()), Pool::in_place());
+    let fulfiller = Arc::new(Mutex::new(None));
+    let promises = Client::with_pool(Promises(fulfiller.clone()), Pool::in_place());
     let mut world = World::new(Threads::Strict, promises);
     let promises: Client = world.bootstrap();
     Box::new(move |meter| {
-        let calls: Vec<_> = (0..BATCH).map(|_| promises.request(1, 1).send()).collect();
+        let call = promises.request(1, 1).send();
         world.settle();
-        let held: Vec<_> =
-            calls.into_iter().map(|call| record::read(taken(call).get().expect("results"))).collect();
+        let held = record::read(taken(call).get().expect("results"));
         world.settle();
-        let fulfillers = std::mem::take(&mut *fulfillers.lock().expect("nobody panicked"));
-        fulfillers.into_iter().for_each(|fulfiller: ClientFulfiller| fulfiller.fulfill(object().into()));
+        let fulfiller = fulfiller.lock().expect("nobody panicked").take();
+        fulfiller.expect("a promise was made").fulfill(object().into());
         let stages = [(SERVER, Stage::Callback)].into_iter().chain(way(SERVER, CLIENT));
         pass(&mut world, stages, Some(measured), meter);
         drop(held);
@@ -118,13 +108,13 @@ fn resolves(measured: At) -> Run {
 }
 
 /// Gives a new promise for each call.
-struct Promises(Arc<Mutex<Vec<ClientFulfiller>>>);
+struct Promises(Arc<Mutex<Option<ClientFulfiller>>>);
 
 impl Server for Promises {
     fn dispatch(&self, call: &mut Call) -> Result<()> {
         let (promise, fulfiller) = Client::promise();
         record::write(call.results(), 0, &[promise]);
-        self.0.lock().expect("nobody panicked").push(fulfiller);
+        *self.0.lock().expect("nobody panicked") = Some(fulfiller);
         Ok(())
     }
 }
