@@ -202,6 +202,7 @@ impl ReceiveStage {
     /// Receives one message, once there is room for it.
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
         if !self.has_room() {
+            self.shared.reading.goes_on(false);
             if wait == Wait::No {
                 return Progress::Idle;
             }
@@ -241,7 +242,9 @@ impl ReceiveStage {
             Ok(turn) => self.go_on(turn),
             Err(_) => return Progress::Ended,
         }
-        if !self.is_ready() {
+        let more = self.is_ready();
+        self.shared.reading.goes_on(more);
+        if !more {
             self.shared.send_queued();
             // What this thread does next comes after a wait for input.
             count_sleep();
