@@ -171,6 +171,11 @@ impl<T: Send + 'static> Promise<T> {
         self
     }
 
+    /// Where the value is read from.
+    pub(crate) fn reading(&self) -> Option<Arc<dyn Reading>> {
+        self.reading.clone()
+    }
+
     fn wait_for(self, deadline: Option<Instant>) -> Result<Result<T>, Self> {
         assert_unlocked();
         let mut state = self.cell.state.lock();
