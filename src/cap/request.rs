@@ -18,7 +18,7 @@ use super::client::Client;
 use super::contents::{Payload, Response};
 use super::hook::{take_clients, BuildTable};
 use crate::error::{Exception, Result};
-use crate::promise::{promise_from, Cancel, Promise};
+use crate::promise::{promise_from, Cancel, Promise, Reading};
 use crate::sync::{self, role, Arc, Duration, Instant, Role, Timer, TimerKey};
 use crate::wire::content::{Content, ContentBuilder, Place};
 
@@ -329,6 +329,11 @@ impl<R: 'static> RemotePromise<R> {
     /// Whether the response is there: [`Promise::is_ready`].
     pub fn is_ready(&self) -> bool {
         self.promise.is_ready()
+    }
+
+    /// Where the response is read from.
+    pub(crate) fn reading(&self) -> Option<Arc<dyn Reading>> {
+        self.promise.reading()
     }
 
     /// Has `callback` called with the response: [`Promise::on_ready`].

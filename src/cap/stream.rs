@@ -9,8 +9,8 @@ use capnp::MessageSize;
 
 use super::request::{Filled, Request};
 use crate::error::{Exception, Result};
-use crate::promise::{cancel, enter_blocking, Sleeper};
-use crate::sync::{Arc, Condvar, Duration, Mutex, Rank};
+use crate::promise::{cancel, enter_blocking, Cancel, Interrupt, Reading, Sleeper, Waiter};
+use crate::sync::{Arc, Condvar, Duration, Instant, Mutex, Rank};
 
 /// How many bytes of streaming calls are in flight by default: 1 MiB, about what the C++ implementation has on a
 /// connection of TCP (there it is the size of the socket's buffer). A smaller window than what the callee can work
@@ -40,8 +40,21 @@ struct Flow {
     largest: usize,
     calls: usize,
     failed: Option<Exception>,
-    /// Threads of pools that wait, and what for.
-    waiting: Vec<(Wanted, Arc<Sleeper>)>,
+    /// Threads that wait and have not got what they want.
+    waiting: Vec<Waiting>,
+    next_waiting: u64,
+    /// Where the answer to the last call comes from, while any is to come. Whoever waits may read there.
+    reading: Option<Arc<dyn Reading>>,
+}
+
+/// A thread that waits.
+struct Waiting {
+    number: u64,
+    wanted: Wanted,
+    /// For threads of pools.
+    sleeper: Option<Arc<Sleeper>>,
+    /// If it reads meanwhile.
+    reader: Option<Arc<dyn Interrupt>>,
 }
 
 /// What a thread waits for.
@@ -71,17 +84,33 @@ impl Flow {
         }
     }
 
-    /// Counts those as awake who have what they want.
-    fn wake(&mut self) {
-        let mut waiting = mem::take(&mut self.waiting);
-        waiting.retain(|(wanted, sleeper)| {
-            let has = self.has(*wanted);
-            if has {
-                sleeper.woken();
-            }
-            !has
-        });
+    /// No longer waits for whoever is `gone`. They count as awake, and are to be woken when the lock has been released.
+    fn wake(&mut self, gone: impl Fn(&Flow, &Waiting) -> bool) -> Vec<Waiting> {
+        let (woken, waiting) = mem::take(&mut self.waiting).into_iter().partition(|each| gone(self, each));
         self.waiting = waiting;
+        for Waiting { sleeper, .. } in &woken {
+            sleeper.iter().for_each(|sleeper| sleeper.woken());
+        }
+        woken
+    }
+
+    fn waits(&self, number: u64) -> bool {
+        self.waiting.iter().any(|each| each.number == number)
+    }
+}
+
+impl Shared {
+    /// Wakes those who are `gone`, after what `change` does.
+    fn change<R>(&self, change: impl FnOnce(&mut Flow) -> R, gone: impl Fn(&Flow, &Waiting) -> bool) -> R {
+        let mut flow = self.state.lock();
+        let changed = change(&mut flow);
+        let woken = flow.wake(gone);
+        drop(flow);
+        if woken.iter().any(|each| each.reader.is_none()) {
+            self.changed.notify_all();
+        }
+        woken.into_iter().filter_map(|each| each.reader).for_each(|reader| reader.interrupt());
+        changed
     }
 }
 
@@ -94,7 +123,15 @@ impl Stream {
     /// A stream with a window of `bytes`, and the size of the largest call more. One call is always let through,
     /// however large.
     pub fn with_window(bytes: usize) -> Self {
-        let state = Flow { in_flight: 0, largest: 0, calls: 0, failed: None, waiting: Vec::new() };
+        let state = Flow {
+            in_flight: 0,
+            largest: 0,
+            calls: 0,
+            failed: None,
+            waiting: Vec::new(),
+            next_waiting: 0,
+            reading: None,
+        };
         let shared = Shared { state: Mutex::new(Rank::Promise, state), changed: Condvar::new() };
         Stream { window: bytes, shared: Arc::new(shared) }
     }
@@ -117,16 +154,23 @@ impl Stream {
         flow.calls += 1;
         drop(flow);
         let shared = self.shared.clone();
-        request.no_pipelining().send().on_ready(move |outcome| {
-            let mut flow = shared.state.lock();
-            flow.in_flight -= bytes;
-            flow.calls -= 1;
-            if let Err(e) = outcome {
-                flow.failed.get_or_insert(e.into());
-            }
-            flow.wake();
-            drop(flow);
-            shared.changed.notify_all();
+        let promise = request.no_pipelining().send();
+        let before = mem::replace(&mut self.shared.state.lock().reading, promise.reading());
+        drop(before);
+        promise.on_ready(move |outcome| {
+            let answered = |flow: &mut Flow| {
+                flow.in_flight -= bytes;
+                flow.calls -= 1;
+                if let Err(e) = outcome {
+                    flow.failed.get_or_insert(e.into());
+                }
+                if flow.calls == 0 {
+                    flow.reading.take()
+                } else {
+                    None
+                }
+            };
+            drop(shared.change(answered, |flow, each| flow.has(each.wanted)));
         });
         Ok(())
     }
@@ -143,50 +187,67 @@ impl Stream {
     }
 
     fn wait(&self, wanted: Wanted) -> Result<()> {
+        let current = cancel::current();
         loop {
             let mut flow = self.shared.state.lock();
             if flow.has(wanted) {
                 return flow.outcome();
             }
+            if current.as_ref().is_some_and(Cancel::is_canceled) {
+                return Err(cancel::canceled().into());
+            }
             // Under the lock: whoever brings an answer finds who has been counted as asleep.
             let asleep = enter_blocking()?;
-            flow.waiting.retain(|(_, sleeper)| !sleeper.is_awake());
-            flow.waiting.extend(asleep.sleeper().map(|sleeper| (wanted, sleeper)));
+            let number = flow.next_waiting;
+            flow.next_waiting += 1;
+            flow.waiting.push(Waiting { number, wanted, sleeper: asleep.sleeper(), reader: None });
+            let reading = flow.reading.clone();
             drop(flow);
-            if let Some(outcome) = self.wait_as(wanted, asleep.sleeper()) {
-                return outcome;
-            }
+            self.wait_as(number, reading, current.as_ref());
+            // Another thread may have taken what this one was woken for.
         }
     }
 
-    /// Waits, counted as asleep, until there is what is wanted. `None` if another thread has taken what this one was
-    /// woken for.
-    fn wait_as(&self, wanted: Wanted, sleeper: Option<Arc<Sleeper>>) -> Option<Result<()>> {
-        let current = cancel::current();
-        let _watch = current.as_ref().map(|c| {
-            let (shared, sleeper) = (self.shared.clone(), sleeper.clone());
-            c.watch_while(move || {
-                let mut flow = shared.state.lock();
-                if let Some(sleeper) = sleeper {
-                    flow.waiting.retain(|(_, waiting)| !Arc::ptr_eq(waiting, &sleeper));
-                    sleeper.woken();
-                }
-                drop(flow);
-                shared.changed.notify_all();
-            })
+    /// Waits, counted as asleep, until there was what is wanted, or the method that waits was canceled.
+    fn wait_as(&self, number: u64, reading: Option<Arc<dyn Reading>>, current: Option<&Cancel>) {
+        let _watch = current.map(|c| {
+            let shared = self.shared.clone();
+            c.watch_while(move || shared.change(|_| (), |_, each| each.number == number))
         });
+        let waits = Waits { shared: &self.shared, number };
+        if let Some(reading) = reading {
+            reading.read_for(&waits);
+        }
+        waits.sleep();
+    }
+}
+
+/// A wait for answers, by a thread that reads meanwhile.
+struct Waits<'a> {
+    shared: &'a Shared,
+    number: u64,
+}
+
+impl Waiter for Waits<'_> {
+    fn waits(&self) -> bool {
+        self.shared.state.lock().waits(self.number)
+    }
+
+    fn sleep(&self) {
         let mut flow = self.shared.state.lock();
-        loop {
-            if flow.has(wanted) {
-                return Some(flow.outcome());
-            }
-            if current.as_ref().is_some_and(|c| c.is_canceled()) {
-                return Some(Err(cancel::canceled().into()));
-            }
-            if sleeper.as_ref().is_some_and(|sleeper| sleeper.is_awake()) {
-                return None;
-            }
+        while flow.waits(self.number) {
             self.shared.changed.wait(&mut flow);
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    fn interrupts(&self, reader: Arc<dyn Interrupt>) {
+        let mut flow = self.shared.state.lock();
+        if let Some(each) = flow.waiting.iter_mut().find(|each| each.number == self.number) {
+            each.reader = Some(reader);
         }
     }
 }

@@ -124,6 +124,12 @@ impl Flow {
         self.state.lock().sending
     }
 
+    /// Bytes that are queued or being written, and how much the peer is still to send that calls here may wait for.
+    pub(super) fn sending_and_awaited(&self) -> (usize, usize) {
+        let counts = self.state.lock();
+        (counts.sending, counts.awaited)
+    }
+
     /// Something has changed that the receive thread may wait for.
     fn changed(&self, counts: MutexGuard<'_, Counts>) {
         let waits = counts.waits;

@@ -15,6 +15,9 @@
 //! - What a thread queues after that without having slept in between is a burst. It goes out as one batch as soon
 //!   as that thread waits for an answer, or the batch is large; else the send thread sends it after a moment. So do
 //!   the calls of a thread that keeps a window of them, as its last wait was not for the call that it had made last.
+//! - Of threads whose answers arrived together, most ask the next question as soon as they run again. So a thread that
+//!   queues something while others have yet to run leaves it to them, or to whoever reads, if that has more messages at
+//!   hand: the last one sends for all. Should they have nothing to send, the send thread does after a moment.
 //! - A thread that waits for an answer reads (Note [Reading is lent]).
 //!
 //! Callbacks are lent to the receive thread alone: they run foreign code, and a thread of the user's may hold
@@ -136,12 +139,28 @@ impl Shared {
         if sends {
             let burst = slept() == SENT_AT.with(|at| at.replace(slept()));
             let keeps_window = KEEPS_WINDOW.with(Cell::get);
-            if (burst || keeps_window) && self.flow.sending() < BURST_BYTES {
+            let (sending, awaited) = self.flow.sending_and_awaited();
+            if (burst || keeps_window || self.others_come(awaited)) && sending < BURST_BYTES {
                 let linger = if keeps_window { LINGER_FOR_WINDOW } else { LINGER };
                 linger.map_or_else(|| self.outgoing.wake(), |linger| self.outgoing.wake_later(linger));
             } else {
                 self.send_queued();
             }
+        }
+    }
+
+    /// Whether what is queued now had better wait for others: whoever reads sends it together with what it handles; or
+    /// threads whose answers have come are about to run, as more of them wait than there are questions.
+    fn others_come(&self, awaited: usize) -> bool {
+        self.reading.is_in_batch() || self.reading.waiting() > awaited
+    }
+
+    /// Sends what this thread has left to be sent: it may be what it waits for the answer of.
+    pub(super) fn send_left(&self) {
+        let (sending, awaited) = self.flow.sending_and_awaited();
+        match LINGER.filter(|_| self.others_come(awaited) && sending < BURST_BYTES) {
+            Some(linger) => self.outgoing.wake_later(linger),
+            None => self.send_queued(),
         }
     }
 

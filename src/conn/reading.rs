@@ -19,6 +19,9 @@
 //! message left in the buffer, where the gate does not see it. The receive thread lends the stage once somebody has
 //! found it busy, and keeps it after it was lent some times for nothing.
 //!
+//! Who finds the stage busy sleeps until whoever reads wakes it. It is counted meanwhile, and until it runs again: of
+//! those whose answers came together, each leaves it to the next to send what they all ask next (Note [Lending]).
+//!
 //! A borrower never waits for anything but input, the end of its own wait, or its deadline. What makes the receive
 //! thread wait (Note [Backpressure]) makes a borrower give the stage back. Foreign code that it runs (callbacks,
 //! objects in place) finds itself on one of the connection's own threads (Note [Threads]).
@@ -33,7 +36,7 @@ use super::stages::{Progress, ReceiveStage, Wait};
 use crate::cap::port::ConnectionId;
 use crate::promise::cancel::without_current;
 use crate::promise::{Interrupt, Waiter};
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{enter_role, per_thread, Arc, Condvar, Instant, Mutex, OnceLock, Rank, Role};
 use crate::transport::Gate;
 
@@ -46,6 +49,10 @@ pub(super) struct Reading {
     nothing: Condvar,
     /// Somebody would have borrowed the stage.
     wanted: AtomicBool,
+    /// How many threads wait for an answer, or have not run since it came.
+    waiting: AtomicUsize,
+    /// Whoever reads has more messages at hand, and sends what is queued after them.
+    batch: AtomicBool,
 }
 
 struct Free {
@@ -65,7 +72,41 @@ per_thread! {
 impl Reading {
     pub(super) fn new() -> Self {
         let free = Mutex::new(Rank::Queue, Free { stage: None, chances: 0 });
-        Reading { gate: OnceLock::new(), free, nothing: Condvar::new(), wanted: AtomicBool::new(false) }
+        Reading {
+            gate: OnceLock::new(),
+            free,
+            nothing: Condvar::new(),
+            wanted: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            batch: AtomicBool::new(false),
+        }
+    }
+
+    /// How many threads wait for an answer, or have not run since it came.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Whether whoever reads has more messages at hand, and sends what is queued after them.
+    pub(super) fn is_in_batch(&self) -> bool {
+        self.batch.load(Ordering::Relaxed)
+    }
+
+    /// Another message is at hand, or none is.
+    pub(super) fn goes_on(&self, more: bool) {
+        self.batch.store(more, Ordering::Relaxed);
+    }
+
+    /// Counts this thread as one that waits until the result is dropped.
+    fn wait(&self) -> impl Drop + '_ {
+        struct Waiting<'a>(&'a AtomicUsize);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(&self.waiting)
     }
 
     /// Whether the receive thread is to lend its stage.
@@ -191,9 +232,9 @@ impl Shared {
             return;
         }
         self.see_to_drops();
-        // What this thread has left to be sent may be what it waits for the answer of.
-        self.send_queued();
-        let Some(mut borrowed) = self.reading.borrow() else { return };
+        let _waiting = self.reading.wait();
+        self.send_left();
+        let Some(mut borrowed) = self.reading.borrow() else { return waiter.sleep() };
         let _reading = self.enter_reading();
         waiter.interrupts(self.clone());
         without_current(|| borrowed.read(self, waiter));

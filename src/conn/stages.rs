@@ -203,6 +203,7 @@ impl ReceiveStage {
     /// Receives one message, once there is room for it.
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
         if !self.has_room() {
+            self.shared.reading.goes_on(false);
             if wait == Wait::No {
                 return Progress::Idle;
             }
@@ -242,7 +243,9 @@ impl ReceiveStage {
             Ok(turn) => self.go_on(turn),
             Err(_) => return Progress::Ended,
         }
-        if !self.is_ready() {
+        let more = self.is_ready();
+        self.shared.reading.goes_on(more);
+        if !more {
             self.shared.see_to_drops();
             self.shared.send_queued();
             // What this thread does next comes after a wait for input.

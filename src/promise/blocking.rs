@@ -30,11 +30,6 @@ impl Sleeper {
             self.observer.end(&self.awake);
         }
     }
-
-    /// Whether the thread counts as awake: it must not sleep again before it has asked anew.
-    pub(crate) fn is_awake(&self) -> bool {
-        self.awake.load(Ordering::SeqCst)
-    }
 }
 
 /// Kept by a thread while it sleeps.

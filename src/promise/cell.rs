@@ -171,6 +171,11 @@ impl<T: Send + 'static> Promise<T> {
         self
     }
 
+    /// Where the value is read from.
+    pub(crate) fn reading(&self) -> Option<Arc<dyn Reading>> {
+        self.reading.clone()
+    }
+
     fn wait_for(self, deadline: Option<Instant>) -> Result<Result<T>, Self> {
         assert_unlocked();
         let mut state = self.cell.state.lock();
@@ -186,28 +191,19 @@ impl<T: Send + 'static> Promise<T> {
         let before = wake_with(&mut state, asleep.sleeper().map(Waiting::Thread));
         drop(state);
         drop(before);
+        let awaiting =
+            Awaiting { cell: &self.cell, call: current.as_ref(), deadline, sleeper: asleep.sleeper() };
         if let Some(reading) = &self.reading {
-            let (cell, call, sleeper) = (&self.cell, current.as_ref(), asleep.sleeper());
-            reading.read_for(&Awaiting { cell, call, deadline, sleeper });
+            reading.read_for(&awaiting);
         }
-        let mut state = self.cell.state.lock();
-        loop {
-            if let Some(result) = take(&mut state) {
-                return Ok(result);
-            }
-            if current.as_ref().is_some_and(|c| c.is_canceled()) {
-                return Ok(Err(canceled().into()));
-            }
-            if self.cell.changed.wait_until(&mut state, deadline) {
-                return match take(&mut state) {
-                    Some(result) => Ok(result),
-                    None => {
-                        drop(state);
-                        Err(self)
-                    }
-                };
-            }
+        awaiting.sleep();
+        if let Some(result) = take(&mut self.cell.state.lock()) {
+            return Ok(result);
         }
+        if current.as_ref().is_some_and(Cancel::is_canceled) {
+            return Ok(Err(canceled().into()));
+        }
+        Err(self)
     }
 
     /// Asks whether this thread may sleep. It wakes if `call`, whose method it runs, is canceled.
@@ -243,11 +239,20 @@ struct Awaiting<'a, T> {
     sleeper: Option<Arc<Sleeper>>,
 }
 
+impl<T> Awaiting<'_, T> {
+    fn pends(&self, state: &State<T>) -> bool {
+        matches!(state, State::Pending(_)) && !self.call.is_some_and(Cancel::is_canceled)
+    }
+}
+
 impl<T> Waiter for Awaiting<'_, T> {
     fn waits(&self) -> bool {
-        matches!(*self.cell.state.lock(), State::Pending(_))
-            && !self.call.is_some_and(Cancel::is_canceled)
-            && self.deadline.is_none_or(|deadline| Instant::now() < deadline)
+        self.pends(&self.cell.state.lock()) && self.deadline.is_none_or(|deadline| Instant::now() < deadline)
+    }
+
+    fn sleep(&self) {
+        let mut state = self.cell.state.lock();
+        while self.pends(&state) && !self.cell.changed.wait_until(&mut state, self.deadline) {}
     }
 
     fn deadline(&self) -> Option<Instant> {

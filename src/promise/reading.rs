@@ -4,7 +4,7 @@ use crate::sync::{Arc, Instant};
 
 /// Where the value of a promise is read from.
 pub(crate) trait Reading: Send + Sync {
-    /// Reads on this thread, if nobody else does, until `waiter` no longer waits. May return early.
+    /// Reads on this thread until `waiter` no longer waits; has it sleep if somebody else reads. May return early.
     fn read_for(&self, waiter: &dyn Waiter);
 }
 
@@ -12,6 +12,9 @@ pub(crate) trait Reading: Send + Sync {
 pub(crate) trait Waiter {
     /// Whether what it waits for has yet to come.
     fn waits(&self) -> bool;
+
+    /// Sleeps until it no longer waits.
+    fn sleep(&self);
 
     /// Until when it waits.
     fn deadline(&self) -> Option<Instant>;
