@@ -170,3 +170,24 @@ impl Shared {
         }
     }
 }
+
+#[cfg(all(test, not(any(shuttle, loom))))]
+mod tests {
+    use super::*;
+    use crate::cap::port::RefId;
+
+    #[test]
+    fn the_callback_thread_is_told_of_the_first_and_all_are_taken_in_order() {
+        let drops = Drops::new();
+        assert!(drops.take().is_none());
+        let notice = |n| Notice::PromiseDropped(RefId(n));
+        assert_eq!([1, 2, 3].map(|n| drops.note(notice(n))), [true, false, false]);
+        let taken = drops.take().unwrap();
+        assert_eq!(taken, [notice(1), notice(2), notice(3)]);
+        assert!(!drops.note(notice(4)), "it is watched until the callback thread has looked in vain");
+        assert_eq!(drops.take().unwrap(), [notice(4)]);
+        drops.note(notice(5));
+        drops.close();
+        assert!(!drops.note(notice(6)) && drops.take().is_none(), "after the end nothing is noted");
+    }
+}

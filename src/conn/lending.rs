@@ -15,6 +15,7 @@
 //! - What a thread queues after that without having slept in between is a burst. It goes out as one batch as soon
 //!   as that thread waits for an answer, or the batch is large; else the send thread sends it after a moment.
 //! - A thread that waits for an answer reads (Note [Reading is lent]).
+//! - What users drop is seen to by whichever transaction is next (Note [Drops are noted]).
 //!
 //! Callbacks are lent to the receive thread alone: they run foreign code, and a thread of the user's may hold
 //! locks that it takes.
