@@ -15,7 +15,7 @@ use super::port::QuestionRef;
 use super::promised::{PromiseCell, StandsIn};
 use crate::error::Exception;
 use crate::promise::{Cancel, Fulfiller, Reading, Waiter};
-use crate::sync::{assert_unlocked, in_turn, Arc, Mutex, Rank, Weak};
+use crate::sync::{assert_unlocked, in_turn, Arc, Mutex, OnceLock, Rank, Weak};
 
 /// Where the answer of a call made here arrives.
 pub(crate) struct AnswerCell(Mutex<State>);
@@ -75,7 +75,7 @@ impl AnswerCell {
             Source::Ahead(pipeline) => {
                 let pipeline = pipeline.clone();
                 drop(state);
-                pipeline.at(path).client()
+                pipeline.client_at(path)
             }
             Source::Known(Ok(payload)) => payload.client_at(path),
             Source::Known(Err(why)) => Client::broken(why.clone()),
@@ -171,7 +171,8 @@ impl Awaiting for AnswerCell {
 }
 
 fn abandoned() -> Exception {
-    Exception::failed("the call was canceled")
+    static ABANDONED: OnceLock<Exception> = OnceLock::new();
+    ABANDONED.get_or_init(|| Exception::failed("the call was canceled")).clone()
 }
 
 type Cell = (Box<[u16]>, Arc<PromiseCell>);
@@ -261,6 +262,17 @@ enum Root {
     Broken(Exception),
 }
 
+impl Root {
+    fn client_at(&self, path: &[u16]) -> Client {
+        match self {
+            Root::Call(handle) => handle.cell.client_at(path, handle),
+            Root::Question(question) => question.port.pipelined(question, path),
+            Root::Known(payload) => payload.client_at(path),
+            Root::Broken(why) => Client::broken(why.clone()),
+        }
+    }
+}
+
 impl Pipeline {
     fn new(root: Root) -> Self {
         Pipeline { root, path: Vec::new(), marker: PhantomData }
@@ -293,11 +305,14 @@ impl Pipeline {
 
     /// The capability at this place. Calls on it need not wait for the results.
     pub fn client(&self) -> Client {
-        match &self.root {
-            Root::Call(handle) => handle.cell.client_at(&self.path, handle),
-            Root::Question(question) => question.port.pipelined(question, &self.path),
-            Root::Known(payload) => payload.client_at(&self.path),
-            Root::Broken(why) => Client::broken(why.clone()),
+        self.root.client_at(&self.path)
+    }
+
+    /// The capability at the place that `path` leads to from here.
+    pub(crate) fn client_at(&self, path: &[u16]) -> Client {
+        match &*self.path {
+            [] => self.root.client_at(path),
+            here => self.root.client_at(&[here, path].concat()),
         }
     }
 

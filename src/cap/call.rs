@@ -8,7 +8,7 @@ use super::port::{AnswerKey, ConnectionId, Port, QuestionRef};
 use super::promised::PromiseCell;
 use crate::error::Exception;
 use crate::promise::{Attachment, Cancel};
-use crate::sync::{Arc, Instant, Mutex, Rank, Weak};
+use crate::sync::{Arc, Instant, Mutex, OnceLock, Rank, Weak};
 
 /// A call on its way from whoever made it to whatever serves it.
 pub(crate) struct CallInfo {
@@ -181,7 +181,9 @@ impl Responder {
 impl Drop for Responder {
     fn drop(&mut self) {
         if self.0.is_some() {
-            self.respond(Err(Exception::failed("the call was dropped without an answer")));
+            static DROPPED: OnceLock<Exception> = OnceLock::new();
+            let why = || Exception::failed("the call was dropped without an answer");
+            self.respond(Err(DROPPED.get_or_init(why).clone()));
         }
     }
 }

@@ -237,10 +237,13 @@ impl PipelineHook for Pipeline {
     }
 
     fn get_pipelined_cap(&self, ops: &[PipelineOp]) -> Box<dyn ClientHook> {
-        let step = |pipeline: Pipeline, op: &PipelineOp| match op {
-            PipelineOp::Noop => pipeline,
-            PipelineOp::GetPointerField(index) => pipeline.field(*index),
+        let field = |op: &PipelineOp| match op {
+            PipelineOp::Noop => None,
+            PipelineOp::GetPointerField(index) => Some(*index),
         };
-        Box::new(ops.iter().fold(self.clone(), step).client())
+        match ops {
+            [PipelineOp::GetPointerField(index)] => Box::new(self.client_at(&[*index])),
+            _ => Box::new(self.client_at(&ops.iter().filter_map(field).collect::<Vec<_>>())),
+        }
     }
 }

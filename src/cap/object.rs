@@ -79,11 +79,23 @@ impl LocalObject {
     /// Appends a call to the mailbox. Never waits. See Note [Mailbox].
     pub(crate) fn deliver(self: &Arc<Self>, call: CallInfo) {
         let mut mailbox = self.mailbox.lock();
-        mailbox.calls.push_back(call);
         let idle = !std::mem::replace(&mut mailbox.busy, true);
+        if idle && self.pool.runs_in_place() {
+            drop(mailbox);
+            let this = self.clone();
+            return Pool::run_in_place(move || this.run_from(call));
+        }
+        mailbox.calls.push_back(call);
         drop(mailbox);
         if idle {
             self.pool.submit(Task::Object(self.clone()));
+        }
+    }
+
+    /// Answers a call that found the object idle, before any that has come to its mailbox since.
+    fn run_from(self: Arc<Self>, call: CallInfo) {
+        if self.answer(call) {
+            self.run(usize::MAX);
         }
     }
 

@@ -137,14 +137,24 @@ impl Pool {
         self.shared().state.lock().threads
     }
 
+    /// Whether tasks run on the thread that has them.
+    pub(crate) fn runs_in_place(&self) -> bool {
+        self.shared().in_place
+    }
+
+    /// Runs `body` as a pool in place does.
+    pub(crate) fn run_in_place(body: impl FnOnce() + 'static) {
+        in_turn(move || {
+            let _role = enter_role(Role::Connection);
+            body();
+        });
+    }
+
     /// Has a thread do `task`, a new one if all are busy. Never waits.
     pub(crate) fn submit(&self, task: Task) {
         let shared = self.shared();
         if shared.in_place {
-            return in_turn(move || {
-                let _role = enter_role(Role::Connection);
-                task.run(usize::MAX);
-            });
+            return Self::run_in_place(move || task.run(usize::MAX));
         }
         let mut state = shared.state.lock();
         state.tasks.push_back(task);

@@ -184,8 +184,12 @@ pub(crate) struct RemoteRef {
 
 impl Drop for RemoteRef {
     fn drop(&mut self) {
-        self.port.post(Notice::PromiseDropped(self.id));
-        drop_chain(self.resolved.take());
+        let resolved = self.resolved.take();
+        // One that was resolved is no longer in the table.
+        if resolved.is_none() {
+            self.port.post(Notice::PromiseDropped(self.id));
+        }
+        drop_chain(resolved);
     }
 }
 

@@ -47,6 +47,8 @@ pub(super) struct Drops {
 
 struct Noted {
     notices: Vec<Notice>,
+    /// Memory to be used again.
+    spare: Vec<Notice>,
     watched: bool,
     /// Something has been noted since the callback thread looked last.
     since: bool,
@@ -55,7 +57,8 @@ struct Noted {
 
 impl Drops {
     pub(super) fn new() -> Self {
-        let noted = Noted { notices: Vec::new(), watched: false, since: false, closed: false };
+        let noted =
+            Noted { notices: Vec::new(), spare: Vec::new(), watched: false, since: false, closed: false };
         Drops { noted: Mutex::new(Rank::Queue, noted), any: AtomicBool::new(false) }
     }
 
@@ -77,15 +80,19 @@ impl Drops {
         }
         let mut noted = self.noted.lock();
         self.any.store(false, Ordering::Relaxed);
-        let notices = mem::take(&mut noted.notices);
-        (!notices.is_empty()).then_some(notices)
+        if noted.notices.is_empty() {
+            return None;
+        }
+        let spare = mem::take(&mut noted.spare);
+        Some(mem::replace(&mut noted.notices, spare))
     }
 
     /// Gives memory back, to be used again.
     fn give_back(&self, spare: Vec<Notice>) {
-        let mut noted = self.noted.lock();
-        if noted.notices.capacity() == 0 {
-            noted.notices = spare;
+        /// More than what few leave.
+        const MANY: usize = 64;
+        if spare.capacity() <= MANY {
+            self.noted.lock().spare = spare;
         }
     }
 
@@ -161,5 +168,26 @@ impl Shared {
         if self.drops.any.load(Ordering::Relaxed) {
             self.transact(|_, _| ());
         }
+    }
+}
+
+#[cfg(all(test, not(any(shuttle, loom))))]
+mod tests {
+    use super::*;
+    use crate::cap::port::RefId;
+
+    #[test]
+    fn the_callback_thread_is_told_of_the_first_and_all_are_taken_in_order() {
+        let drops = Drops::new();
+        assert!(drops.take().is_none());
+        let notice = |n| Notice::PromiseDropped(RefId(n));
+        assert_eq!([1, 2, 3].map(|n| drops.note(notice(n))), [true, false, false]);
+        let taken = drops.take().unwrap();
+        assert_eq!(taken, [notice(1), notice(2), notice(3)]);
+        assert!(!drops.note(notice(4)), "it is watched until the callback thread has looked in vain");
+        assert_eq!(drops.take().unwrap(), [notice(4)]);
+        drops.note(notice(5));
+        drops.close();
+        assert!(!drops.note(notice(6)) && drops.take().is_none(), "after the end nothing is noted");
     }
 }

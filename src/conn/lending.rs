@@ -19,6 +19,7 @@
 //!   queues something while others have yet to run leaves it to them, or to whoever reads, if that has more messages at
 //!   hand: the last one sends for all. Should they have nothing to send, the send thread does after a moment.
 //! - A thread that waits for an answer reads (Note [Reading is lent]).
+//! - What users drop is seen to by whichever transaction is next (Note [Drops are noted]).
 //!
 //! Callbacks are lent to the receive thread alone: they run foreign code, and a thread of the user's may hold
 //! locks that it takes.
