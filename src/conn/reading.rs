@@ -5,7 +5,8 @@
 //! ======================
 //! A thread that waits for an answer would be woken by the receive thread once that has read it. If nobody else
 //! reads, it reads itself instead, and handles what it has read as the receive thread would (Note [Lending]): what
-//! comes before its answer, its answer, and what has arrived together with it. Who reads holds the receive stage:
+//! comes before its answer, its answer, and what has arrived together with it. (So does who waits for a stream's
+//! window.) Who reads holds the receive stage:
 //!
 //!            lend                          borrow
 //!   Own  -----------> Free (gate open) ---------------> Lent (gate shut)
