@@ -21,8 +21,8 @@
 //! - A thread that waits for an answer reads (Note [Reading is lent]).
 //! - What users drop is seen to by whichever transaction is next (Note [Drops are noted]).
 //!
-//! Callbacks are lent to the receive thread alone: they run foreign code, and a thread of the user's may hold
-//! locks that it takes.
+//! Callbacks are lent to whoever reads alone: they run foreign code, and a thread of the user's may hold locks that it
+//! takes. (One that waits for an answer, and reads meanwhile, would never get it either if another thread ran them.)
 //!
 //! The stages' own threads do what nobody has borrowed: what is queued while nothing is received (callbacks of
 //! users' threads), and what borrowers leave.

@@ -6,6 +6,7 @@
 //! | [`stages`] | what the four threads do, one step at a time |
 //! | [`flow`] | the limits on what is queued and in service |
 //! | [`lending`] | which threads take those steps |
+//! | [`reading`] | the receive stage, on a thread that waits for what it reads |
 //! | [`drops`] | references that users have dropped |
 //! | [`port`] | the connection as capabilities see it |
 //! | [`connection`] | the handle that users hold |

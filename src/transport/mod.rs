@@ -1,7 +1,8 @@
 //! Transports: what moves whole messages between two vats.
 //!
-//! A [`Transport`] is two halves and a handle that ends both. The halves are used by one thread each: the
-//! send thread alone waits for output, the receive thread alone waits for input.
+//! A [`Transport`] is two halves and a handle that ends both. Each half is used by one thread at a time: only the
+//! send thread waits for output; the receive thread waits for input, or a thread that waits for an answer, in its
+//! place, if the source has a [`Gate`].
 //!
 //! | made by | moves messages over |
 //! | --- | --- |
