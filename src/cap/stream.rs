@@ -218,7 +218,7 @@ impl Stream {
         if let Some(reading) = reading {
             reading.read_for(&waits);
         }
-        waits.sleep();
+        waits.sleep_on();
     }
 }
 
@@ -233,7 +233,7 @@ impl Waiter for Waits<'_> {
         self.shared.state.lock().waits(self.number)
     }
 
-    fn sleep(&self) {
+    fn sleep_on(&self) {
         let mut flow = self.shared.state.lock();
         while flow.waits(self.number) {
             self.shared.changed.wait(&mut flow);

@@ -235,7 +235,7 @@ impl Shared {
         self.see_to_drops();
         let _waiting = self.reading.wait();
         self.send_left();
-        let Some(mut borrowed) = self.reading.borrow() else { return waiter.sleep() };
+        let Some(mut borrowed) = self.reading.borrow() else { return waiter.sleep_on() };
         let _reading = self.enter_reading();
         waiter.interrupts(self.clone());
         without_current(|| borrowed.read(self, waiter));

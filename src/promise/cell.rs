@@ -196,7 +196,7 @@ impl<T: Send + 'static> Promise<T> {
         if let Some(reading) = &self.reading {
             reading.read_for(&awaiting);
         }
-        awaiting.sleep();
+        awaiting.sleep_on();
         if let Some(result) = take(&mut self.cell.state.lock()) {
             return Ok(result);
         }
@@ -250,7 +250,7 @@ impl<T> Waiter for Awaiting<'_, T> {
         self.pends(&self.cell.state.lock()) && self.deadline.is_none_or(|deadline| Instant::now() < deadline)
     }
 
-    fn sleep(&self) {
+    fn sleep_on(&self) {
         let mut state = self.cell.state.lock();
         while self.pends(&state) && !self.cell.changed.wait_until(&mut state, self.deadline) {}
     }

@@ -13,8 +13,8 @@ pub(crate) trait Waiter {
     /// Whether what it waits for has yet to come.
     fn waits(&self) -> bool;
 
-    /// Sleeps until it no longer waits.
-    fn sleep(&self);
+    /// Sleeps on until it no longer waits.
+    fn sleep_on(&self);
 
     /// Until when it waits.
     fn deadline(&self) -> Option<Instant>;
