@@ -116,11 +116,11 @@ impl<T: Send + 'static> Promise<T> {
     /// Has `callback` called with the value; at once, on this thread, if it is there already. The call is no
     /// longer canceled by dropping anything.
     ///
-    /// The callback runs on the thread that brings the value. For a call over a connection that is one of the connection's
-    /// own, or one that reads in its place while it waits: calls may be made there (they are queued), waits for promises fail. For one to an object of
-    /// this process it is the thread that answers, where calls may block and waits are not refused; but the object
-    /// answers no other call meanwhile, so a wait for it would be one for itself. So the callback must be short, and
-    /// must not wait.
+    /// The callback runs on the thread that brings the value. For a call over a connection that is one of the
+    /// connection's own, or one that reads in its place while it waits: calls may be made there (they are queued),
+    /// waits for promises fail. For one to an object of this process it is the thread that answers, where calls may
+    /// block and waits are not refused; but the object answers no other call meanwhile, so a wait for it would be one
+    /// for itself. So the callback must be short, and must not wait.
     pub fn on_ready(self, callback: impl FnOnce(Result<T>) + Send + 'static) {
         let Promise { cell, attached, reading } = self;
         let mut state = cell.state.lock();
