@@ -38,6 +38,10 @@ pub struct Limits {
     pub first_message: Option<Duration>,
     /// After how much silence TCP asks whether the peer is still there. `None`: never.
     pub keepalive: Option<Duration>,
+    /// How long a thread that waits for the peer looks for input over and over before it sleeps, where that pays:
+    /// it stops if nothing comes in that time, again and again. It makes calls faster where processors are idle, and
+    /// uses them meanwhile. Zero: it sleeps at once. `Threads::Strict` never polls.
+    pub polling: Duration,
     /// How long to wait for one write of the peer's to be taken while closing. Also the time that an `Abort`
     /// may take to be sent.
     pub linger: Duration,
@@ -57,6 +61,7 @@ impl Default for Limits {
             connections: 4096,
             first_message: Some(Duration::from_secs(30)),
             keepalive: Some(Duration::from_secs(60)),
+            polling: Duration::from_micros(100),
             linger: Duration::from_secs(1),
         }
     }

@@ -6,6 +6,7 @@
 //! | [`stages`] | what the four threads do, one step at a time |
 //! | [`flow`] | the limits on what is queued and in service |
 //! | [`lending`] | which threads take those steps |
+//! | [`polling`] | looking for input over and over before sleeping |
 //! | [`reading`] | the receive stage, on a thread that waits for what it reads |
 //! | [`drops`] | references that users have dropped |
 //! | [`port`] | the connection as capabilities see it |
@@ -15,6 +16,7 @@ mod connection;
 mod drops;
 mod flow;
 mod lending;
+mod polling;
 mod port;
 mod reading;
 mod shared;

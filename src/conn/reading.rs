@@ -256,9 +256,14 @@ impl Shared {
 impl Borrowed<'_> {
     fn read(&mut self, shared: &Arc<Shared>, waiter: &dyn Waiter) {
         while waiter.waits() {
-            self.gate.wait(waiter.deadline());
-            let Some(stage) = &mut self.stage else { return };
-            match catch_unwind(AssertUnwindSafe(|| stage.receive_all())) {
+            let Borrowed { gate, stage: Some(stage), .. } = self else { return };
+            let receive = || {
+                if !stage.poll(waiter.deadline(), || waiter.waits()) {
+                    gate.wait(waiter.deadline());
+                }
+                stage.receive_all()
+            };
+            match catch_unwind(AssertUnwindSafe(receive)) {
                 Ok(Progress::Made) => {}
                 Ok(Progress::Idle) if stage.has_room() => {}
                 Ok(Progress::Idle | Progress::Ended) => return,

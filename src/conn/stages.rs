@@ -9,13 +9,14 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use super::drops::Watch;
 use super::flow::Share;
 use super::lending::handling;
+use super::polling::Polling;
 use super::shared::{Incoming, Shared};
 use crate::cap::call::{CallInfo, Mode};
 use crate::cap::port::Notice;
 use crate::error::{Error, Exception, ProtocolError, TransportError};
 use crate::promise::{count_sleep, Attachment};
 use crate::state::{Arrival, Callback, Departure, Destination};
-use crate::sync::{self, Arc, Instant, Lane, Turn, Waited};
+use crate::sync::{self, Arc, Duration, Instant, Lane, Turn, Waited};
 use crate::transport::{Arrived, Gate, MessageSink, MessageSource};
 use crate::wire::content::Received;
 use crate::wire::decode::decode;
@@ -68,6 +69,8 @@ impl Stages {
             receive: ReceiveStage {
                 shared: shared.clone(),
                 source,
+                polling: Polling::new(if shared.lends { shared.limits.polling } else { Duration::ZERO }),
+                polled: None,
                 coordinator: CoordinatorStage { shared: shared.clone() },
                 callback: CallbackStage::new(shared),
             },
@@ -194,6 +197,9 @@ fn work_off<T>(lane: &Lane<T>, wait: Wait, until: Option<Instant>, mut step: imp
 pub(crate) struct ReceiveStage {
     shared: Arc<Shared>,
     source: Box<dyn MessageSource>,
+    polling: Polling,
+    /// What polling has found.
+    polled: Option<Result<Arrived, TransportError>>,
     /// The stages behind this one, as far as they are lent to it.
     coordinator: CoordinatorStage,
     callback: CallbackStage,
@@ -214,9 +220,15 @@ impl ReceiveStage {
         if self.shared.flow.is_closed() {
             return Progress::Ended;
         }
-        let received = match wait {
-            Wait::Yes => self.source.receive().map(|frame| frame.map_or(Arrived::End, Arrived::Message)),
-            Wait::No => self.source.receive_now(),
+        if wait == Wait::Yes {
+            self.poll(None, || true);
+        }
+        let received = match (self.polled.take(), wait) {
+            (Some(polled), _) => polled,
+            (None, Wait::No) => self.source.receive_now(),
+            (None, Wait::Yes) => {
+                self.source.receive().map(|frame| frame.map_or(Arrived::End, Arrived::Message))
+            }
         };
         let frame = match received {
             Ok(Arrived::Message(frame)) => frame,
@@ -254,6 +266,22 @@ impl ReceiveStage {
         Progress::Made
     }
 
+    /// Polls for as long as that pays and `waits` says so. Whether there is something to receive, or no need to wait.
+    /// See Note [Polling].
+    pub(super) fn poll(&mut self, deadline: Option<Instant>, waits: impl Fn() -> bool) -> bool {
+        if self.polled.is_some() || !self.source.receives_now() {
+            return self.polled.is_some();
+        }
+        let ReceiveStage { polling, source, polled, .. } = self;
+        polling.poll(deadline, || match source.receive_now() {
+            Ok(Arrived::Nothing) => !waits(),
+            found => {
+                *polled = Some(found);
+                true
+            }
+        })
+    }
+
     /// Receives what is there, without waiting.
     pub(super) fn receive_all(&mut self) -> Progress {
         loop {
@@ -266,7 +294,7 @@ impl ReceiveStage {
 
     /// Whether another message is there for certain.
     pub(super) fn is_ready(&mut self) -> bool {
-        self.source.is_ready()
+        self.polled.is_some() || self.source.is_ready()
     }
 
     /// Whether another message may be read.

@@ -45,7 +45,7 @@ use loom::thread as raw;
 #[cfg(shuttle)]
 use shuttle::thread as raw;
 
-pub(crate) use raw::JoinHandle;
+pub(crate) use raw::{yield_now, JoinHandle};
 
 /// Starts a named thread with a role. Fails if the system has no thread to give.
 pub(crate) fn spawn(

@@ -196,6 +196,10 @@ impl MessageSource for MemorySource {
         Some(self.way.clone())
     }
 
+    fn receives_now(&self) -> bool {
+        self.came
+    }
+
     fn receive_now(&mut self) -> Result<Arrived, TransportError> {
         Ok(self.way.state.lock().pop())
     }

@@ -95,9 +95,15 @@ pub trait MessageSource: Send {
         None
     }
 
+    /// Whether [`receive_now`](Self::receive_now) may be called now. As provided: not, unless there is a
+    /// [`gate`](Self::gate).
+    fn receives_now(&self) -> bool {
+        false
+    }
+
     /// As [`receive`](Self::receive), but [`Arrived::Nothing`] where that would wait. What has arrived of a message is
     /// kept for the next call of either. May be called on any thread, by one at a time; only if there is a
-    /// [`gate`](Self::gate).
+    /// [`gate`](Self::gate), or if [`receives_now`](Self::receives_now).
     ///
     /// # Errors
     /// As `receive`.

@@ -311,6 +311,11 @@ where
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn receives_now(&self) -> bool {
+        matches!(self.first, FirstMessage::Came)
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     fn receive_now(&mut self) -> Result<Arrived, TransportError> {
         match self.ahead.take() {
             Some(next) => next,

@@ -1,0 +1,174 @@
+//! Looking for input again and again before sleeping until it comes.
+//!
+//! ```text
+//! Note [Polling]
+//! ==============
+//! To be woken takes a thread longer than most answers take to come, and costs whoever wakes it more than most steps
+//! do. So who waits for input first looks for it over and over, for `Limits::polling` at most. On a machine with a
+//! processor to spare neither side of a conversation sleeps then. Between two looks it lets other threads run: where they
+//! are what it waits for (in a process with many connections, say), its input is there when its turn comes again.
+//!
+//! It is done only while it pays. Each time nothing has come meanwhile, the next waits go without polling: none
+//! after one miss, and then twice as many for each (2, 6, 14, ... 1022). Each time something has, one miss is forgotten.
+//! So a connection that is idle costs nothing, and one whose peer takes its time next to nothing.
+//!
+//! Who lets others run may have to wait while they use up their time, which is long where they have nothing to do with
+//! input: some milliseconds. (Who sleeps, and uses little, is let run at once when woken.) That counts as several
+//! misses. So that many threads that poll don't take each other for such, the more they are, the longer it may take.
+//!
+//! Connections made with `Threads::Strict` never poll.
+//! ```
+
+use crate::sync::atomic::Ordering;
+use crate::sync::{yield_now, Duration, Instant, ProcessCounter};
+
+/// After so many misses, no more waits go without polling for another one.
+const MOST_MISSES: u32 = 10;
+/// How many misses it is to have waited long for a processor.
+const CROWDED: u32 = 4;
+/// So few looks before the time was over: others had the processor meanwhile, and nothing is lost.
+const FEW: u32 = 8;
+/// How long is too long, and how much longer for each thread that polls.
+const LONG: Duration = Duration::from_micros(500);
+const LONGER: Duration = Duration::from_micros(100);
+
+/// How many threads of this process poll.
+static POLLING: ProcessCounter = ProcessCounter::new(0);
+
+/// See Note [Polling].
+pub(super) struct Polling {
+    longest: Duration,
+    misses: u32,
+    /// How many waits go without polling.
+    skip: u32,
+}
+
+impl Polling {
+    /// Polls for at most so long, if that is more than nothing. Model checkers know no time.
+    pub(super) fn new(longest: Duration) -> Self {
+        let longest = if cfg!(any(shuttle, loom)) { Duration::ZERO } else { longest };
+        Polling { longest, misses: 0, skip: 0 }
+    }
+
+    /// Has `look` look until it has found something, the time is over, or the deadline has passed. Whether it has.
+    pub(super) fn poll(&mut self, deadline: Option<Instant>, look: impl FnMut() -> bool) -> bool {
+        if self.longest.is_zero() {
+            return false;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return false;
+        }
+        let long = LONG + LONGER * POLLING.fetch_add(1, Ordering::Relaxed) as u32;
+        let polled = poll(Instant::now(), self.longest, long, deadline, look);
+        POLLING.fetch_sub(1, Ordering::Relaxed);
+        match polled {
+            Polled { found: true, crowded: false, .. } => self.misses = self.misses.saturating_sub(1),
+            Polled { crowded: true, .. } => self.missed(CROWDED),
+            Polled { looks: ..=FEW, .. } => {}
+            Polled { .. } => self.missed(1),
+        }
+        polled.found
+    }
+
+    fn missed(&mut self, times: u32) {
+        self.misses = MOST_MISSES.min(self.misses + times);
+        self.skip = (1 << self.misses) - 2;
+    }
+}
+
+struct Polled {
+    found: bool,
+    looks: u32,
+    /// Other threads kept this one from running.
+    crowded: bool,
+}
+
+fn poll(
+    start: Instant,
+    longest: Duration,
+    long: Duration,
+    deadline: Option<Instant>,
+    mut look: impl FnMut() -> bool,
+) -> Polled {
+    let mut before = start;
+    for looks in 1.. {
+        let found = look();
+        let now = Instant::now();
+        let crowded = now.duration_since(before) > long;
+        let over = now.duration_since(start) >= longest || deadline.is_some_and(|deadline| deadline <= now);
+        if found || crowded || over {
+            return Polled { found, looks, crowded };
+        }
+        before = now;
+        yield_now();
+    }
+    unreachable!("time passes")
+}
+
+#[cfg(all(test, not(any(shuttle, loom))))]
+mod tests {
+    use super::*;
+
+    fn polls(polling: &mut Polling, finds: bool) -> bool {
+        let mut looked = false;
+        let found = polling.poll(None, || {
+            looked = true;
+            finds
+        });
+        assert_eq!(found, looked && finds);
+        looked
+    }
+
+    fn brief() -> Polling {
+        Polling::new(Duration::from_nanos(1))
+    }
+
+    #[test]
+    fn what_pays_is_done_each_time() {
+        let mut polling = brief();
+        assert!((0..100).all(|_| polls(&mut polling, true)));
+    }
+
+    #[test]
+    fn what_does_not_pay_is_done_ever_more_seldom() {
+        let mut polling = brief();
+        let waits: Vec<_> = (0..40_000).filter(|_| polls(&mut polling, false)).collect();
+        let between: Vec<_> = waits.windows(2).map(|pair| pair[1] - pair[0] - 1).collect();
+        assert_eq!(between[..10], [0, 2, 6, 14, 30, 62, 126, 254, 510, 1022]);
+        assert!(between[10..].iter().all(|waits| *waits == 1022));
+    }
+
+    #[test]
+    fn misses_are_forgotten_one_by_one() {
+        let mut polling = brief();
+        for _ in 0..3 {
+            while !polls(&mut polling, false) {}
+        }
+        for finds in [true, true, false] {
+            while !polls(&mut polling, finds) {}
+        }
+        assert_eq!(polling.skip, 2);
+    }
+
+    #[test]
+    fn no_time_is_none() {
+        assert!(!polls(&mut Polling::new(Duration::ZERO), true));
+    }
+
+    #[test]
+    fn a_deadline_ends_it() {
+        let mut polling = Polling::new(Duration::from_secs(3600));
+        assert!(!polling.poll(Some(Instant::now()), || false));
+    }
+
+    #[test]
+    fn to_have_waited_for_a_processor_is_several_misses() {
+        let start = Instant::now() - Duration::from_secs(1);
+        let polled = poll(start, Duration::from_secs(3600), LONG, None, || true);
+        assert!(polled.found && polled.crowded);
+        let mut polling = brief();
+        polling.missed(CROWDED);
+        assert_eq!(polling.skip, 14);
+    }
+}
