@@ -62,21 +62,26 @@ impl Polling {
         let long = LONG + LONGER * POLLING.fetch_add(1, Ordering::Relaxed) as u32;
         let polled = poll(Instant::now(), self.longest, long, deadline, look);
         POLLING.fetch_sub(1, Ordering::Relaxed);
-        match polled {
-            Polled { found: true, crowded: false, .. } => self.misses = self.misses.saturating_sub(1),
-            Polled { crowded: true, .. } => self.missed(CROWDED),
-            Polled { looks: ..=FEW, .. } => {}
-            Polled { .. } => self.missed(1),
-        }
+        self.learn(polled);
         polled.found
     }
 
-    fn missed(&mut self, times: u32) {
-        self.misses = MOST_MISSES.min(self.misses + times);
+    fn learn(&mut self, polled: Polled) {
+        let missed = match polled {
+            Polled { crowded: true, .. } => CROWDED,
+            Polled { found: true, .. } => {
+                self.misses = self.misses.saturating_sub(1);
+                return;
+            }
+            Polled { looks: ..=FEW, .. } => return,
+            Polled { .. } => 1,
+        };
+        self.misses = MOST_MISSES.min(self.misses + missed);
         self.skip = (1 << self.misses) - 2;
     }
 }
 
+#[derive(Clone, Copy)]
 struct Polled {
     found: bool,
     looks: u32,
@@ -110,65 +115,71 @@ fn poll(
 mod tests {
     use super::*;
 
-    fn polls(polling: &mut Polling, finds: bool) -> bool {
-        let mut looked = false;
-        let found = polling.poll(None, || {
-            looked = true;
-            finds
-        });
-        assert_eq!(found, looked && finds);
-        looked
+    const FOUND: Polled = Polled { found: true, looks: 1, crowded: false };
+    const MISSED: Polled = Polled { found: false, looks: FEW + 1, crowded: false };
+
+    fn new() -> Polling {
+        Polling::new(Duration::from_secs(3600))
     }
 
-    fn brief() -> Polling {
-        Polling::new(Duration::from_nanos(1))
+    /// How many waits go without polling, if each time that it polls goes like that.
+    fn skipped(polling: &mut Polling, polled: Polled) -> u32 {
+        polling.learn(polled);
+        let skipped = polling.skip;
+        for _ in 0..skipped {
+            assert!(!polling.poll(None, || panic!("it is not done now")));
+        }
+        assert!(polling.poll(None, || true));
+        polling.misses += 1;
+        skipped
     }
 
     #[test]
     fn what_pays_is_done_each_time() {
-        let mut polling = brief();
-        assert!((0..100).all(|_| polls(&mut polling, true)));
+        let mut polling = new();
+        assert!((0..100).all(|_| polling.poll(None, || true)));
     }
 
     #[test]
     fn what_does_not_pay_is_done_ever_more_seldom() {
-        let mut polling = brief();
-        let waits: Vec<_> = (0..40_000).filter(|_| polls(&mut polling, false)).collect();
-        let between: Vec<_> = waits.windows(2).map(|pair| pair[1] - pair[0] - 1).collect();
-        assert_eq!(between[..10], [0, 2, 6, 14, 30, 62, 126, 254, 510, 1022]);
-        assert!(between[10..].iter().all(|waits| *waits == 1022));
+        let mut polling = new();
+        let skipped: Vec<_> = (0..12).map(|_| skipped(&mut polling, MISSED)).collect();
+        assert_eq!(skipped, [0, 2, 6, 14, 30, 62, 126, 254, 510, 1022, 1022, 1022]);
     }
 
     #[test]
     fn misses_are_forgotten_one_by_one() {
-        let mut polling = brief();
-        for _ in 0..3 {
-            while !polls(&mut polling, false) {}
-        }
-        for finds in [true, true, false] {
-            while !polls(&mut polling, finds) {}
+        let mut polling = new();
+        for polled in [MISSED, MISSED, MISSED, FOUND, FOUND, MISSED] {
+            polling.learn(polled);
         }
         assert_eq!(polling.skip, 2);
     }
 
     #[test]
-    fn no_time_is_none() {
-        assert!(!polls(&mut Polling::new(Duration::ZERO), true));
-    }
-
-    #[test]
-    fn a_deadline_ends_it() {
-        let mut polling = Polling::new(Duration::from_secs(3600));
-        assert!(!polling.poll(Some(Instant::now()), || false));
+    fn while_others_run_nothing_is_lost() {
+        let mut polling = new();
+        polling.learn(Polled { looks: FEW, ..MISSED });
+        assert_eq!(polling.misses, 0);
     }
 
     #[test]
     fn to_have_waited_for_a_processor_is_several_misses() {
-        let start = Instant::now() - Duration::from_secs(1);
+        let start = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
         let polled = poll(start, Duration::from_secs(3600), LONG, None, || true);
         assert!(polled.found && polled.crowded);
-        let mut polling = brief();
-        polling.missed(CROWDED);
+        let mut polling = new();
+        polling.learn(polled);
         assert_eq!(polling.skip, 14);
+    }
+
+    #[test]
+    fn no_time_is_none() {
+        assert!(!Polling::new(Duration::ZERO).poll(None, || true));
+    }
+
+    #[test]
+    fn a_deadline_ends_it() {
+        assert!(!new().poll(Some(Instant::now()), || false));
     }
 }
