@@ -38,9 +38,9 @@ pub struct Limits {
     pub first_message: Option<Duration>,
     /// After how much silence TCP asks whether the peer is still there. `None`: never.
     pub keepalive: Option<Duration>,
-    /// How long a thread that waits for the peer looks for input over and over before it sleeps, where that pays:
-    /// it stops if nothing comes in that time, again and again. It makes calls faster where processors are idle, and
-    /// uses them meanwhile. Zero: it sleeps at once. `Threads::Strict` never polls.
+    /// How long a thread that waits for the peer looks for input over and over, letting others run in between,
+    /// before it sleeps. Done only while it pays: where nothing comes in that time, again and again, it is given up, and
+    /// tried once in a while. Zero: it sleeps at once, as with [`Threads::Strict`](crate::Threads::Strict).
     pub polling: Duration,
     /// How long to wait for one write of the peer's to be taken while closing. Also the time that an `Abort`
     /// may take to be sent.

@@ -1,13 +1,13 @@
 //! Behaviour that a server must show, whichever implementation it is. Ends at the first failure.
 
-use capnp_threads::{Capability, ExceptionKind, Pool, RemotePromise, Stream, Vat};
+use capnp_threads::{Capability, ExceptionKind, Pool, RemotePromise, Stream};
 
 use crate::generated::bench_capnp::{bench, unserved};
 use crate::server::{callback, Bench};
-use crate::Result;
+use crate::{Result, Setup};
 
-pub(crate) fn run(address: &str) -> Result<()> {
-    let connection = Vat::new().connect(address)?;
+pub(crate) fn run(setup: &Setup, address: &str) -> Result<()> {
+    let connection = setup.vat().connect(address)?;
     let bench = connection.bootstrap();
     let mut check = Check { passed: 0 };
     for (name, part) in PARTS {

@@ -6,11 +6,11 @@ use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use capnp_threads::{Capability, Connection, Limits, Pool, RemotePromise, Stream, Vat};
+use capnp_threads::{Capability, Connection, Pool, RemotePromise, Stream};
 
 use crate::generated::bench_capnp::bench;
 use crate::server::{callback, room, Bench};
-use crate::Result;
+use crate::{Result, Setup};
 
 /// How the calls are made.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,10 +75,9 @@ impl Work {
         Ok(Work { mode: *mode, count, inflight, payload, held })
     }
 
-    pub(crate) fn run(&self, address: &str) -> Result<()> {
-        let mut limits = Limits::default();
-        limits.questions += self.held;
-        let connection = Vat::new().limits(limits).connect(address)?;
+    pub(crate) fn run(&self, mut setup: Setup, address: &str) -> Result<()> {
+        setup.limits.questions += self.held;
+        let connection = setup.vat().connect(address)?;
         let bench: bench::Client = connection.bootstrap();
         let measured = match self.mode {
             Mode::Latency | Mode::Throughput => self.in_window(|| self.echo(&bench))?,
@@ -92,7 +91,7 @@ impl Work {
             })?,
             Mode::Churn => self.in_window(|| bench.next())?,
             Mode::Stream => self.streaming(&bench)?,
-            Mode::Conns => self.over_connections(&bench, address)?,
+            Mode::Conns => self.over_connections(&bench, &setup, address)?,
             Mode::Callers => {
                 self.warm_up(|| self.echo(&bench))?;
                 self.by_threads(std::iter::repeat_n(&bench, self.inflight))?
@@ -161,9 +160,9 @@ impl Work {
         Ok(Measured { elapsed, each: Vec::new() })
     }
 
-    fn over_connections(&self, bench: &bench::Client, address: &str) -> Result<Measured> {
+    fn over_connections(&self, bench: &bench::Client, setup: &Setup, address: &str) -> Result<Measured> {
         self.warm_up(|| self.echo(bench))?;
-        let all = (0..self.inflight).map(|_| open(address)).collect::<Result<Vec<_>>>()?;
+        let all = (0..self.inflight).map(|_| open(setup, address)).collect::<Result<Vec<_>>>()?;
         self.by_threads(all.iter().map(|(_, bench)| bench))
     }
 
@@ -230,8 +229,8 @@ impl Work {
 const STRIDE: usize = 7919;
 
 /// A connection that has been used.
-pub(crate) fn open(address: &str) -> Result<(Connection, bench::Client)> {
-    let connection = Vat::new().connect(address)?;
+pub(crate) fn open(setup: &Setup, address: &str) -> Result<(Connection, bench::Client)> {
+    let connection = setup.vat().connect(address)?;
     let bench: bench::Client = connection.bootstrap();
     bench.pushed().wait()?;
     Ok((connection, bench))

@@ -19,6 +19,10 @@
 //! | `outstanding` | an echo, with INFLIGHT under way, while HELD more calls wait for ever |
 //! | `exports` | an object made and dropped by one of HELD objects that we hold, with INFLIGHT under way |
 //!
+//! Before `server` or `client`, `--strict` has each stage of a connection driven by its own thread alone, and
+//! `--polling MICROS` says for how long input is looked for before a thread sleeps (0: not at all): what these are worth
+//! is found by comparing `peer` with itself.
+//!
 //! `idle` makes one call over each of its connections, prints its line, and keeps them open until its standard
 //! input ends. `benches/peers/compare` runs all of this, beside programs with the same command line that stand on
 //! other implementations.
@@ -26,7 +30,9 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use capnp_threads::{Capability, Limits, Pool, Vat};
+use std::time::Duration;
+
+use capnp_threads::{Capability, Limits, Pool, Threads, Vat};
 
 mod check;
 mod client;
@@ -37,29 +43,49 @@ mod server;
 
 use generated::bench_capnp::bench;
 
-const USAGE: &str = "usage: peer server ADDRESS | peer client ADDRESS MODE [COUNT [INFLIGHT BYTES [HELD]]]";
+const USAGE: &str = "usage: peer [--strict] [--polling MICROS] server ADDRESS
+       peer [--strict] [--polling MICROS] client ADDRESS MODE [COUNT [INFLIGHT BYTES [HELD]]]";
 /// How many objects a client may hold: more than by default, since `exports` is about many.
 const EXPORTS: usize = 1 << 20;
 
 /// What the parts of this program return.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
+/// How connections are made.
+#[derive(Clone, Default)]
+struct Setup {
+    limits: Limits,
+    threads: Threads,
+}
+
+impl Setup {
+    /// Takes the options that the arguments begin with.
+    fn parse(args: &mut &[&str]) -> Result<Setup> {
+        let mut setup = Setup::default();
+        loop {
+            match *args {
+                ["--strict", rest @ ..] => {
+                    setup.threads = Threads::Strict;
+                    *args = rest;
+                }
+                ["--polling", micros, rest @ ..] => {
+                    setup.limits.polling = Duration::from_micros(micros.parse()?);
+                    *args = rest;
+                }
+                _ => return Ok(setup),
+            }
+        }
+    }
+
+    fn vat(&self) -> Vat {
+        Vat::new().limits(self.limits.clone()).threads(self.threads)
+    }
+}
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let outcome = match args[..] {
-        ["server", address] => serve(address),
-        ["client", address, "check", ..] => check::run(address),
-        ["client", address, "idle", count, ..] => idle::run(address, count),
-        ["client", address, mode, count, inflight, bytes] => {
-            measure(address, mode, count, inflight, bytes, "0")
-        }
-        ["client", address, mode, count, inflight, bytes, held] => {
-            measure(address, mode, count, inflight, bytes, held)
-        }
-        _ => Err(USAGE.into()),
-    };
-    match outcome {
+    match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("{e}");
@@ -68,16 +94,30 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(address: &str, mode: &str, count: &str, inflight: &str, bytes: &str, held: &str) -> Result<()> {
-    client::Work::parse(mode, count, inflight, bytes, held)?.run(address)
+fn run(mut args: &[&str]) -> Result<()> {
+    let setup = Setup::parse(&mut args)?;
+    let measure = |address: &str, mode: &str, count: &str, inflight: &str, bytes: &str, held: &str| {
+        client::Work::parse(mode, count, inflight, bytes, held)?.run(setup.clone(), address)
+    };
+    match *args {
+        ["server", address] => serve(setup, address),
+        ["client", address, "check", ..] => check::run(&setup, address),
+        ["client", address, "idle", count, ..] => idle::run(&setup, address, count),
+        ["client", address, mode, count, inflight, bytes] => {
+            measure(address, mode, count, inflight, bytes, "0")
+        }
+        ["client", address, mode, count, inflight, bytes, held] => {
+            measure(address, mode, count, inflight, bytes, held)
+        }
+        _ => Err(USAGE.into()),
+    }
 }
 
 /// Serves each connection with an object of its own, so that connections do not wait for each other.
-fn serve(address: &str) -> Result<()> {
-    let mut limits = Limits::default();
-    limits.exports = EXPORTS;
-    let vat = Vat::new()
-        .limits(limits)
+fn serve(mut setup: Setup, address: &str) -> Result<()> {
+    setup.limits.exports = EXPORTS;
+    let vat = setup
+        .vat()
         .bootstrap_with(|_| Ok(bench::Client::with_pool(server::Bench::default(), Pool::in_place())));
     let listener = vat.listen(address)?;
     let address = listener.local_addr().ok_or("a TCP listener has an address")?;
