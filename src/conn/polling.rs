@@ -26,8 +26,8 @@ use crate::sync::{yield_now, Duration, Instant, ProcessCounter};
 const MOST_MISSES: u32 = 10;
 /// How many misses it is to have waited long for a processor.
 const CROWDED: u32 = 4;
-/// So few looks before the time was over: others had the processor meanwhile, and nothing is lost.
-const FEW: u32 = 8;
+/// How much of the time between two looks counts. In more others run, and nothing is lost.
+const BRIEF: Duration = Duration::from_micros(5);
 /// How long is too long, and how much longer for each thread that polls.
 const LONG: Duration = Duration::from_micros(500);
 const LONGER: Duration = Duration::from_micros(100);
@@ -36,23 +36,27 @@ const LONGER: Duration = Duration::from_micros(100);
 static POLLING: ProcessCounter = ProcessCounter::new(0);
 
 /// See Note [Polling].
+#[derive(Default)]
 pub(super) struct Polling {
-    longest: Duration,
     misses: u32,
     /// How many waits go without polling.
     skip: u32,
 }
 
 impl Polling {
-    /// Polls for at most so long, if that is more than nothing. Model checkers know no time.
-    pub(super) fn new(longest: Duration) -> Self {
-        let longest = if cfg!(any(shuttle, loom)) { Duration::ZERO } else { longest };
-        Polling { longest, misses: 0, skip: 0 }
+    pub(super) const fn new() -> Self {
+        Polling { misses: 0, skip: 0 }
     }
 
-    /// Has `look` look until it has found something, the time is over, or the deadline has passed. Whether it has.
-    pub(super) fn poll(&mut self, deadline: Option<Instant>, look: impl FnMut() -> bool) -> bool {
-        if self.longest.is_zero() {
+    /// Has `look` look until it has found something, or has taken `longest`, or the deadline has passed. Whether it
+    /// has found something. Model checkers know no time, and do not poll.
+    pub(super) fn poll(
+        &mut self,
+        longest: Duration,
+        deadline: Option<Instant>,
+        look: impl FnMut() -> bool,
+    ) -> bool {
+        if longest.is_zero() || cfg!(any(shuttle, loom)) {
             return false;
         }
         if self.skip > 0 {
@@ -60,7 +64,7 @@ impl Polling {
             return false;
         }
         let long = LONG + LONGER * POLLING.fetch_add(1, Ordering::Relaxed) as u32;
-        let polled = poll(Instant::now(), self.longest, long, deadline, look);
+        let polled = poll(Instant::now(), longest, long, deadline, look);
         POLLING.fetch_sub(1, Ordering::Relaxed);
         self.learn(polled);
         polled.found
@@ -73,7 +77,6 @@ impl Polling {
                 self.misses = self.misses.saturating_sub(1);
                 return;
             }
-            Polled { looks: ..=FEW, .. } => return,
             Polled { .. } => 1,
         };
         self.misses = MOST_MISSES.min(self.misses + missed);
@@ -84,72 +87,68 @@ impl Polling {
 #[derive(Clone, Copy)]
 struct Polled {
     found: bool,
-    looks: u32,
     /// Other threads kept this one from running.
     crowded: bool,
 }
 
 fn poll(
-    start: Instant,
-    longest: Duration,
+    mut before: Instant,
+    mut left: Duration,
     long: Duration,
     deadline: Option<Instant>,
     mut look: impl FnMut() -> bool,
 ) -> Polled {
-    let mut before = start;
-    for looks in 1.. {
+    loop {
         let found = look();
         let now = Instant::now();
-        let crowded = now.duration_since(before) > long;
-        let over = now.duration_since(start) >= longest || deadline.is_some_and(|deadline| deadline <= now);
-        if found || crowded || over {
-            return Polled { found, looks, crowded };
+        let took = now.duration_since(before);
+        let crowded = took > long;
+        left = left.saturating_sub(took.min(BRIEF));
+        if found || crowded || left.is_zero() || deadline.is_some_and(|deadline| deadline <= now) {
+            return Polled { found, crowded };
         }
         before = now;
         yield_now();
     }
-    unreachable!("time passes")
 }
 
 #[cfg(all(test, not(any(shuttle, loom))))]
 mod tests {
     use super::*;
 
-    const FOUND: Polled = Polled { found: true, looks: 1, crowded: false };
-    const MISSED: Polled = Polled { found: false, looks: FEW + 1, crowded: false };
+    const FOUND: Polled = Polled { found: true, crowded: false };
+    const MISSED: Polled = Polled { found: false, crowded: false };
 
-    fn new() -> Polling {
-        Polling::new(Duration::from_secs(3600))
-    }
+    const HOUR: Duration = Duration::from_secs(3600);
 
     /// How many waits go without polling, if each time that it polls goes like that.
     fn skipped(polling: &mut Polling, polled: Polled) -> u32 {
         polling.learn(polled);
         let skipped = polling.skip;
         for _ in 0..skipped {
-            assert!(!polling.poll(None, || panic!("it is not done now")));
+            assert!(!polling.poll(HOUR, None, || panic!("it is not done now")));
         }
-        assert!(polling.poll(None, || true));
+        assert!(polling.poll(HOUR, None, || true));
         polling.misses += 1;
         skipped
     }
 
     #[test]
     fn what_pays_is_done_each_time() {
-        let mut polling = new();
-        assert!((0..100).all(|_| polling.poll(None, || true)));
+        let mut polling = Polling::new();
+        assert!((0..100).all(|_| polling.poll(HOUR, None, || true)));
     }
 
     #[test]
     fn what_does_not_pay_is_done_ever_more_seldom() {
-        let mut polling = new();
+        let mut polling = Polling::new();
         let skipped: Vec<_> = (0..12).map(|_| skipped(&mut polling, MISSED)).collect();
         assert_eq!(skipped, [0, 2, 6, 14, 30, 62, 126, 254, 510, 1022, 1022, 1022]);
     }
 
     #[test]
     fn misses_are_forgotten_one_by_one() {
-        let mut polling = new();
+        let mut polling = Polling::new();
         for polled in [MISSED, MISSED, MISSED, FOUND, FOUND, MISSED] {
             polling.learn(polled);
         }
@@ -158,28 +157,32 @@ mod tests {
 
     #[test]
     fn while_others_run_nothing_is_lost() {
-        let mut polling = new();
-        polling.learn(Polled { looks: FEW, ..MISSED });
-        assert_eq!(polling.misses, 0);
+        let before = Instant::now().checked_sub(LONG / 2).unwrap();
+        let mut looks = 0;
+        let polled = poll(before, BRIEF * 2, LONG * 100, None, || {
+            looks += 1;
+            false
+        });
+        assert!(!polled.found && !polled.crowded && looks >= 2);
     }
 
     #[test]
     fn to_have_waited_for_a_processor_is_several_misses() {
         let start = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
-        let polled = poll(start, Duration::from_secs(3600), LONG, None, || true);
+        let polled = poll(start, HOUR, LONG, None, || true);
         assert!(polled.found && polled.crowded);
-        let mut polling = new();
+        let mut polling = Polling::new();
         polling.learn(polled);
         assert_eq!(polling.skip, 14);
     }
 
     #[test]
     fn no_time_is_none() {
-        assert!(!Polling::new(Duration::ZERO).poll(None, || true));
+        assert!(!Polling::new().poll(Duration::ZERO, None, || true));
     }
 
     #[test]
     fn a_deadline_ends_it() {
-        assert!(!new().poll(Some(Instant::now()), || false));
+        assert!(!Polling::new().poll(HOUR, Some(Instant::now()), || false));
     }
 }

@@ -32,6 +32,7 @@ use std::cell::Cell;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::lending::LINGER;
+use super::polling::Polling;
 use super::shared::Shared;
 use super::stages::{Progress, ReceiveStage, Wait};
 use crate::cap::port::ConnectionId;
@@ -66,6 +67,8 @@ struct Free {
 const CHANCES: u8 = 8;
 
 per_thread! {
+    /// How it went when this thread polled for its answer, while another one read.
+    static POLLING: Cell<Polling> = Cell::new(Polling::new());
     /// The connection that this thread reads from in the place of its receive thread.
     static READING: Cell<Option<ConnectionId>> = Cell::new(None);
 }
@@ -235,10 +238,24 @@ impl Shared {
         self.see_to_drops();
         let _waiting = self.reading.wait();
         self.send_left();
-        let Some(mut borrowed) = self.reading.borrow() else { return waiter.sleep_on() };
+        let Some(mut borrowed) = self.borrow_in_time(waiter) else { return waiter.sleep_on() };
         let _reading = self.enter_reading();
         waiter.interrupts(self.clone());
         without_current(|| borrowed.read(self, waiter));
+    }
+
+    /// The stage, if it is free, or becomes so while this thread polls for its answer. See Note [Polling].
+    fn borrow_in_time(&self, waiter: &dyn Waiter) -> Option<Borrowed<'_>> {
+        let mut borrowed = self.reading.borrow();
+        if borrowed.is_none() {
+            let mut polling = POLLING.with(Cell::take);
+            polling.poll(self.limits.polling, waiter.deadline(), || {
+                borrowed = self.reading.borrow();
+                borrowed.is_some() || !waiter.waits()
+            });
+            POLLING.with(|kept| kept.set(polling));
+        }
+        borrowed
     }
 
     /// This thread reads until the result is dropped.

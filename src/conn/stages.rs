@@ -16,7 +16,7 @@ use crate::cap::port::Notice;
 use crate::error::{Error, Exception, ProtocolError, TransportError};
 use crate::promise::{count_sleep, Attachment};
 use crate::state::{Arrival, Callback, Departure, Destination};
-use crate::sync::{self, Arc, Duration, Instant, Lane, Turn, Waited};
+use crate::sync::{self, Arc, Instant, Lane, Turn, Waited};
 use crate::transport::{Arrived, Gate, MessageSink, MessageSource};
 use crate::wire::content::Received;
 use crate::wire::decode::decode;
@@ -69,7 +69,8 @@ impl Stages {
             receive: ReceiveStage {
                 shared: shared.clone(),
                 source,
-                polling: Polling::new(if shared.lends { shared.limits.polling } else { Duration::ZERO }),
+                polling: Polling::new(),
+
                 polled: None,
                 coordinator: CoordinatorStage { shared: shared.clone() },
                 callback: CallbackStage::new(shared),
@@ -269,11 +270,11 @@ impl ReceiveStage {
     /// Polls for as long as that pays and `waits` says so. Whether there is something to receive, or no need to wait.
     /// See Note [Polling].
     pub(super) fn poll(&mut self, deadline: Option<Instant>, waits: impl Fn() -> bool) -> bool {
-        if self.polled.is_some() || !self.source.receives_now() {
+        if self.polled.is_some() || !self.shared.lends || !self.source.receives_now() {
             return self.polled.is_some();
         }
-        let ReceiveStage { polling, source, polled, .. } = self;
-        polling.poll(deadline, || match source.receive_now() {
+        let ReceiveStage { shared, polling, source, polled, .. } = self;
+        polling.poll(shared.limits.polling, deadline, || match source.receive_now() {
             Ok(Arrived::Nothing) => !waits(),
             found => {
                 *polled = Some(found);
