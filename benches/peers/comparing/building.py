@@ -21,7 +21,7 @@ def subject():
 
 def peer(name, folder):
     """The command that runs the peer of this name, built in a folder of its own."""
-    builders = {"cpp": cpp, "capnp-rpc": capnp_rpc}
+    builders = {"cpp": cpp, "capnp-rpc": capnp_rpc, "bare": bare}
     if name not in builders:
         raise Failure(f"there is no peer `{name}`: there are {', '.join(builders)}")
     folder = os.path.abspath(folder or os.path.join(target(), "peers"))
@@ -60,6 +60,10 @@ def is_current(program, command, sources):
 def capnp_rpc(folder):
     needs("the capnp-rpc peer", "capnp")
     return cargo(os.path.join(PEERS, "capnp-rpc"), "--locked", "--target-dir", folder)
+
+
+def bare(folder):
+    return cargo(os.path.join(PEERS, "bare"), "--locked", "--target-dir", folder)
 
 
 def cargo(package, *options):
