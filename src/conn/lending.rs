@@ -105,15 +105,15 @@ pub(super) fn handling(id: ConnectionId) -> impl Drop {
 }
 
 /// What the send stage holds, for whoever has its turn.
-pub(super) struct Slot(Mutex<Option<Sender>>);
+pub(super) struct Slot(Mutex<Option<Box<Sender>>>);
 
 impl Slot {
     pub(super) fn new(sender: Sender) -> Self {
-        Slot(Mutex::new(Rank::Queue, Some(sender)))
+        Slot(Mutex::new(Rank::Queue, Some(Box::new(sender))))
     }
 
     /// Takes the sender. `None` once the send thread has ended.
-    pub(super) fn take(&self) -> Option<Sender> {
+    pub(super) fn take(&self) -> Option<Box<Sender>> {
         self.0.lock().take()
     }
 
@@ -122,7 +122,7 @@ impl Slot {
         self.0.lock().as_ref().and_then(|sender| sender.failed.clone())
     }
 
-    pub(super) fn put(&self, sender: Sender) {
+    pub(super) fn put(&self, sender: Box<Sender>) {
         let before = self.0.lock().replace(sender);
         debug_assert!(before.is_none(), "one has the turn");
     }

@@ -3,7 +3,8 @@
 //! A step takes from the queue in front, does one thing, and puts into the queues behind. A dedicated thread
 //! drives each stage step by step; a test or a model checker can drive them in any order instead.
 
-use std::collections::VecDeque;
+use std::collections::vec_deque::Drain;
+use std::mem;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::drops::Watch;
@@ -88,11 +89,16 @@ pub(super) struct Sender {
     pub(super) failed: Option<(TransportError, Instant)>,
     /// Why the connection is to be ended.
     broken: Option<Exception>,
+    /// Empty: its memory is used again.
+    messages: Vec<Outbound>,
 }
+
+/// The memory of a longer list is not kept.
+const KEPT_MESSAGES: usize = 64;
 
 impl Sender {
     pub(super) fn new(sink: Box<dyn MessageSink>) -> Self {
-        Sender { sink, failed: None, broken: None }
+        Sender { sink, failed: None, broken: None, messages: Vec::new() }
     }
 
     pub(super) fn sends_now(&self) -> bool {
@@ -103,15 +109,15 @@ impl Sender {
     fn write<R>(
         &mut self,
         shared: &Shared,
-        batch: VecDeque<Departure>,
+        batch: Drain<'_, Departure>,
         send: impl FnOnce(&mut dyn MessageSink, &[Outbound]) -> Result<R, TransportError>,
     ) -> Option<R> {
         if self.failed.is_some() {
-            shared.sent(batch.iter().map(|departure| departure.bytes).sum());
+            shared.sent(batch.map(|departure| departure.bytes).sum());
             return None;
         }
         let mut bytes = 0;
-        let mut messages = Vec::with_capacity(batch.len());
+        let mut messages = mem::take(&mut self.messages);
         let mut shares = Vec::new();
         for Departure { message, share, bytes: counted } in batch {
             bytes += counted;
@@ -123,13 +129,16 @@ impl Sender {
             }
         }
         let sent = send(&mut *self.sink, &messages);
-        drop((messages, shares));
+        messages.clear();
+        messages.shrink_to(KEPT_MESSAGES);
+        self.messages = messages;
+        drop(shares);
         shared.sent(bytes);
         sent.map_err(|e| self.failed = Some((e, sync::deadline(shared.limits.linger)))).ok()
     }
 
     /// Sends a batch without waiting. False if the send thread has to go on.
-    pub(super) fn send_now(&mut self, shared: &Shared, batch: VecDeque<Departure>) -> bool {
+    pub(super) fn send_now(&mut self, shared: &Shared, batch: Drain<'_, Departure>) -> bool {
         let sent = self.write(shared, batch, |sink, messages| sink.send_now(messages));
         sent == Some(true) && self.broken.is_none()
     }

@@ -1,6 +1,6 @@
 //! The queue in front of a stage, and the turn to work it off.
 
-use std::collections::VecDeque;
+use std::collections::vec_deque::{Drain, VecDeque};
 
 use super::{Condvar, Duration, Instant, Mutex, MutexGuard, Rank};
 
@@ -40,6 +40,9 @@ struct Items<T> {
     /// It is not to linger.
     hurry: bool,
 }
+
+/// The memory of a longer queue is not kept.
+const KEPT_ITEMS: usize = 64;
 
 /// What waiting for the turn of a lane gave.
 pub(crate) enum Waited<'a, T> {
@@ -223,22 +226,24 @@ impl<T> Turn<'_, T> {
     }
 
     /// All that is there; if that is nothing, the turn is over.
-    pub(crate) fn all(&mut self) -> Option<VecDeque<T>> {
+    pub(crate) fn all(&mut self) -> Option<Drain<'_, T>> {
         self.look();
-        (!self.at_hand.is_empty()).then(|| std::mem::take(&mut self.at_hand))
+        (!self.at_hand.is_empty()).then(|| self.at_hand.drain(..))
     }
 
     /// All that is there, perhaps nothing. The turn goes on.
-    pub(crate) fn rest(&mut self) -> VecDeque<T> {
-        let mut rest = std::mem::take(&mut self.at_hand);
-        rest.append(&mut self.lane.state.lock().items);
-        rest
+    pub(crate) fn rest(&mut self) -> Drain<'_, T> {
+        self.at_hand.append(&mut self.lane.state.lock().items);
+        self.at_hand.drain(..)
     }
 
     /// Has something at hand, unless the turn is over.
     fn look(&mut self) {
         if self.over || !self.at_hand.is_empty() {
             return;
+        }
+        if self.at_hand.capacity() > KEPT_ITEMS {
+            self.at_hand = VecDeque::new();
         }
         let mut state = self.lane.state.lock();
         // Swapped, so that the memory of both is used again.
@@ -284,8 +289,8 @@ mod tests {
         lane.put_all([3].into_iter()).unwrap();
         assert_eq!(turn.next(), None, "it is over");
         let mut turn = lane.take_turn().unwrap();
-        assert_eq!(turn.all().unwrap(), [3]);
-        assert_eq!(turn.all(), None);
+        assert_eq!(turn.all().unwrap().collect::<Vec<_>>(), [3]);
+        assert!(turn.all().is_none());
     }
 
     #[test]
@@ -308,7 +313,7 @@ mod tests {
         assert_eq!(lane.push(2), Err(2));
         assert_eq!(lane.put_all([3].into_iter()).unwrap_err().collect::<Vec<_>>(), [3]);
         let Waited::Turn(mut turn) = lane.wait_turn(None) else { panic!("something is in it") };
-        assert_eq!(turn.all().unwrap(), [1]);
+        assert_eq!(turn.all().unwrap().collect::<Vec<_>>(), [1]);
         drop(turn);
         assert!(matches!(lane.wait_turn(None), Waited::Closed));
     }
