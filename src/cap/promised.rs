@@ -5,12 +5,13 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
 
-use super::call::{Awaiting, CallInfo, Mode};
+use super::answer::Awaiting;
+use super::call::{CallInfo, Mode};
 use super::client::{Client, Kind};
 use super::port::{Generation, Notice, Port};
 use crate::error::Exception;
 use crate::id::ExportId;
-use crate::promise::{cancel, Fulfiller};
+use crate::promise::{cancel, Fulfiller, Stake};
 use crate::sync::{in_turn, Arc, Mutex, OnceLock, Rank, Weak};
 
 /// A promise client's state. One thread at a time (the one that resolves it) hands the waiting calls on.
@@ -41,17 +42,11 @@ struct Waiting {
     watchers: Vec<Watcher>,
     /// What must go on as long as somebody waits for this promise: the call whose results it stands in. Let go
     /// when the promise is resolved: those results hold the promise, and would hold themselves.
-    keeps: Option<Arc<dyn StandsIn>>,
-}
-
-/// What keeps a call made here going, for whoever waits for its results. A trait object, as
-/// [`Awaiting`] is.
-pub(crate) trait StandsIn: Send + Sync {
-    fn call(&self) -> Arc<dyn Awaiting>;
+    keeps: Option<Stake<dyn Awaiting>>,
 }
 
 impl PromiseCell {
-    pub(crate) fn new(keeps: Option<Arc<dyn StandsIn>>) -> Arc<Self> {
+    pub(crate) fn new(keeps: Option<Stake<dyn Awaiting>>) -> Arc<Self> {
         let state = State::Pending(Waiting { keeps, ..Waiting::default() });
         Arc::new(PromiseCell { state: Mutex::new(Rank::Promise, state), resolved: OnceLock::new() })
     }
@@ -137,7 +132,9 @@ impl PromiseCell {
     /// The call in whose results this promise stands, as long as those are not known.
     fn stands_in(&self) -> Option<Arc<dyn Awaiting>> {
         match &*self.state.lock() {
-            State::Pending(waiting) | State::Draining(waiting) => waiting.keeps.as_ref().map(|k| k.call()),
+            State::Pending(waiting) | State::Draining(waiting) => {
+                waiting.keeps.as_ref().map(|call| call.uncounted().clone())
+            }
             State::Resolved => None,
         }
     }

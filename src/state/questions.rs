@@ -23,6 +23,7 @@ use super::effects::{Callback, Effects};
 use super::entry::Entry;
 use super::imports::Pending;
 use super::State;
+use crate::cap::answer::Awaiting;
 use crate::cap::call::{CallInfo, Parcel, Responder, Route};
 use crate::cap::client::{Client, Kind};
 use crate::cap::contents::Payload;
@@ -84,15 +85,38 @@ pub(crate) enum Ended {
 /// What is to be done when a question is answered.
 #[derive(Clone, Debug)]
 pub(crate) enum OnReturn {
-    /// Tell whoever asked.
+    /// Tell a call made in this vat, which heeds the first answer only. It holds its question until it is answered or
+    /// nobody wants the answer, so there is no duty to be kept.
+    Tell(Arc<dyn Awaiting>),
+    /// Answer a call that came in.
     Respond(Parcel<Responder>),
 }
 
 impl OnReturn {
-    /// Whether it was a call made in this vat, or is nobody's any more.
+    fn of(responder: Responder) -> Self {
+        match responder.route().here().cloned() {
+            Some(call) => {
+                responder.disarm();
+                OnReturn::Tell(call)
+            }
+            None => OnReturn::Respond(Parcel::new(responder)),
+        }
+    }
+
+    /// Whether it is a call made in this vat, or nobody's any more.
     pub(super) fn is_here(&self) -> bool {
-        let OnReturn::Respond(responder) = self;
-        responder.look(|responder| responder.is_none_or(|responder| responder.route().here().is_some()))
+        match self {
+            OnReturn::Tell(_) => true,
+            OnReturn::Respond(responder) => responder.look(|responder| responder.is_none()),
+        }
+    }
+
+    /// The duty to answer, unless it has been taken.
+    pub(super) fn take(self) -> Option<Responder> {
+        match self {
+            OnReturn::Tell(call) => Some(Responder::new(Route::Here(call))),
+            OnReturn::Respond(responder) => responder.take(),
+        }
     }
 }
 
@@ -178,7 +202,7 @@ impl State {
         let route = responder.route().clone();
         let entry = &mut self.question_mut(question.id).expect("just asked").entry;
         let on_return = entry.on_return_mut().expect("just asked");
-        on_return.push(OnReturn::Respond(Parcel::new(responder)));
+        on_return.push(OnReturn::of(responder));
         Asked::Question(question, route)
     }
 
@@ -377,10 +401,8 @@ impl State {
             let resolved = self.resolve_promise(promise, to, fx);
             fx.discard(resolved);
         }
-        for OnReturn::Respond(responder) in on_return.each() {
-            if let Some(responder) = responder.take() {
-                fx.later(Callback::Respond { responder, outcome: Err(why.clone()) });
-            }
+        for responder in on_return.each().filter_map(OnReturn::take) {
+            fx.later(Callback::Respond { responder, outcome: Err(why.clone()) });
         }
         self.question_dropped(id, generation, fx);
     }

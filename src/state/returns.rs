@@ -129,13 +129,12 @@ impl State {
             fx.discard(handle);
         }
         match on_return {
-            Few::One(OnReturn::Respond(responder)) => match responder.take() {
+            Few::One(then) => match then.take() {
                 Some(responder) => fx.later(Callback::Respond { responder, outcome }),
                 None => fx.discard(outcome),
             },
             on_return => {
-                for responder in on_return.each().filter_map(|OnReturn::Respond(responder)| responder.take())
-                {
+                for responder in on_return.each().filter_map(OnReturn::take) {
                     fx.later(Callback::Respond { responder, outcome: outcome.clone() });
                 }
                 fx.discard(outcome);

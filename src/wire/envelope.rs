@@ -257,7 +257,10 @@ impl Envelope {
         for (bytes, word) in head.chunks_exact_mut(WORD).zip(self.head) {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
-        let tail = self.tail.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let mut tail = Vec::with_capacity(self.tail.len() * WORD);
+        for word in self.tail {
+            tail.extend_from_slice(&word.to_le_bytes());
+        }
         Around { head, replaced: self.replaced * WORD, tail }
     }
 }
