@@ -6,7 +6,7 @@ use super::answer::{Awaiting, Pipeline};
 use super::contents::Payload;
 use super::port::{AnswerKey, ConnectionId, Port, QuestionRef};
 use crate::error::Exception;
-use crate::promise::{Attachment, Cancel};
+use crate::promise::Cancel;
 use crate::sync::{Arc, Instant, Mutex, OnceLock, Rank};
 
 /// A call on its way from whoever made it to whatever serves it.
@@ -17,8 +17,6 @@ pub(crate) struct CallInfo {
     pub(crate) responder: Responder,
     pub(crate) cancel: Cancel,
     pub(crate) hints: Hints,
-    /// The promise that the call is queued on, which must not go while it is.
-    pub(crate) waits_on: Option<Arc<dyn Attachment>>,
 }
 
 /// What the caller says of the use it will make of the results: `rpc.capnp`'s `Call.noPromisePipelining` and

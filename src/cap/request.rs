@@ -186,7 +186,7 @@ impl<P, R: 'static> Request<P, R> {
             Ok(params) => params,
             Err(why) => return responder.answer(Err(why)),
         };
-        let call = CallInfo { interface_id, method_id, params, responder, cancel, hints, waits_on: None };
+        let call = CallInfo { interface_id, method_id, params, responder, cancel, hints };
         let mode = if role() == Role::User { Mode::Block(deadline) } else { Mode::Queue };
         target.deliver(call, mode);
     }
