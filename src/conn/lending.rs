@@ -180,11 +180,12 @@ impl Shared {
             if self.flow.sending() > MOST_BYTES {
                 break;
             }
-            let Some(batch) = turn.all() else { return };
+            let Some(mut batch) = turn.all() else { return };
             // Without a sender the send thread has ended, and nobody reads what is sent.
             let Some(mut sender) = self.sender.take() else { return };
-            let all_sent = sender.send_now(self, batch);
+            let all_sent = sender.send_now(self, &mut batch);
             self.sender.put(sender);
+            turn.reuse(batch);
             if !all_sent {
                 break;
             }

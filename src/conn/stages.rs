@@ -80,6 +80,8 @@ impl Stages {
 /// What writes: whoever has the turn of what is queued uses it.
 pub(super) struct Sender {
     sink: Box<dyn MessageSink>,
+    /// A batch, encoded. Empty otherwise: memory to be used again.
+    messages: Vec<Outbound>,
     /// Why nothing more can be sent, and until when what has arrived may say more about it.
     pub(super) failed: Option<(TransportError, Instant)>,
     /// Why the connection is to be ended.
@@ -88,44 +90,47 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn new(sink: Box<dyn MessageSink>) -> Self {
-        Sender { sink, failed: None, broken: None }
+        Sender { sink, messages: Vec::new(), failed: None, broken: None }
     }
 
     pub(super) fn sends_now(&self) -> bool {
         self.sink.sends_now()
     }
 
-    /// Encodes a batch, and gives it to the sink. `None` if nothing can be sent.
+    /// Encodes a batch, which is empty then, and gives it to the sink. `None` if nothing can be sent.
     fn write<R>(
         &mut self,
         shared: &Shared,
-        batch: VecDeque<Departure>,
+        batch: &mut VecDeque<Departure>,
         send: impl FnOnce(&mut dyn MessageSink, &[Outbound]) -> Result<R, TransportError>,
     ) -> Option<R> {
         if self.failed.is_some() {
-            shared.sent(batch.iter().map(|departure| departure.bytes).sum());
+            shared.sent(batch.drain(..).map(|departure| departure.bytes).sum());
             return None;
         }
         let mut bytes = 0;
-        let mut messages = Vec::with_capacity(batch.len());
         let mut shares = Vec::new();
-        for Departure { message, share, bytes: counted } in batch {
+        for Departure { message, share, bytes: counted } in batch.drain(..) {
             bytes += counted;
             shares.extend(share);
             match encode(message) {
-                Ok(message) => messages.push(message),
+                Ok(message) => self.messages.push(message),
                 // Contents were checked before they were queued: see `Content::prepare`.
                 Err(e) => self.broken = Some(e.with_context("a message that was queued can't be encoded")),
             }
         }
-        let sent = send(&mut *self.sink, &messages);
-        drop((messages, shares));
+        let sent = send(&mut *self.sink, &self.messages);
+        self.messages.clear();
+        /// More than a batch of few.
+        const MANY: usize = 64;
+        self.messages.shrink_to(MANY);
+        drop(shares);
         shared.sent(bytes);
         sent.map_err(|e| self.failed = Some((e, sync::deadline(shared.limits.linger)))).ok()
     }
 
     /// Sends a batch without waiting. False if the send thread has to go on.
-    pub(super) fn send_now(&mut self, shared: &Shared, batch: VecDeque<Departure>) -> bool {
+    pub(super) fn send_now(&mut self, shared: &Shared, batch: &mut VecDeque<Departure>) -> bool {
         let sent = self.write(shared, batch, |sink, messages| sink.send_now(messages));
         sent == Some(true) && self.broken.is_none()
     }
@@ -151,7 +156,7 @@ impl SendStage {
             (Err(progress), _) => return progress,
         };
         let Some(mut sender) = self.shared.sender.take() else { return Progress::Ended };
-        sender.write(&self.shared, turn.rest(), |sink, messages| sink.send(messages));
+        sender.write(&self.shared, &mut turn.rest(), |sink, messages| sink.send(messages));
         let broken = sender.broken.take();
         self.shared.sender.put(sender);
         drop(turn);

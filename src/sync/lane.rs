@@ -228,6 +228,16 @@ impl<T> Turn<'_, T> {
         (!self.at_hand.is_empty()).then(|| std::mem::take(&mut self.at_hand))
     }
 
+    /// Takes back what [`all`](Self::all) gave, empty: memory to be used again.
+    pub(crate) fn reuse(&mut self, mut emptied: VecDeque<T>) {
+        /// More than is there while few put something in.
+        const MANY: usize = 64;
+        emptied.clear();
+        if self.at_hand.is_empty() && emptied.capacity() <= MANY {
+            self.at_hand = emptied;
+        }
+    }
+
     /// All that is there, perhaps nothing. The turn goes on.
     pub(crate) fn rest(&mut self) -> VecDeque<T> {
         let mut rest = std::mem::take(&mut self.at_hand);
