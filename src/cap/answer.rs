@@ -8,20 +8,53 @@ use capnp::any_pointer;
 use capnp::capability::FromTypelessPipeline;
 use capnp::traits::Pipelined;
 
-use super::call::Awaiting;
 use super::client::{Client, Kind};
-use super::contents::Payload;
+use super::contents::{Payload, Response};
 use super::port::QuestionRef;
-use super::promised::{PromiseCell, StandsIn};
+use super::promised::PromiseCell;
 use crate::error::Exception;
-use crate::promise::{Cancel, Fulfiller, Reading, Waiter};
+use crate::promise::{Cancel, Cancelable, Cell, HoldsCell, Reading, Stake, Token, Waiter, Wants};
+use crate::sync::atomic::AtomicUsize;
 use crate::sync::{assert_unlocked, in_turn, Arc, Mutex, OnceLock, Rank, Weak};
 
+/// A call made in this vat, whose results are of type `R`: all that there is of it, in one allocation.
+///
+/// ```text
+/// Note [Calls made here]
+/// ======================
+/// Those who want something of the call, its response or a capability in it, are counted: each has a `Stake`. When
+/// the last one lets go, the call is canceled. Others only refer to it: who has the duty to answer it, and who holds
+/// its `Cancel`, which may be kept for ever. So what is in the results must not live as long as the call does: it is
+/// dropped when nobody wants it any more, and nothing that comes after that is kept.
+/// ```
+pub(crate) struct MadeCall<R> {
+    answer: AnswerCell,
+    response: Cell<Response<R>>,
+}
+
+/// A call made in this vat. A trait object, so that the compiler need not look through calls, their answers and all
+/// that is called ahead on those to see that a `Client` is `Send` and `Sync`: it would reach its recursion limit in
+/// the crates of users.
+pub(crate) trait Awaiting: Reading {
+    /// Where its answer arrives.
+    fn answer_cell(&self) -> &AnswerCell;
+
+    /// Settles the promise for its response. The first time counts.
+    fn respond(&self, outcome: Result<Payload, Exception>);
+
+    /// Nobody wants its response any more.
+    fn abandon_response(&self);
+}
+
 /// Where the answer of a call made here arrives.
-pub(crate) struct AnswerCell(Mutex<State>);
+pub(crate) struct AnswerCell {
+    state: Mutex<State>,
+    /// How many want something of it. See Note [Calls made here].
+    wants: AtomicUsize,
+    cancel: Token,
+}
 
 struct State {
-    fulfiller: Option<Fulfiller<Payload>>,
     source: Source,
     /// The question that the call has become: it must not be finished before it is answered.
     question: Option<Arc<QuestionRef>>,
@@ -43,28 +76,69 @@ enum Source {
     Abandoned,
 }
 
-impl AnswerCell {
-    pub(crate) fn new(fulfiller: Fulfiller<Payload>) -> Arc<Self> {
-        let state = State {
-            fulfiller: Some(fulfiller),
-            source: Source::Unknown,
-            question: None,
-            cells: Vec::new(),
-            waits_in: Weak::new(),
-        };
-        Arc::new(AnswerCell(Mutex::new(Rank::Promise, state)))
+impl<R: 'static> MadeCall<R> {
+    pub(crate) fn new() -> Arc<Self> {
+        let state =
+            State { source: Source::Unknown, question: None, cells: Vec::new(), waits_in: Weak::new() };
+        let state = Mutex::new(Rank::Promise, state);
+        let answer = AnswerCell { state, wants: AtomicUsize::new(0), cancel: Token::new() };
+        Arc::new(MadeCall { answer, response: Cell::new() })
+    }
+}
+
+impl<R: 'static> Awaiting for MadeCall<R> {
+    fn answer_cell(&self) -> &AnswerCell {
+        &self.answer
     }
 
-    /// Breaks the promise for the response if it is still pending when called: for a deadline.
-    pub(crate) fn time_out(&self, why: Exception) {
-        let fulfiller = self.0.lock().fulfiller.take();
-        if let Some(fulfiller) = fulfiller {
-            fulfiller.reject(why);
+    fn respond(&self, outcome: Result<Payload, Exception>) {
+        self.response.settle(outcome.map(Response::from));
+    }
+
+    fn abandon_response(&self) {
+        self.response.abandon(abandoned);
+    }
+}
+
+impl<R: 'static> HoldsCell<Response<R>> for MadeCall<R> {
+    fn cell(&self) -> &Cell<Response<R>> {
+        &self.response
+    }
+}
+
+impl<R: 'static> Cancelable for MadeCall<R> {
+    fn token(&self) -> &Token {
+        &self.answer.cancel
+    }
+}
+
+impl<R: 'static> Wants for MadeCall<R> {
+    fn wants(&self) -> &AtomicUsize {
+        &self.answer.wants
+    }
+
+    fn unwanted(self: Arc<Self>) {
+        let (call, cancel) = (self.clone() as Arc<dyn Awaiting>, Cancel::of(self));
+        // The call may be what keeps the call that it was made ahead on, and so on.
+        in_turn(move || {
+            call.abandon();
+            cancel.cancel(false);
+        });
+    }
+}
+
+impl<R: 'static> Reading for MadeCall<R> {
+    fn read_for(&self, waiter: &dyn Waiter) {
+        let question = self.answer.state.lock().question.clone();
+        if let Some(question) = question {
+            question.port.read_for(question.generation, waiter);
         }
     }
+}
 
-    fn client_at(self: &Arc<Self>, path: &[u16], handle: &Arc<CallHandle>) -> Client {
-        let mut state = self.0.lock();
+impl Stake<dyn Awaiting> {
+    fn client_at(&self, path: &[u16]) -> Client {
+        let mut state = self.answer_cell().state.lock();
         // One promise for each place, so that all who ask share its embargo.
         state.cells.retain(|(_, cell)| cell.strong_count() > 0);
         let known = state.cells.iter().filter(|(p, _)| **p == *path).find_map(|(_, c)| c.upgrade());
@@ -80,37 +154,21 @@ impl AnswerCell {
             Source::Known(Ok(payload)) => payload.client_at(path),
             Source::Known(Err(why)) => Client::broken(why.clone()),
             Source::Unknown => {
-                let cell = PromiseCell::new(Some(handle.clone()));
+                let cell = PromiseCell::new(Some(self.clone()));
                 state.cells.push((path.into(), Arc::downgrade(&cell)));
                 Client(Kind::Promise(cell))
             }
             Source::Abandoned => Client::broken(abandoned()),
         }
     }
-
-    /// Nobody wants the results.
-    fn abandon(&self) {
-        let mut state = self.0.lock();
-        if matches!(state.source, Source::Known(_)) {
-            return;
-        }
-        let old = (mem::replace(&mut state.source, Source::Abandoned), state.question.take());
-        let fulfiller = state.fulfiller.take();
-        drop(state);
-        drop(old);
-        // What was registered with the promise, as a function that maps it, is not run for an answer that comes
-        // all the same.
-        if let Some(fulfiller) = fulfiller {
-            fulfiller.reject(abandoned());
-        }
-    }
 }
 
-impl Awaiting for AnswerCell {
-    fn answer(&self, mut outcome: Result<Payload, Exception>) {
+impl dyn Awaiting {
+    /// The answer is there.
+    pub(crate) fn answer(&self, mut outcome: Result<Payload, Exception>) {
         assert_unlocked();
-        let mut state = self.0.lock();
-        if matches!(state.source, Source::Known(_)) {
+        let mut state = self.answer_cell().state.lock();
+        if matches!(state.source, Source::Known(_) | Source::Abandoned) {
             return;
         }
         let cells = live(mem::take(&mut state.cells));
@@ -119,20 +177,34 @@ impl Awaiting for AnswerCell {
             Err(why) => cells.into_iter().map(|(_, c)| (c, Client::broken(why.clone()))).collect(),
         };
         let old = mem::replace(&mut state.source, Source::Known(outcome.clone()));
-        let (fulfiller, question) = (state.fulfiller.take(), state.question.take());
+        let question = state.question.take();
         drop(state);
         drop((old, question));
         for (cell, client) in resolutions {
             cell.resolve(client);
         }
-        if let Some(fulfiller) = fulfiller {
-            fulfiller.set(outcome);
-        }
+        self.respond(outcome);
     }
 
-    fn set_pipeline(&self, pipeline: Pipeline) {
+    /// Breaks the promise for the response if it is still pending when called: for a deadline.
+    pub(crate) fn time_out(&self, why: Exception) {
+        self.respond(Err(why));
+    }
+
+    /// Nobody wants the results. What was registered with the promise, as a function that maps it, is not run for an
+    /// answer that comes all the same.
+    fn abandon(&self) {
+        let mut state = self.answer_cell().state.lock();
+        let old = (mem::replace(&mut state.source, Source::Abandoned), state.question.take());
+        drop(state);
+        drop(old);
+        self.abandon_response();
+    }
+
+    /// Pipelined calls need not wait for the answer: `pipeline` knows where they go. The first one counts.
+    pub(crate) fn set_pipeline(&self, pipeline: Pipeline) {
         assert_unlocked();
-        let mut state = self.0.lock();
+        let mut state = self.answer_cell().state.lock();
         if !matches!(state.source, Source::Unknown) {
             return;
         }
@@ -144,8 +216,9 @@ impl Awaiting for AnswerCell {
         }
     }
 
-    fn forwarded(&self, question: Arc<QuestionRef>) {
-        let mut state = self.0.lock();
+    /// The call has become a question, which is held until it is answered, or nobody wants the answer.
+    pub(crate) fn forwarded(&self, question: Arc<QuestionRef>) {
+        let mut state = self.answer_cell().state.lock();
         if !matches!(state.source, Source::Unknown | Source::Ahead(_)) {
             return;
         }
@@ -159,14 +232,22 @@ impl Awaiting for AnswerCell {
         self.set_pipeline(Pipeline::of_question(question));
     }
 
-    fn wait_in(&self, promise: Weak<PromiseCell>) -> bool {
-        let mut state = self.0.lock();
+    /// The call waits in this promise from now on. Tells whether anything may wait for the answer already.
+    pub(super) fn wait_in(&self, promise: Weak<PromiseCell>) -> bool {
+        let mut state = self.answer_cell().state.lock();
         state.waits_in = promise;
         !state.cells.is_empty()
     }
 
-    fn waits_in(&self) -> Option<Arc<PromiseCell>> {
-        self.0.lock().waits_in.upgrade()
+    /// The promise that the call waits in, or waited in last.
+    pub(super) fn waits_in(&self) -> Option<Arc<PromiseCell>> {
+        self.answer_cell().state.lock().waits_in.upgrade()
+    }
+}
+
+impl fmt::Debug for dyn Awaiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Awaiting")
     }
 }
 
@@ -175,16 +256,16 @@ fn abandoned() -> Exception {
     ABANDONED.get_or_init(|| Exception::failed("the call was canceled")).clone()
 }
 
-type Cell = (Box<[u16]>, Arc<PromiseCell>);
+type Handed = (Box<[u16]>, Arc<PromiseCell>);
 
-fn live(cells: Vec<(Box<[u16]>, Weak<PromiseCell>)>) -> Vec<Cell> {
+fn live(cells: Vec<(Box<[u16]>, Weak<PromiseCell>)>) -> Vec<Handed> {
     cells.into_iter().filter_map(|(path, cell)| Some((path, cell.upgrade()?))).collect()
 }
 
 /// Puts the promises that were handed out for places in the results where the results had what they resolve
 /// to: so that who takes a capability out of the response stays behind calls that were made ahead of it.
 /// Returns what each is resolved to.
-fn substitute(payload: &mut Payload, cells: &[Cell]) -> Vec<(Arc<PromiseCell>, Client)> {
+fn substitute(payload: &mut Payload, cells: &[Handed]) -> Vec<(Arc<PromiseCell>, Client)> {
     let found: Vec<_> = cells.iter().map(|(path, cell)| (payload.index_at(path), cell.clone())).collect();
     let mut resolutions = Vec::with_capacity(found.len());
     for (index, cell) in &found {
@@ -207,39 +288,6 @@ fn substitute(payload: &mut Payload, cells: &[Cell]) -> Vec<(Arc<PromiseCell>, C
     resolutions
 }
 
-/// Held by everybody who wants something of a call made here: its response, or a capability in it. The last
-/// one that goes cancels the call.
-pub(crate) struct CallHandle {
-    pub(crate) cell: Arc<AnswerCell>,
-    pub(crate) cancel: Cancel,
-}
-
-impl Reading for CallHandle {
-    fn read_for(&self, waiter: &dyn Waiter) {
-        let question = self.cell.0.lock().question.clone();
-        if let Some(question) = question {
-            question.port.read_for(question.generation, waiter);
-        }
-    }
-}
-
-impl StandsIn for CallHandle {
-    fn call(&self) -> Arc<dyn Awaiting> {
-        self.cell.clone()
-    }
-}
-
-impl Drop for CallHandle {
-    fn drop(&mut self) {
-        // The call may be what keeps the call that it was made ahead on, and so on.
-        let (cell, cancel) = (self.cell.clone(), self.cancel.clone());
-        in_turn(move || {
-            cell.abandon();
-            cancel.cancel(false);
-        });
-    }
-}
-
 /// The capabilities in results that have yet to come: calls on them are sent ahead.
 ///
 /// As long as a pipeline, or a client taken from it, is held, the call goes on. `Send + Sync`.
@@ -254,7 +302,7 @@ pub struct Pipeline<R = any_pointer::Owned> {
 #[derive(Clone)]
 enum Root {
     /// A call made here.
-    Call(Arc<CallHandle>),
+    Call(Stake<dyn Awaiting>),
     /// A question to a peer.
     Question(Arc<QuestionRef>),
     /// Results that are known.
@@ -265,7 +313,7 @@ enum Root {
 impl Root {
     fn client_at(&self, path: &[u16]) -> Client {
         match self {
-            Root::Call(handle) => handle.cell.client_at(path, handle),
+            Root::Call(call) => call.client_at(path),
             Root::Question(question) => question.port.pipelined(question, path),
             Root::Known(payload) => payload.client_at(path),
             Root::Broken(why) => Client::broken(why.clone()),
@@ -278,8 +326,8 @@ impl Pipeline {
         Pipeline { root, path: Vec::new(), marker: PhantomData }
     }
 
-    pub(crate) fn of_call(handle: Arc<CallHandle>) -> Self {
-        Self::new(Root::Call(handle))
+    pub(crate) fn of_call(call: Stake<dyn Awaiting>) -> Self {
+        Self::new(Root::Call(call))
     }
 
     pub(crate) fn of_question(question: Arc<QuestionRef>) -> Self {

@@ -2,13 +2,12 @@
 
 use std::fmt;
 
-use super::answer::Pipeline;
+use super::answer::{Awaiting, Pipeline};
 use super::contents::Payload;
 use super::port::{AnswerKey, ConnectionId, Port, QuestionRef};
-use super::promised::PromiseCell;
 use crate::error::Exception;
-use crate::promise::{Attachment, Cancel};
-use crate::sync::{Arc, Instant, Mutex, OnceLock, Rank, Weak};
+use crate::promise::Cancel;
+use crate::sync::{Arc, Instant, Mutex, OnceLock, Rank};
 
 /// A call on its way from whoever made it to whatever serves it.
 pub(crate) struct CallInfo {
@@ -18,8 +17,6 @@ pub(crate) struct CallInfo {
     pub(crate) responder: Responder,
     pub(crate) cancel: Cancel,
     pub(crate) hints: Hints,
-    /// The promise that the call is queued on, which must not go while it is.
-    pub(crate) waits_on: Option<Arc<dyn Attachment>>,
 }
 
 /// What the caller says of the use it will make of the results: `rpc.capnp`'s `Call.noPromisePipelining` and
@@ -81,26 +78,6 @@ impl<T> fmt::Debug for Parcel<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Parcel")
     }
-}
-
-/// Where the answer of a call made here arrives: an [`AnswerCell`](super::answer::AnswerCell). A trait object,
-/// so that the compiler need not look through calls, their answers and all that is called ahead on those to
-/// see that a `Client` is `Send` and `Sync`: it would reach its recursion limit in the crates of users.
-pub(crate) trait Awaiting: Send + Sync {
-    /// The answer is there.
-    fn answer(&self, outcome: Result<Payload, Exception>);
-
-    /// Pipelined calls need not wait for the answer: `pipeline` knows where they go. The first one counts.
-    fn set_pipeline(&self, pipeline: Pipeline);
-
-    /// The call has become a question, which is held until it is answered, or nobody wants the answer.
-    fn forwarded(&self, question: Arc<QuestionRef>);
-
-    /// The call waits in this promise from now on. Tells whether anything may wait for the answer already.
-    fn wait_in(&self, promise: Weak<PromiseCell>) -> bool;
-
-    /// The promise that the call waits in, or waited in last.
-    fn waits_in(&self) -> Option<Arc<PromiseCell>>;
 }
 
 /// Where an answer goes.

@@ -152,14 +152,19 @@ impl Client {
 
     /// What this client has been resolved to so far: itself if it is no promise, or is a pending one.
     pub(crate) fn resolved(&self) -> Client {
+        self.last().cloned().unwrap_or_else(|| Client::broken(circle()))
+    }
+
+    /// The same; `None` if there are more promises on the way than make sense.
+    fn last(&self) -> Option<&Client> {
         let mut client = self;
         for _ in 0..MAX_HOPS {
             match client.next() {
                 Some(next) => client = next,
-                None => return client.clone(),
+                None => return Some(client),
             }
         }
-        Client::broken(Exception::failed("a circle of promises that resolve to each other"))
+        None
     }
 
     fn next(&self) -> Option<&Client> {
@@ -194,38 +199,36 @@ impl Client {
     }
 
     /// Delivers a call to the object, or as far towards it as it can go now.
-    pub(crate) fn deliver(&self, mut call: CallInfo, mode: Mode) {
-        let mut to = self.clone();
-        for _ in 0..MAX_HOPS {
-            let (next, back) = match &to.0 {
-                Kind::Null => return call.fail(null_call()),
-                Kind::Broken(why) => return call.fail(why.clone()),
-                Kind::Local(object) => return object.deliver(call),
-                Kind::Promise(cell) => match cell.deliver(call) {
-                    None => return,
-                    Some(follow) => follow,
-                },
-                Kind::Import(import) => {
-                    match import.port.call(To::Place(&Place::Import(import.clone())), call, mode) {
-                        Sent::Done => return,
-                        Sent::Follow(client, call) => (client, call),
-                    }
-                }
-                Kind::Fixed(place) => match place.port().call(To::Place(place), call, mode) {
-                    Sent::Done => return,
-                    Sent::Follow(client, call) => (client, call),
-                },
-                Kind::Remote(promise) => match promise.resolved.get() {
-                    Some(client) => (client.clone(), call),
-                    None => match promise.port.call(To::Promise(promise), call, mode) {
-                        Sent::Done => return,
-                        Sent::Follow(client, call) => (client, call),
-                    },
-                },
-            };
-            (to, call) = (next, back);
+    pub(crate) fn deliver(&self, call: CallInfo, mode: Mode) {
+        let mut sent = self.deliver_once(call, mode);
+        for _ in 1..MAX_HOPS {
+            let Sent::Follow(follow) = sent else { return };
+            let (client, call) = *follow;
+            sent = client.deliver_once(call, mode);
         }
-        call.fail(Exception::failed("a circle of promises that resolve to each other"));
+        if let Sent::Follow(follow) = sent {
+            follow.1.fail(circle());
+        }
+    }
+
+    /// Delivers a call, unless what it is delivered to has been resolved meanwhile.
+    fn deliver_once(&self, call: CallInfo, mode: Mode) -> Sent {
+        let Some(to) = self.last() else {
+            call.fail(circle());
+            return Sent::Done;
+        };
+        match &to.0 {
+            Kind::Null => call.fail(null_call()),
+            Kind::Broken(why) => call.fail(why.clone()),
+            Kind::Local(object) => object.deliver(call),
+            Kind::Promise(cell) => return cell.deliver(call),
+            Kind::Import(import) => {
+                return import.port.call(To::Place(&Place::Import(import.clone())), call, mode)
+            }
+            Kind::Fixed(place) => return place.port().call(To::Place(place), call, mode),
+            Kind::Remote(promise) => return promise.port.call(To::Promise(promise), call, mode),
+        }
+        Sent::Done
     }
 
     /// A number that tells this object from others of this process as long as it lives.
@@ -240,6 +243,10 @@ impl Client {
             Kind::Remote(promise) => Arc::as_ptr(promise) as usize,
         }
     }
+}
+
+fn circle() -> Exception {
+    Exception::failed("a circle of promises that resolve to each other")
 }
 
 /// Why calls on the null capability fail.

@@ -27,15 +27,13 @@ impl Payload {
         Payload { content, caps, share: None }
     }
 
-    /// The payload with its content ready to be sent from `place`; see [`Content::prepare`].
-    pub(crate) fn prepare(self, place: Place) -> Result<Self, Exception> {
-        let Payload { content, caps, share } = self;
-        let (content, copied) = content.prepare(place, caps.len())?;
-        let caps = match copied {
-            Some(indices) => indices.iter().map(|i| caps[*i as usize].clone()).collect(),
-            None => caps,
-        };
-        Ok(Payload { content, caps, share })
+    /// Makes the content ready to be sent from `place`; see [`Content::copy_received`].
+    pub(crate) fn prepare(&mut self, place: Place) -> Result<(), Exception> {
+        if let Some((content, indices)) = self.content.copy_received(place, self.caps.len())? {
+            self.content = content;
+            self.caps = indices.iter().map(|i| self.caps[*i as usize].clone()).collect();
+        }
+        Ok(())
     }
 
     /// Which capability stands at `path`: an index into `caps`, or `None` for a null pointer.

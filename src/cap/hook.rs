@@ -64,6 +64,9 @@ pub(crate) fn take_clients(table: BuildTable) -> Result<Vec<Client>, Exception> 
             Exception::failed("a capability of another Cap'n Proto implementation cannot be sent here")
         }),
     };
+    if table.is_empty() {
+        return Ok(Vec::new());
+    }
     table.into_iter().map(client).collect()
 }
 

@@ -93,7 +93,13 @@ pub(crate) enum Sent {
     /// It is on its way, or has been answered.
     Done,
     /// It is not: the promise has become this client.
-    Follow(Client, CallInfo),
+    Follow(Box<(Client, CallInfo)>),
+}
+
+impl Sent {
+    pub(crate) fn follow(client: Client, call: CallInfo) -> Self {
+        Sent::Follow(Box::new((client, call)))
+    }
 }
 
 /// Something that a connection is to look at later. A notice that has been overtaken does nothing.
@@ -212,7 +218,10 @@ impl Place {
     pub(crate) fn deliver(&self, call: CallInfo) {
         match self.port().call(To::Place(self), call, Mode::Queue) {
             Sent::Done => {}
-            Sent::Follow(client, call) => client.deliver(call, Mode::Queue),
+            Sent::Follow(follow) => {
+                let (client, call) = *follow;
+                client.deliver(call, Mode::Queue);
+            }
         }
     }
 

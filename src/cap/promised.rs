@@ -5,12 +5,14 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
 
-use super::call::{Awaiting, CallInfo, Mode};
+use super::answer::Awaiting;
+use super::call::{CallInfo, Mode};
 use super::client::{Client, Kind};
-use super::port::{Generation, Notice, Port};
+use super::port::{Generation, Notice, Port, Sent};
 use crate::error::Exception;
 use crate::id::ExportId;
-use crate::promise::{cancel, Fulfiller};
+use crate::promise::cancel::{self, Unwatch};
+use crate::promise::{Fulfiller, Stake};
 use crate::sync::{in_turn, Arc, Mutex, OnceLock, Rank, Weak};
 
 /// A promise client's state. One thread at a time (the one that resolves it) hands the waiting calls on.
@@ -37,34 +39,37 @@ enum State {
 
 #[derive(Default)]
 struct Waiting {
-    calls: VecDeque<CallInfo>,
+    calls: VecDeque<Queued>,
     watchers: Vec<Watcher>,
     /// What must go on as long as somebody waits for this promise: the call whose results it stands in. Let go
     /// when the promise is resolved: those results hold the promise, and would hold themselves.
-    keeps: Option<Arc<dyn StandsIn>>,
+    keeps: Option<Stake<dyn Awaiting>>,
 }
 
-/// What keeps a call made here going, for whoever waits for its results. A trait object, as
-/// [`Awaiting`] is.
-pub(crate) trait StandsIn: Send + Sync {
-    fn call(&self) -> Arc<dyn Awaiting>;
+/// A call that waits in a promise.
+struct Queued {
+    call: CallInfo,
+    /// Tells the promise when the call is canceled.
+    _watch: Unwatch,
+    /// The promise, if it must not go while the call waits.
+    _promise: Option<Arc<PromiseCell>>,
 }
 
 impl PromiseCell {
-    pub(crate) fn new(keeps: Option<Arc<dyn StandsIn>>) -> Arc<Self> {
+    pub(crate) fn new(keeps: Option<Stake<dyn Awaiting>>) -> Arc<Self> {
         let state = State::Pending(Waiting { keeps, ..Waiting::default() });
         Arc::new(PromiseCell { state: Mutex::new(Rank::Promise, state), resolved: OnceLock::new() })
     }
 
     /// Takes a call to hold until the promise is resolved or the call is canceled, or gives it back with what to
     /// call instead.
-    pub(crate) fn deliver(self: &Arc<Self>, mut call: CallInfo) -> Option<(Client, CallInfo)> {
+    pub(crate) fn deliver(self: &Arc<Self>, call: CallInfo) -> Sent {
         if let Some(client) = self.resolved.get() {
-            return Some((client.clone(), call));
+            return Sent::follow(client.clone(), call);
         }
         if self.waits_for(&call) {
             call.fail(circle());
-            return None;
+            return Sent::Done;
         }
         let (this, canceled) = (Arc::downgrade(self), call.cancel.address());
         let watch = call.cancel.watch_while(move || {
@@ -78,18 +83,17 @@ impl PromiseCell {
             State::Pending(_) | State::Draining(_) if call.cancel.is_canceled() => {
                 drop(state);
                 call.fail(cancel::canceled());
-                None
+                Sent::Done
             }
             State::Pending(waiting) | State::Draining(waiting) => {
                 let this = waiting.keeps.is_some().then(|| self.clone());
-                call.waits_on = Some(Arc::new((watch, this)));
-                waiting.calls.push_back(call);
-                None
+                waiting.calls.push_back(Queued { call, _watch: watch, _promise: this });
+                Sent::Done
             }
             State::Resolved => {
                 drop(state);
                 let client = self.resolved.get().expect("set before the state says Resolved").clone();
-                Some((client, call))
+                Sent::follow(client, call)
             }
         }
     }
@@ -137,7 +141,9 @@ impl PromiseCell {
     /// The call in whose results this promise stands, as long as those are not known.
     fn stands_in(&self) -> Option<Arc<dyn Awaiting>> {
         match &*self.state.lock() {
-            State::Pending(waiting) | State::Draining(waiting) => waiting.keeps.as_ref().map(|k| k.call()),
+            State::Pending(waiting) | State::Draining(waiting) => {
+                waiting.keeps.as_ref().map(|call| call.uncounted().clone())
+            }
             State::Resolved => None,
         }
     }
@@ -146,11 +152,11 @@ impl PromiseCell {
     fn let_go(&self, canceled: usize) {
         let mut state = self.state.lock();
         let (State::Pending(waiting) | State::Draining(waiting)) = &mut *state else { return };
-        let at = waiting.calls.iter().position(|call| call.cancel.address() == canceled);
-        let call = at.and_then(|at| waiting.calls.remove(at));
+        let at = waiting.calls.iter().position(|queued| queued.call.cancel.address() == canceled);
+        let queued = at.and_then(|at| waiting.calls.remove(at));
         drop(state);
-        if let Some(call) = call {
-            call.fail(cancel::canceled());
+        if let Some(queued) = queued {
+            queued.call.fail(cancel::canceled());
         }
     }
 
@@ -206,8 +212,7 @@ impl PromiseCell {
             }
             let calls = mem::take(&mut waiting.calls);
             drop(state);
-            for mut call in calls {
-                let _released = call.waits_on.take();
+            for Queued { call, _watch, _promise } in calls {
                 client.deliver(call, Mode::Queue);
             }
         }

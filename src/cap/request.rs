@@ -12,13 +12,13 @@ use capnp::traits::{FromPointerBuilder, ImbueMut, Owned, SetterInput};
 use capnp::MessageSize;
 use crossbeam_channel::Receiver;
 
-use super::answer::{AnswerCell, CallHandle, Pipeline};
+use super::answer::{Awaiting, MadeCall, Pipeline};
 use super::call::{CallInfo, Hints, Mode, Responder, Route};
 use super::client::Client;
 use super::contents::{Payload, Response};
 use super::hook::{take_clients, BuildTable};
 use crate::error::{Exception, Result};
-use crate::promise::{promise_from, Cancel, Promise, Reading};
+use crate::promise::{Cancel, Promise, Reading, Stake};
 use crate::sync::{self, role, Arc, Duration, Instant, Role, Timer, TimerKey};
 use crate::wire::content::{Content, ContentBuilder, Place};
 
@@ -152,18 +152,17 @@ impl<P, R: 'static> Request<P, R> {
     }
 
     fn send_if(self, filled: Result<()>) -> RemotePromise<R> {
-        let (promise, fulfiller) = promise_from();
-        let cell = AnswerCell::new(fulfiller);
-        let handle = Arc::new(CallHandle { cell: cell.clone(), cancel: Cancel::new() });
-        let mut promise = promise.read_from(handle.clone());
+        let made = MadeCall::<R>::new();
+        let call: Arc<dyn Awaiting> = made.clone();
+        let mut promise = Promise::new(made.clone(), Some(Stake::new(made.clone())));
         let deadline = self.timeout.map(sync::deadline);
         if let Some(at) = deadline {
-            promise = promise.attach(time_out(at, &cell));
+            promise = promise.attach(time_out(at, &call));
         }
-        let pipeline = Pipeline::of_call(handle.clone()).cast();
-        let responder = Responder::new(Route::Here(cell));
+        let pipeline = Pipeline::of_call(Stake::new(call.clone())).cast();
+        let responder = Responder::new(Route::Here(call));
         match filled {
-            Ok(()) => self.deliver(responder, handle.cancel.clone(), deadline),
+            Ok(()) => self.deliver(responder, Cancel::of(made), deadline),
             Err(why) => responder.answer(Err(why.into())),
         }
         RemotePromise { promise, pipeline }
@@ -187,7 +186,7 @@ impl<P, R: 'static> Request<P, R> {
             Ok(params) => params,
             Err(why) => return responder.answer(Err(why)),
         };
-        let call = CallInfo { interface_id, method_id, params, responder, cancel, hints, waits_on: None };
+        let call = CallInfo { interface_id, method_id, params, responder, cancel, hints };
         let mode = if role() == Role::User { Mode::Block(deadline) } else { Mode::Queue };
         target.deliver(call, mode);
     }
@@ -223,11 +222,11 @@ impl Filled for capnp::Result<()> {
 }
 
 /// Takes the deadline back when dropped.
-fn time_out(at: Instant, cell: &Arc<AnswerCell>) -> TimeOut {
-    let cell = Arc::downgrade(cell);
+fn time_out(at: Instant, call: &Arc<dyn Awaiting>) -> TimeOut {
+    let call = Arc::downgrade(call);
     TimeOut(Timer::global().at(at, move || {
-        if let Some(cell) = cell.upgrade() {
-            cell.time_out(deadline_passed());
+        if let Some(call) = call.upgrade() {
+            call.time_out(deadline_passed());
         }
     }))
 }
@@ -332,7 +331,7 @@ impl<R: 'static> RemotePromise<R> {
     }
 
     /// Where the response is read from.
-    pub(crate) fn reading(&self) -> Option<Arc<dyn Reading>> {
+    pub(crate) fn reading(&self) -> Option<Stake<dyn Reading>> {
         self.promise.reading()
     }
 

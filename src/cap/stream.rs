@@ -9,7 +9,7 @@ use capnp::MessageSize;
 
 use super::request::{Filled, Request};
 use crate::error::{Exception, Result};
-use crate::promise::{cancel, enter_blocking, Cancel, Interrupt, Reading, Sleeper, Waiter};
+use crate::promise::{cancel, enter_blocking, Cancel, Interrupt, Reading, Sleeper, Stake, Waiter};
 use crate::sync::{Arc, Condvar, Duration, Instant, Mutex, Rank};
 
 /// How many bytes of streaming calls are in flight by default: 1 MiB, about what the C++ implementation has on a
@@ -44,7 +44,7 @@ struct Flow {
     waiting: Vec<Waiting>,
     next_waiting: u64,
     /// Where the answer to the last call comes from, while any is to come. Whoever waits may read there.
-    reading: Option<Arc<dyn Reading>>,
+    reading: Option<Stake<dyn Reading>>,
 }
 
 /// A thread that waits.
@@ -209,7 +209,7 @@ impl Stream {
     }
 
     /// Waits, counted as asleep, until there was what is wanted, or the method that waits was canceled.
-    fn wait_as(&self, number: u64, reading: Option<Arc<dyn Reading>>, current: Option<&Cancel>) {
+    fn wait_as(&self, number: u64, reading: Option<Stake<dyn Reading>>, current: Option<&Cancel>) {
         let _watch = current.map(|c| {
             let shared = self.shared.clone();
             c.watch_while(move || shared.change(|_| (), |_, each| each.number == number))

@@ -30,26 +30,24 @@ impl Drop for Lease {
 }
 
 impl Lease {
-    /// A payload as it will be sent, and small enough.
-    fn prepare(&self, payload: Payload, place: ContentPlace) -> Result<Payload, Exception> {
-        let payload = payload.prepare(place)?;
+    /// Makes a payload what will be sent. It must be small enough.
+    fn prepare(&self, payload: &mut Payload, place: ContentPlace) -> Result<(), Exception> {
+        payload.prepare(place)?;
         let words = payload.content.words() + HEADER_WORDS + 4 * payload.caps.len();
         let limit = self.0.limits.message_words;
         if words > limit {
             let reason = format!("a message of {words} words, where {limit} are allowed");
             return Err(Exception::failed(reason));
         }
-        Ok(payload)
+        Ok(())
     }
 
     fn ask(&self, to: To<'_>, mut call: CallInfo, mode: Mode) -> Result<Asked, Box<(CallInfo, Exception)>> {
         if call.cancel.is_canceled() {
             return Err(Box::new((call, cancel::canceled())));
         }
-        let empty = crate::cap::request::empty();
-        match self.prepare(std::mem::replace(&mut call.params, empty), ContentPlace::CallParams) {
-            Ok(params) => call.params = params,
-            Err(why) => return Err(Box::new((call, why))),
+        if let Err(why) = self.prepare(&mut call.params, ContentPlace::CallParams) {
+            return Err(Box::new((call, why)));
         }
         // It leaves this vat: for the canceling of a call that must be delivered first, it is delivered.
         call.cancel.start();
@@ -114,7 +112,7 @@ impl Port for Lease {
             Ok(Asked::Follow(call)) => {
                 let resolved = promise.and_then(|promise| promise.resolved.get()).cloned();
                 let gone = || Client::broken(Exception::disconnected("the promise is gone"));
-                return Sent::Follow(resolved.unwrap_or_else(gone), call);
+                return Sent::follow(resolved.unwrap_or_else(gone), call);
             }
             Err(refused) => {
                 let (call, why) = *refused;
@@ -136,7 +134,10 @@ impl Port for Lease {
     }
 
     fn answer(&self, key: AnswerKey, outcome: Result<Payload, Exception>) {
-        let outcome = outcome.and_then(|payload| self.prepare(payload, ContentPlace::ReturnResults));
+        let outcome = outcome.and_then(|mut payload| {
+            self.prepare(&mut payload, ContentPlace::ReturnResults)?;
+            Ok(payload)
+        });
         self.0.transact(|state, fx| state.answer(key, outcome, fx));
     }
 

@@ -5,13 +5,18 @@ use std::fmt;
 
 use super::blocking::{enter_blocking, Asleep};
 use crate::error::Exception;
-use crate::sync::{foreign, per_thread, Arc, Mutex, Rank};
+use crate::sync::{foreign, per_thread, Arc, Mutex, MutexGuard, Rank};
 
 /// Tells a method whether its caller still wants the answer. A handle: clones speak of the same call.
 ///
 /// Rule: `rpc.capnp`'s `Finish`, sent before the `Return`, cancels the call.
 #[derive(Clone)]
-pub struct Cancel(Arc<Mutex<Token>>);
+pub struct Cancel(Arc<dyn Cancelable>);
+
+/// What a call's token is in: the token itself, or what else there is of the call.
+pub(crate) trait Cancelable: Send + Sync {
+    fn token(&self) -> &Token;
+}
 
 type Watcher = Box<dyn FnOnce() + Send>;
 
@@ -39,10 +44,28 @@ enum Phase {
     Ended,
 }
 
-struct Token {
+/// Whether a call is canceled.
+pub(crate) struct Token(Mutex<Watched>);
+
+struct Watched {
     phase: Phase,
     next_watcher: u64,
     watchers: Vec<(u64, Watcher)>,
+}
+
+impl Token {
+    pub(crate) fn new() -> Self {
+        Token(Mutex::new(
+            Rank::Cancel,
+            Watched { phase: Phase::Waiting, next_watcher: 0, watchers: Vec::new() },
+        ))
+    }
+}
+
+impl Cancelable for Token {
+    fn token(&self) -> &Token {
+        self
+    }
 }
 
 per_thread! {
@@ -52,15 +75,21 @@ per_thread! {
 
 impl Cancel {
     pub(crate) fn new() -> Self {
-        Cancel(Arc::new(Mutex::new(
-            Rank::Cancel,
-            Token { phase: Phase::Waiting, next_watcher: 0, watchers: Vec::new() },
-        )))
+        Cancel::of(Arc::new(Token::new()))
+    }
+
+    /// The cancellation of a call.
+    pub(crate) fn of(call: Arc<dyn Cancelable>) -> Self {
+        Cancel(call)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Watched> {
+        self.0.token().0.lock()
     }
 
     /// Whether the caller has canceled the call before it was answered.
     pub fn is_canceled(&self) -> bool {
-        self.0.lock().phase == Phase::Canceled
+        self.lock().phase == Phase::Canceled
     }
 
     /// Runs `action` when the call is canceled; at once, on this thread, if it is already; never, if it was
@@ -84,12 +113,12 @@ impl Cancel {
 
     /// A number that tells this call from others as long as it lives.
     pub(crate) fn address(&self) -> usize {
-        Arc::as_ptr(&self.0) as usize
+        Arc::as_ptr(&self.0).cast::<()>() as usize
     }
 
     /// The call has reached its method (or has left this vat).
     pub(crate) fn start(&self) {
-        let mut token = self.0.lock();
+        let mut token = self.lock();
         match token.phase {
             Phase::Waiting => token.phase = Phase::Started,
             Phase::Doomed => {
@@ -102,7 +131,7 @@ impl Cancel {
 
     /// Nobody wants the answer. With `after_start`, not before the method has been reached.
     pub(crate) fn cancel(&self, after_start: bool) {
-        let mut token = self.0.lock();
+        let mut token = self.lock();
         token.phase = match token.phase {
             Phase::Waiting if after_start => Phase::Doomed,
             Phase::Canceled | Phase::Ended => return,
@@ -120,7 +149,7 @@ impl Cancel {
 
     /// The call is about to be answered: nobody is told any more. (Who gets the answer lets go of the call.)
     pub(crate) fn end(&self) {
-        let mut token = self.0.lock();
+        let mut token = self.lock();
         if token.phase != Phase::Canceled {
             token.phase = Phase::Ended;
         }
@@ -130,7 +159,7 @@ impl Cancel {
     }
 
     fn watch(&self, action: Watcher) -> Option<u64> {
-        let mut token = self.0.lock();
+        let mut token = self.lock();
         match token.phase {
             Phase::Canceled => {
                 drop(token);
@@ -159,7 +188,7 @@ impl Cancel {
         &self,
         action: impl FnOnce(&Asleep) -> A,
     ) -> Result<(Asleep, Unwatch), Exception> {
-        let mut token = self.0.lock();
+        let mut token = self.lock();
         if token.phase == Phase::Canceled {
             return Err(canceled());
         }
@@ -170,7 +199,7 @@ impl Cancel {
     }
 }
 
-impl Token {
+impl Watched {
     fn add(&mut self, action: Watcher) -> u64 {
         let id = self.next_watcher;
         self.next_watcher += 1;
@@ -185,7 +214,7 @@ pub(crate) struct Unwatch(Cancel, Option<u64>);
 impl Drop for Unwatch {
     fn drop(&mut self) {
         let Some(id) = self.1 else { return };
-        let mut token = self.0 .0.lock();
+        let mut token = self.0.lock();
         let at = token.watchers.iter().position(|(i, _)| *i == id);
         let watcher = at.map(|at| token.watchers.swap_remove(at));
         drop(token);

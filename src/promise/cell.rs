@@ -11,7 +11,7 @@ use crossbeam_channel::Receiver;
 use super::blocking::{Asleep, Sleeper};
 use super::cancel::{self, canceled, Cancel, Unwatch};
 use super::enter_blocking;
-use super::reading::{Interrupt, Reading, Waiter};
+use super::reading::{Interrupt, Reading, Stake, Waiter};
 use crate::error::{Error, Exception, Result};
 use crate::sync::{self, assert_unlocked, foreign, Arc, Condvar, Duration, Instant, Mutex, Rank};
 
@@ -19,9 +19,21 @@ use crate::sync::{self, assert_unlocked, foreign, Arc, Condvar, Duration, Instan
 pub(crate) trait Attachment: Send + Sync {}
 impl<T: Send + Sync> Attachment for T {}
 
-struct Cell<T> {
+/// Where a promise's value arrives.
+pub(crate) struct Cell<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
+}
+
+/// What a promise's cell is in: the cell itself, or what else there is of a call. So a call takes one allocation.
+pub(crate) trait HoldsCell<T>: Send + Sync {
+    fn cell(&self) -> &Cell<T>;
+}
+
+impl<T: Send> HoldsCell<T> for Cell<T> {
+    fn cell(&self) -> &Cell<T> {
+        self
+    }
 }
 
 /// ```text
@@ -50,14 +62,8 @@ type Callback<T> = Box<dyn FnOnce(Result<T>) + Send>;
 
 /// A promise and the right to settle it.
 pub(crate) fn promise<T: Send + 'static>() -> (Promise<T>, Fulfiller<T>) {
-    promise_from()
-}
-
-/// A promise, and the right to settle it with what its value is made from.
-pub(crate) fn promise_from<T: From<U> + Send + 'static, U>() -> (Promise<T>, Fulfiller<U>) {
-    let cell =
-        Arc::new(Cell { state: Mutex::new(Rank::Promise, State::Pending(None)), changed: Condvar::new() });
-    (Promise { cell: cell.clone(), attached: Vec::new(), reading: None }, Fulfiller { cell: Some(cell) })
+    let cell = Arc::new(Cell::new());
+    (Promise::new(cell.clone(), None), Fulfiller { cell: Some(cell) })
 }
 
 /// A value that will come, or the reason why it won't. One thread waits for it, takes it, or registers for
@@ -66,10 +72,21 @@ pub(crate) fn promise_from<T: From<U> + Send + 'static, U>() -> (Promise<T>, Ful
 /// It is a [`Future`] too: async code can await it on any executor.
 #[must_use = "dropping a promise cancels the call that it stands for"]
 pub struct Promise<T> {
-    cell: Arc<Cell<T>>,
+    holder: Arc<dyn HoldsCell<T>>,
     attached: Vec<Box<dyn Attachment>>,
     /// Where the value comes from; kept as what is attached is.
-    reading: Option<Arc<dyn Reading>>,
+    reading: Option<Stake<dyn Reading>>,
+}
+
+impl<T> Promise<T> {
+    /// A promise for what arrives in a cell. Whoever waits for it may read where that comes from.
+    pub(crate) fn new(holder: Arc<dyn HoldsCell<T>>, reading: Option<Stake<dyn Reading>>) -> Self {
+        Promise { holder, attached: Vec::new(), reading }
+    }
+
+    fn cell(&self) -> &Cell<T> {
+        self.holder.cell()
+    }
 }
 
 impl<T: Send + 'static> Promise<T> {
@@ -104,13 +121,13 @@ impl<T: Send + 'static> Promise<T> {
 
     /// The value if it is there; the promise if not.
     pub fn try_take(self) -> Result<Result<T>, Self> {
-        let taken = take(&mut self.cell.state.lock());
+        let taken = take(&mut self.cell().state.lock());
         taken.ok_or(self)
     }
 
     /// Whether the value is there.
     pub fn is_ready(&self) -> bool {
-        matches!(*self.cell.state.lock(), State::Settled(_))
+        matches!(*self.cell().state.lock(), State::Settled(_))
     }
 
     /// Has `callback` called with the value; at once, on this thread, if it is there already. The call is no
@@ -122,8 +139,8 @@ impl<T: Send + 'static> Promise<T> {
     /// block and waits are not refused; but the object answers no other call meanwhile, so a wait for it would be one
     /// for itself. So the callback must be short, and must not wait.
     pub fn on_ready(self, callback: impl FnOnce(Result<T>) + Send + 'static) {
-        let Promise { cell, attached, reading } = self;
-        let mut state = cell.state.lock();
+        let Promise { holder, attached, reading } = self;
+        let mut state = holder.cell().state.lock();
         if let Some(result) = take(&mut state) {
             drop(state);
             return callback(result);
@@ -165,20 +182,14 @@ impl<T: Send + 'static> Promise<T> {
         self
     }
 
-    /// Keeps what the value is read from, as [`attach`](Self::attach) does. Whoever waits may read there.
-    pub(crate) fn read_from(mut self, reading: Arc<dyn Reading>) -> Self {
-        self.reading = Some(reading);
-        self
-    }
-
     /// Where the value is read from.
-    pub(crate) fn reading(&self) -> Option<Arc<dyn Reading>> {
+    pub(crate) fn reading(&self) -> Option<Stake<dyn Reading>> {
         self.reading.clone()
     }
 
     fn wait_for(self, deadline: Option<Instant>) -> Result<Result<T>, Self> {
         assert_unlocked();
-        let mut state = self.cell.state.lock();
+        let mut state = self.cell().state.lock();
         if let Some(result) = take(&mut state) {
             return Ok(result);
         }
@@ -192,12 +203,12 @@ impl<T: Send + 'static> Promise<T> {
         drop(state);
         drop(before);
         let awaiting =
-            Awaiting { cell: &self.cell, call: current.as_ref(), deadline, sleeper: asleep.sleeper() };
+            Awaiting { cell: self.cell(), call: current.as_ref(), deadline, sleeper: asleep.sleeper() };
         if let Some(reading) = &self.reading {
             reading.read_for(&awaiting);
         }
         awaiting.sleep_on();
-        if let Some(result) = take(&mut self.cell.state.lock()) {
+        if let Some(result) = take(&mut self.cell().state.lock()) {
             return Ok(result);
         }
         if current.as_ref().is_some_and(Cancel::is_canceled) {
@@ -210,11 +221,12 @@ impl<T: Send + 'static> Promise<T> {
     fn fall_asleep(&self, call: Option<&Cancel>) -> Result<(Asleep, Option<Unwatch>), Exception> {
         let Some(call) = call else { return Ok((enter_blocking()?, None)) };
         let (asleep, watch) = call.enter_blocking(|asleep| {
-            let (cell, sleeper) = (self.cell.clone(), asleep.sleeper());
+            let (holder, sleeper) = (self.holder.clone(), asleep.sleeper());
             move || {
                 if let Some(sleeper) = sleeper {
                     sleeper.woken();
                 }
+                let cell = holder.cell();
                 // Under the lock, so that the waiter is either asleep or has yet to look.
                 let reader = match &*cell.state.lock() {
                     State::Pending(Some(Waiting::Reader(_, reader))) => Some(reader.clone()),
@@ -290,7 +302,7 @@ impl<T: Send + 'static> Future for Promise<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // Cloning and dropping a waker is foreign code: outside the lock.
         let waiter = Some(Waiting::Task(cx.waker().clone()));
-        let mut state = self.cell.state.lock();
+        let mut state = self.cell().state.lock();
         if let Some(result) = take(&mut state) {
             drop(state);
             return Poll::Ready(result);
@@ -304,7 +316,7 @@ impl<T: Send + 'static> Future for Promise<T> {
 
 impl<T> fmt::Debug for Promise<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match *self.cell.state.lock() {
+        f.write_str(match *self.cell().state.lock() {
             State::Pending(_) | State::Called(_) => "Promise(pending)",
             State::Settled(_) => "Promise(settled)",
             State::Taken => "Promise(taken)",
@@ -314,12 +326,7 @@ impl<T> fmt::Debug for Promise<T> {
 
 /// The right to settle a [`Promise`], once. Dropped unused, it breaks the promise.
 pub(crate) struct Fulfiller<T> {
-    cell: Option<Arc<dyn Settle<T>>>,
-}
-
-/// A cell that can be settled with a `U`, whatever its promise makes of that.
-trait Settle<U>: Send + Sync {
-    fn settle(&self, result: Result<U, Exception>);
+    cell: Option<Arc<Cell<T>>>,
 }
 
 impl<T> Fulfiller<T> {
@@ -333,22 +340,34 @@ impl<T> Fulfiller<T> {
         self.settle(Err(why));
     }
 
-    /// Gives or breaks.
-    pub(crate) fn set(mut self, result: Result<T, Exception>) {
-        self.settle(result);
-    }
-
     fn settle(&mut self, result: Result<T, Exception>) {
         let Some(cell) = self.cell.take() else { return };
         cell.settle(result);
     }
 }
 
-impl<T: From<U> + Send, U> Settle<U> for Cell<T> {
+impl<T> Cell<T> {
+    pub(crate) fn new() -> Self {
+        Cell { state: Mutex::new(Rank::Promise, State::Pending(None)), changed: Condvar::new() }
+    }
+
+    /// Nobody wants the value any more. Who has registered for it is told why; what has come is dropped.
+    pub(crate) fn abandon(&self, why: impl FnOnce() -> Exception) {
+        let mut state = self.state.lock();
+        let settled = take(&mut state);
+        let taken = matches!(*state, State::Taken);
+        drop(state);
+        drop(settled);
+        if !taken {
+            self.settle(Err(why()));
+            let settled = take(&mut self.state.lock());
+            drop(settled);
+        }
+    }
+
     /// The first to settle wins. What runs here (a callback, a waker) is foreign: no lock may be held.
-    fn settle(&self, result: Result<U, Exception>) {
+    pub(crate) fn settle(&self, result: Result<T, Exception>) {
         assert_unlocked();
-        let result = result.map(T::from);
         let mut state = self.state.lock();
         match mem::replace(&mut *state, State::Taken) {
             State::Pending(waiter) => {

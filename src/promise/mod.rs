@@ -7,6 +7,7 @@ mod reading;
 
 pub(crate) use blocking::{count_sleep, enter_blocking, slept, with_blocking, Blocking, Sleeper};
 pub use cancel::Cancel;
+pub(crate) use cancel::{Cancelable, Token};
 pub use cell::Promise;
-pub(crate) use cell::{promise, promise_from, Attachment, Fulfiller};
-pub(crate) use reading::{Interrupt, Reading, Waiter};
+pub(crate) use cell::{promise, Attachment, Cell, Fulfiller, HoldsCell};
+pub(crate) use reading::{Interrupt, Reading, Stake, Waiter, Wants};

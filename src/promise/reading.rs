@@ -1,9 +1,59 @@
 //! What a thread that waits for a value can do itself to have it come.
 
+use std::ops::Deref;
+
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Arc, Instant};
 
+/// Something that goes on as long as somebody wants something of it. Others may refer to it too: those are not counted.
+pub(crate) trait Wants: Send + Sync {
+    /// How many want something of it.
+    fn wants(&self) -> &AtomicUsize;
+
+    /// Nobody does any more, nor ever will.
+    fn unwanted(self: Arc<Self>);
+}
+
+/// Held by whoever wants something.
+pub(crate) struct Stake<T: Wants + ?Sized>(Arc<T>);
+
+impl<T: Wants + ?Sized> Stake<T> {
+    /// Wants something of what is wanted already, or has just been made.
+    pub(crate) fn new(of: Arc<T>) -> Self {
+        of.wants().fetch_add(1, Ordering::Relaxed);
+        Stake(of)
+    }
+
+    /// A reference that is not counted.
+    pub(crate) fn uncounted(&self) -> &Arc<T> {
+        &self.0
+    }
+}
+
+impl<T: Wants + ?Sized> Clone for Stake<T> {
+    fn clone(&self) -> Self {
+        Stake::new(self.0.clone())
+    }
+}
+
+impl<T: Wants + ?Sized> Deref for Stake<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: Wants + ?Sized> Drop for Stake<T> {
+    fn drop(&mut self) {
+        if self.0.wants().fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.clone().unwanted();
+        }
+    }
+}
+
 /// Where the value of a promise is read from.
-pub(crate) trait Reading: Send + Sync {
+pub(crate) trait Reading: Wants {
     /// Reads on this thread until `waiter` no longer waits; has it sleep if somebody else reads. May return early.
     fn read_for(&self, waiter: &dyn Waiter);
 }

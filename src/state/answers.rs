@@ -151,7 +151,6 @@ impl State {
                 no_promise_pipelining: call.no_promise_pipelining,
                 only_promise_pipeline: answer.silent,
             },
-            waits_on: None,
         };
         match addressee {
             Addressee::Known(to) => fx.later(Callback::Deliver { call: info, to }),

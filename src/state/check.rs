@@ -61,7 +61,7 @@ impl State {
     fn check_questions(&self) {
         self.questions.check();
         for (id, question) in self.questions.iter().chain(self.pipeline_questions.iter()) {
-            for (path, promise) in &question.pipelined {
+            for (path, promise) in question.promised() {
                 assert!(question.has_promises(), "{id} has promises for results that are there");
                 let pending = self.promises.get(promise);
                 let place = &pending.unwrap_or_else(|| panic!("{id} names a promise that is gone")).place;

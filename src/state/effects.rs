@@ -33,32 +33,34 @@ pub(crate) struct Effects {
     pub(crate) garbage: Garbage,
 }
 
-/// The queues of effects that have been seen to: their memory is used again.
-type Spare = (Vec<Departure>, Vec<Callback>);
-
 per_thread! {
-    static SPARE: Cell<Spare> = Cell::new((Vec::new(), Vec::new()));
+    /// Effects that have been seen to: their memory is used again.
+    static SPARE: Cell<Option<Effects>> = Cell::new(None);
 }
 
 impl Default for Effects {
     fn default() -> Self {
-        let (send, callbacks) = SPARE.try_with(Cell::take).unwrap_or_default();
-        Effects { send, callbacks, garbage: Garbage::default() }
+        let spare = SPARE.try_with(Cell::take).ok().flatten();
+        spare.unwrap_or_else(|| Effects {
+            send: Vec::new(),
+            callbacks: Vec::new(),
+            garbage: Garbage::default(),
+        })
     }
 }
 
 impl Effects {
     /// Has been seen to: what is left in it is dropped.
-    pub(crate) fn finish(self) {
-        let Effects { mut send, mut callbacks, garbage } = self;
-        send.clear();
-        callbacks.clear();
-        drop(garbage);
-        /// More than a transaction that concerns few has done.
+    pub(crate) fn finish(mut self) {
+        self.send.clear();
+        self.callbacks.clear();
+        self.garbage.clear();
+        /// More than a transaction that concerns few has done, or leaves.
         const MANY: usize = 64;
-        if send.capacity() <= MANY && callbacks.capacity() <= MANY {
-            // At the end of a thread there is no place for them.
-            let _ = SPARE.try_with(|spare| spare.set((send, callbacks)));
+        let capacity = self.send.capacity().max(self.callbacks.capacity()).max(self.garbage.capacity());
+        if capacity <= MANY {
+            // At the end of a thread there is no place for it.
+            let _ = SPARE.try_with(|spare| spare.set(Some(self)));
         }
     }
 

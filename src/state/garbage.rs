@@ -1,6 +1,5 @@
 //! What is to be dropped outside the lock. See Note [Effects run after unlock].
 
-use std::cell::Cell;
 use std::fmt;
 
 use super::answers::{self, Answer};
@@ -17,16 +16,12 @@ use crate::cap::contents::Payload;
 use crate::cap::port::{Place, QuestionRef, RemoteRef};
 use crate::error::Exception;
 use crate::promise::{Attachment, Cancel};
-use crate::sync::{per_thread, Arc};
+use crate::sync::Arc;
 use crate::table::Given;
 
 /// Values to be dropped.
+#[derive(Default)]
 pub(crate) struct Garbage(Vec<Waste>);
-
-per_thread! {
-    /// Where the next transaction of this thread puts its garbage: memory that was used before.
-    static SPARE: Cell<Vec<Waste>> = Cell::new(Vec::new());
-}
 
 /// Something whose drop may run foreign code. The kinds that every call leaves are here as they are.
 enum Waste {
@@ -59,18 +54,10 @@ impl fmt::Debug for Garbage {
     }
 }
 
-impl Default for Garbage {
-    fn default() -> Self {
-        Garbage(SPARE.try_with(Cell::take).unwrap_or_default())
-    }
-}
-
-impl Drop for Garbage {
-    fn drop(&mut self) {
-        /// More than what a transaction leaves that concerns few.
-        const MANY: usize = 64;
-        let mut spare = std::mem::take(&mut self.0);
-        for waste in spare.drain(..) {
+impl Garbage {
+    /// Drops all. Its memory can be used again.
+    pub(crate) fn clear(&mut self) {
+        for waste in self.0.drain(..) {
             // Said one by one, as they are there for nothing else.
             match waste {
                 Waste::Question(question) => drop(question),
@@ -83,14 +70,13 @@ impl Drop for Garbage {
                 Waste::Other(other) => drop(other),
             }
         }
-        if spare.capacity() <= MANY {
-            // At the end of a thread there is no place for it.
-            let _ = SPARE.try_with(|cell| cell.set(spare));
-        }
     }
-}
 
-impl Garbage {
+    /// For how much there is memory.
+    pub(crate) fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+
     pub(crate) fn push(&mut self, waste: Box<dyn Send>) {
         self.0.push(Waste::Other(waste));
     }

@@ -16,13 +16,12 @@
 //!   or not: see Note [Backpressure].
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use super::descriptors::Accepted;
 use super::effects::{Callback, Effects};
-use super::entry::Entry;
+use super::entry::{Entry, Few};
 use super::imports::Pending;
 use super::State;
+use crate::cap::answer::Awaiting;
 use crate::cap::call::{CallInfo, Parcel, Responder, Route};
 use crate::cap::client::{Client, Kind};
 use crate::cap::contents::Payload;
@@ -50,17 +49,50 @@ pub(crate) struct Question {
     /// The results are those of this answer of ours, which is not there yet.
     pub(super) taking: Option<AnswerId>,
     pub(super) handle: Weak<QuestionRef>,
-    /// Promises for capabilities in the results.
-    pub(super) pipelined: BTreeMap<Path, RefId>,
-    /// Places in the results that calls were sent to by promises that are gone.
-    pub(super) used: BTreeSet<Path>,
-    /// The method called; `None` for a bootstrap.
-    pub(super) method: Option<(u64, u16)>,
+    /// Places in the results that somebody has asked for, while those are not there.
+    pub(super) places: Option<Box<Places>>,
+    /// The method called, of which interface; `None` for a bootstrap.
+    method_id: Option<u16>,
+    interface_id: u64,
     /// What the call counts towards the limit on incoming calls, where it came in.
     pub(super) share: Option<Parcel<Arc<dyn Attachment>>>,
 }
 
+/// Places in results that are to come.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Places {
+    /// Promises for the capabilities there.
+    pub(super) promised: Few<(Path, RefId)>,
+    /// Where calls were sent to by promises that are gone.
+    pub(super) used: Few<Path>,
+}
+
 impl Question {
+    /// Promises for capabilities in the results.
+    pub(super) fn promised(&self) -> impl Iterator<Item = &(Path, RefId)> {
+        self.places.iter().flat_map(|places| places.promised.iter())
+    }
+
+    /// One that is asked for nobody yet, and has yet to get its generation and its handle.
+    fn new(param_exports: Vec<ExportId>) -> Self {
+        Question {
+            entry: Entry::new(),
+            generation: 0,
+            param_exports,
+            tail: false,
+            taking: None,
+            handle: Weak::new(),
+            places: None,
+            method_id: None,
+            interface_id: 0,
+            share: None,
+        }
+    }
+
+    fn promised_at(&self, path: &[u16]) -> Option<RefId> {
+        self.promised().find(|(at, _)| **at == *path).map(|(_, id)| *id)
+    }
+
     /// Whether what is in the results is yet to be known, or never will be.
     pub(super) fn has_promises(&self) -> bool {
         let elsewhere = matches!(self.entry, Entry::HaveReturn { return_msg: Ended::Elsewhere, .. });
@@ -84,15 +116,38 @@ pub(crate) enum Ended {
 /// What is to be done when a question is answered.
 #[derive(Clone, Debug)]
 pub(crate) enum OnReturn {
-    /// Tell whoever asked.
+    /// Tell a call made in this vat, which heeds the first answer only. It holds its question until it is answered or
+    /// nobody wants the answer, so there is no duty to be kept.
+    Tell(Arc<dyn Awaiting>),
+    /// Answer a call that came in.
     Respond(Parcel<Responder>),
 }
 
 impl OnReturn {
-    /// Whether it was a call made in this vat, or is nobody's any more.
+    fn of(responder: Responder) -> Self {
+        match responder.route().here().cloned() {
+            Some(call) => {
+                responder.disarm();
+                OnReturn::Tell(call)
+            }
+            None => OnReturn::Respond(Parcel::new(responder)),
+        }
+    }
+
+    /// Whether it is a call made in this vat, or nobody's any more.
     pub(super) fn is_here(&self) -> bool {
-        let OnReturn::Respond(responder) = self;
-        responder.look(|responder| responder.is_none_or(|responder| responder.route().here().is_some()))
+        match self {
+            OnReturn::Tell(_) => true,
+            OnReturn::Respond(responder) => responder.look(|responder| responder.is_none()),
+        }
+    }
+
+    /// The duty to answer, unless it has been taken.
+    pub(super) fn take(self) -> Option<Responder> {
+        match self {
+            OnReturn::Tell(call) => Some(Responder::new(Route::Here(call))),
+            OnReturn::Respond(responder) => responder.take(),
+        }
     }
 }
 
@@ -127,8 +182,8 @@ impl State {
 
     /// Sends a call to a place in the peer. A call that came from the peer goes back as a tail call.
     pub(crate) fn call(&mut self, place: &Place, call: CallInfo, fx: &mut Effects) -> Asked {
-        let CallInfo { interface_id, method_id, params, responder, cancel, hints, waits_on } = call;
-        fx.discard((cancel, waits_on));
+        let CallInfo { interface_id, method_id, params, responder, cancel, hints } = call;
+        fx.discard(cancel);
         if let Some(why) = self.ended.clone() {
             fx.discard(params);
             return Asked::Refused(responder, why);
@@ -150,14 +205,19 @@ impl State {
             }
         };
         let for_pipeline = hints.only_promise_pipeline && tail.is_none() && !self.peer_ignores_pipeline_hint;
-        let method = Some((interface_id, method_id));
-        let question = self.ask(port, for_pipeline, described.exports, method);
         let Payload { content, caps, share } = params;
         fx.discard(caps);
+        let route = responder.route().clone();
+        let mut asking = Question::new(described.exports);
+        (asking.interface_id, asking.method_id) = (interface_id, Some(method_id));
+        asking.tail = tail.is_some();
         // No Return would give back what a question for pipelining alone holds.
-        if let Some(share) = share.clone().filter(|_| !for_pipeline) {
-            self.question_mut(question.id).expect("just asked").share = Some(Parcel::new(share));
+        asking.share = share.clone().filter(|_| !for_pipeline).map(Parcel::new);
+        match tail {
+            Some(_) => responder.disarm(),
+            None => asking.entry.on_return_mut().expect("it is new").push(OnReturn::of(responder)),
         }
+        let question = self.ask(port, for_pipeline, asking);
         let call = Call {
             question: question.id,
             target: super::descriptors::target(place),
@@ -170,15 +230,9 @@ impl State {
         };
         fx.send_on(Message::Call(call), share);
         if let Some(key) = tail {
-            self.question_mut(question.id).expect("just asked").tail = true;
             self.return_tail(key, question, fx);
-            responder.disarm();
             return Asked::Reflected;
         }
-        let route = responder.route().clone();
-        let entry = &mut self.question_mut(question.id).expect("just asked").entry;
-        let on_return = entry.on_return_mut().expect("just asked");
-        on_return.push(OnReturn::Respond(Parcel::new(responder)));
         Asked::Question(question, route)
     }
 
@@ -209,7 +263,7 @@ impl State {
     /// Asks for the peer's bootstrap object. Gives the question too, unless the connection has ended.
     pub(crate) fn ask_bootstrap(&mut self, fx: &mut Effects) -> (Client, Option<Arc<QuestionRef>>) {
         let Some(port) = self.port().filter(|_| self.ended.is_none()) else { return (self.gone(), None) };
-        let question = self.ask(port, false, Vec::new(), None);
+        let question = self.ask(port, false, Question::new(Vec::new()));
         fx.send(Message::Bootstrap { question: question.id });
         (self.pipelined(&question, &[]), Some(question))
     }
@@ -218,22 +272,10 @@ impl State {
         &mut self,
         port: Arc<dyn crate::cap::port::Port>,
         for_pipeline: bool,
-        param_exports: Vec<ExportId>,
-        method: Option<(u64, u16)>,
+        mut question: Question,
     ) -> Arc<QuestionRef> {
         let generation = self.generation();
-        let mut question = Question {
-            entry: Entry::new(),
-            generation,
-            param_exports,
-            tail: false,
-            taking: None,
-            handle: Weak::new(),
-            pipelined: BTreeMap::new(),
-            used: BTreeSet::new(),
-            method,
-            share: None,
-        };
+        question.generation = generation;
         if for_pipeline {
             let id = self.free_pipeline_question();
             let handle = Arc::new(QuestionRef::new(port, id, generation));
@@ -302,7 +344,7 @@ impl State {
         }
         let entry = self.question(question.id).filter(|q| q.generation == question.generation);
         let Some(entry) = entry.filter(|q| q.has_promises()) else { return self.gone() };
-        let known = entry.pipelined.get(path).and_then(|id| self.promises.get(id));
+        let known = entry.promised_at(path).and_then(|id| self.promises.get(&id));
         if let Some(cell) = known.and_then(|pending| pending.cell.upgrade()) {
             return Client(Kind::Remote(cell));
         }
@@ -311,8 +353,10 @@ impl State {
         let path: Path = path.into();
         let cell = self.promise_at(Place::Answer(question.clone(), path.clone()), question.port.clone());
         let entry = self.question_mut(question.id).expect("found above");
-        let used = entry.used.remove(&path) || used;
-        entry.pipelined.insert(path, cell.id);
+        let places = entry.places.get_or_insert_default();
+        let used = places.used.take_first(|at| *at == path).is_some() || used;
+        places.promised.retain(|(at, _)| *at != path);
+        places.promised.push((path, cell.id));
         self.promises.get_mut(&cell.id).expect("just made").used = used;
         Client(Kind::Remote(cell))
     }
@@ -322,12 +366,9 @@ impl State {
     pub(super) fn forget_pipelined(&mut self, pending: &Pending, id: RefId) {
         let Place::Answer(question, path) = &pending.place else { return };
         let entry = self.question_mut(question.id).filter(|entry| entry.generation == question.generation);
-        let Some(entry) = entry else { return };
-        if entry.pipelined.get(path) == Some(&id) {
-            entry.pipelined.remove(path);
-            if pending.used {
-                entry.used.insert(path.clone());
-            }
+        let Some(places) = entry.and_then(|entry| entry.places.as_mut()) else { return };
+        if places.promised.take_first(|(_, promise)| *promise == id).is_some() && pending.used {
+            places.used.push(path.clone());
         }
     }
 
@@ -365,22 +406,20 @@ impl State {
     fn question_dropped_for(&mut self, id: QuestionId, why: Exception, fx: &mut Effects) {
         let Some(question) = self.question_mut(id) else { return };
         let generation = question.generation;
-        let pipelined = std::mem::take(&mut question.pipelined);
+        let places = question.places.take();
         let on_return = question.entry.on_return_mut().map(std::mem::take).unwrap_or_default();
         if let Some(handle) = question.handle.upgrade() {
             let set = handle.outcome.set(Err(why.clone()));
             debug_assert!(set.is_ok(), "a question is answered once");
             fx.discard(handle);
         }
-        for (_, promise) in pipelined {
+        for (_, promise) in places.into_iter().flat_map(|places| places.promised.each()) {
             let to = Accepted { client: Client::broken(why.clone()), reflected: false };
             let resolved = self.resolve_promise(promise, to, fx);
             fx.discard(resolved);
         }
-        for OnReturn::Respond(responder) in on_return.each() {
-            if let Some(responder) = responder.take() {
-                fx.later(Callback::Respond { responder, outcome: Err(why.clone()) });
-            }
+        for responder in on_return.each().filter_map(OnReturn::take) {
+            fx.later(Callback::Respond { responder, outcome: Err(why.clone()) });
         }
         self.question_dropped(id, generation, fx);
     }
@@ -405,8 +444,8 @@ impl State {
         let asked: Vec<QuestionId> =
             self.questions.iter().chain(self.pipeline_questions.iter()).map(|(id, _)| id).collect();
         for id in asked {
-            let method = self.question(id).and_then(|question| question.method);
-            let why = match method {
+            let question = self.question(id);
+            let why = match question.and_then(|asked| Some((asked.interface_id, asked.method_id?))) {
                 Some((interface, method)) => why
                     .clone()
                     .with_context(format_args!("calling method {method} of interface {interface:#x}")),

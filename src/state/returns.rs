@@ -3,7 +3,7 @@
 use super::descriptors::Accepted;
 use super::effects::{Callback, Effects};
 use super::entry::Few;
-use super::questions::{Ended, OnReturn, PIPELINE_BIT};
+use super::questions::{Ended, OnReturn, Places, PIPELINE_BIT};
 use super::State;
 use crate::cap::client::Client;
 use crate::cap::contents::Payload;
@@ -82,7 +82,7 @@ impl State {
         no_finish_needed: bool,
         fx: &mut Effects,
     ) {
-        let promised = self.question(id).is_some_and(|q| !q.pipelined.is_empty() || !q.used.is_empty());
+        let promised = self.question(id).is_some_and(|question| question.places.is_some());
         let mut caps = Vec::with_capacity(results.descriptors.len());
         let mut reflected = Vec::new();
         for descriptor in results.descriptors {
@@ -112,15 +112,17 @@ impl State {
         let Some(question) = self.question_mut(id) else { return };
         question.taking = None;
         let Some(on_return) = question.entry.mark_returned(ended) else { return };
-        let pipelined = std::mem::take(&mut question.pipelined);
-        let used = std::mem::take(&mut question.used);
+        let places = question.places.take();
         let handle = question.handle.upgrade();
-        for (path, promise) in pipelined {
-            self.resolve_pipelined(promise, &path, &mut outcome, reflected, fx);
-        }
-        if let (Some(handle), Ok(payload)) = (&handle, &mut outcome) {
-            for path in used {
-                self.keep_behind(handle, path, payload, reflected, fx);
+        if let Some(places) = places {
+            let Places { promised, used } = *places;
+            for (path, promise) in promised.each() {
+                self.resolve_pipelined(promise, &path, &mut outcome, reflected, fx);
+            }
+            if let (Some(handle), Ok(payload)) = (&handle, &mut outcome) {
+                for path in used.each() {
+                    self.keep_behind(handle, path, payload, reflected, fx);
+                }
             }
         }
         if let Some(handle) = handle {
@@ -129,13 +131,12 @@ impl State {
             fx.discard(handle);
         }
         match on_return {
-            Few::One(OnReturn::Respond(responder)) => match responder.take() {
+            Few::One(then) => match then.take() {
                 Some(responder) => fx.later(Callback::Respond { responder, outcome }),
                 None => fx.discard(outcome),
             },
             on_return => {
-                for responder in on_return.each().filter_map(|OnReturn::Respond(responder)| responder.take())
-                {
+                for responder in on_return.each().filter_map(OnReturn::take) {
                     fx.later(Callback::Respond { responder, outcome: outcome.clone() });
                 }
                 fx.discard(outcome);

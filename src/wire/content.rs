@@ -142,20 +142,24 @@ impl Content {
         index::at(root, path).map_err(|e| Exception::from(e).with_context("no capability at that path"))
     }
 
-    /// The content, ready to be sent from `place`: one that was received is copied, so that encoding it can't
-    /// fail later. Gives what each capability pointer of the copy was before; `None` if nothing was copied.
+    /// A copy of a content that was received, ready to be sent from `place`, so that encoding it can't fail later; and
+    /// what each capability pointer of the copy was before. `None` for any other content, which needs none.
     ///
     /// # Errors
     ///
     /// If the content is malformed, or has a capability pointer beyond `caps`.
-    pub(crate) fn prepare(self, place: Place, caps: usize) -> Result<(Self, Option<Vec<u32>>), Exception> {
-        let Source::Received(..) = &self.0 else { return Ok((self, None)) };
+    pub(crate) fn copy_received(
+        &self,
+        place: Place,
+        caps: usize,
+    ) -> Result<Option<(Self, Vec<u32>)>, Exception> {
+        let Source::Received(..) = &self.0 else { return Ok(None) };
         let from = self.reader()?;
         let mut size = from.target_size()?;
         size.cap_count = caps as u32;
         let mut copy = ContentBuilder::new(place, Some(size));
         let indices = index::copy(from, copy.content(), caps)?;
-        Ok((copy.freeze(), Some(indices)))
+        Ok(Some((copy.freeze(), indices)))
     }
 
     /// The message that the content was built in, if it was built for this place and nobody else holds it.

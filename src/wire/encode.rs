@@ -117,8 +117,8 @@ fn enclose(
         Ok(message) => (message, Vec::new()),
         Err(content) => copy(&content, place, descriptors.len())?,
     };
-    let around = around(message.get_segments_for_output()[0], &descriptors)?.finish();
-    let outbound = Outbound::enclosed(message, around);
+    let envelope = around(message.get_segments_for_output()[0], &descriptors)?;
+    let outbound = Outbound::enclosed(message, envelope);
     if indices.iter().copied().eq((0..).take(indices.len())) {
         return Ok(outbound);
     }

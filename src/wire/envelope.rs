@@ -83,10 +83,10 @@ root!(InReturn, Place::ReturnResults);
 
 /// What is written before and behind the content in the first segment of a message.
 pub(crate) struct Envelope {
-    head: [u64; CALL_WORDS],
+    head: [Word; CALL_WORDS],
     /// How many words of the first segment the head takes the place of.
     replaced: usize,
-    tail: Vec<u64>,
+    tail: Vec<Word>,
     /// Where the tail begins, in words.
     tail_at: usize,
 }
@@ -148,19 +148,22 @@ impl Envelope {
         let numbers = u64::from(question) | u64::from(method_id) << 32 | u64::from(fields.keep_results) << 48;
         let hints =
             u64::from(fields.no_promise_pipelining) << 1 | u64::from(fields.only_promise_pipeline) << 2;
-        envelope.head[..11].copy_from_slice(&[
-            way(0, 1, STRUCT) | MESSAGE,
-            2,
-            way(2, 3, STRUCT) | CALL,
-            numbers,
-            interface_id,
-            hints,
-            way(6, 9, STRUCT) | TARGET,
-            way(7, 11, STRUCT) | PAYLOAD,
-            0,
-            target,
-            promised,
-        ]);
+        envelope.head[..11].copy_from_slice(
+            &[
+                way(0, 1, STRUCT) | MESSAGE,
+                2,
+                way(2, 3, STRUCT) | CALL,
+                numbers,
+                interface_id,
+                hints,
+                way(6, 9, STRUCT) | TARGET,
+                way(7, 11, STRUCT) | PAYLOAD,
+                0,
+                target,
+                promised,
+            ]
+            .map(word),
+        );
         envelope.cap_table(descriptors)?;
         Ok(envelope)
     }
@@ -174,34 +177,37 @@ impl Envelope {
         let mut envelope = Envelope::new(segment, RETURN_WORDS);
         // `releaseParamCaps` is true by default, so it is stored upside down.
         let flags = u64::from(!fields.release_param_caps) << 32 | u64::from(fields.no_finish_needed) << 33;
-        envelope.head[..6].copy_from_slice(&[
-            way(0, 1, STRUCT) | MESSAGE,
-            3,
-            way(2, 3, STRUCT) | RETURN,
-            u64::from(fields.answer) | flags,
-            0,
-            way(5, 6, STRUCT) | PAYLOAD,
-        ]);
+        envelope.head[..6].copy_from_slice(
+            &[
+                way(0, 1, STRUCT) | MESSAGE,
+                3,
+                way(2, 3, STRUCT) | RETURN,
+                u64::from(fields.answer) | flags,
+                0,
+                way(5, 6, STRUCT) | PAYLOAD,
+            ]
+            .map(word),
+        );
         envelope.cap_table(descriptors)?;
         Ok(envelope)
     }
 
     fn new(segment: &[u8], replaced: usize) -> Self {
-        let mut head = [0; CALL_WORDS];
+        let mut head = [word(0); CALL_WORDS];
         let content = replaced - 2;
-        head[content] = word_at(segment, content);
+        head[content] = word(word_at(segment, content));
         Envelope { head, replaced, tail: Vec::new(), tail_at: segment.len() / WORD }
     }
 
     /// Appends words; tells where they are.
     fn append(&mut self, words: impl IntoIterator<Item = u64>) -> usize {
         let at = self.tail_at + self.tail.len();
-        self.tail.extend(words);
+        self.tail.extend(words.into_iter().map(word));
         at
     }
 
-    fn set(&mut self, at: usize, word: u64) {
-        self.tail[at - self.tail_at] = word;
+    fn set(&mut self, at: usize, to: u64) {
+        self.tail[at - self.tail_at] = word(to);
     }
 
     /// A list of structs is about to be appended: the pointer to it, from the word `at`.
@@ -228,7 +234,7 @@ impl Envelope {
             return Ok(());
         }
         let at = self.replaced - 1;
-        self.head[at] = self.list(at, descriptors.len(), DESCRIPTOR, 2 * descriptors.len());
+        self.head[at] = word(self.list(at, descriptors.len(), DESCRIPTOR, 2 * descriptors.len()));
         let mut here = self.append(std::iter::repeat_n(0, 2 * descriptors.len()));
         for descriptor in descriptors {
             let (kind, id) = match descriptor {
@@ -251,15 +257,21 @@ impl Envelope {
         Ok(())
     }
 
-    /// Its bytes.
-    pub(super) fn finish(self) -> Around {
-        let mut head = [0; CALL_WORDS * WORD];
-        for (bytes, word) in head.chunks_exact_mut(WORD).zip(self.head) {
-            bytes.copy_from_slice(&word.to_le_bytes());
-        }
-        let tail = self.tail.iter().flat_map(|word| word.to_le_bytes()).collect();
-        Around { head, replaced: self.replaced * WORD, tail }
+    /// The parts of the segment, as it is to be written.
+    pub(super) fn parts<'a>(&'a self, segment: &'a [u8]) -> [&'a [u8]; 3] {
+        let head = Word::words_to_bytes(&self.head[..self.replaced]);
+        [head, &segment[self.replaced * WORD..], Word::words_to_bytes(&self.tail)]
     }
+
+    /// How many words it adds to the segment.
+    pub(super) fn added(&self) -> usize {
+        self.tail.len()
+    }
+}
+
+fn word(number: u64) -> Word {
+    let [a, b, c, d, e, f, g, h] = number.to_le_bytes();
+    capnp::word(a, b, c, d, e, f, g, h)
 }
 
 const WORD: usize = 8;
@@ -267,24 +279,4 @@ const WORD: usize = 8;
 fn word_at(segment: &[u8], at: usize) -> u64 {
     let bytes = segment.get(at * WORD..).and_then(|bytes| bytes.first_chunk());
     u64::from_le_bytes(*bytes.expect("the content was built in an envelope"))
-}
-
-/// What is written in the place of a first segment's beginning, and behind it.
-pub(crate) struct Around {
-    head: [u8; CALL_WORDS * WORD],
-    /// How many bytes of the segment, and of the head, that is.
-    replaced: usize,
-    tail: Vec<u8>,
-}
-
-impl Around {
-    /// The parts of the segment, as it is to be written.
-    pub(super) fn parts<'a>(&'a self, segment: &'a [u8]) -> [&'a [u8]; 3] {
-        [&self.head[..self.replaced], &segment[self.replaced..], &self.tail]
-    }
-
-    /// How many words it adds to the segment.
-    pub(super) fn added(&self) -> usize {
-        self.tail.len() / WORD
-    }
 }

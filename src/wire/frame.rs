@@ -3,7 +3,7 @@
 use capnp::message::{Builder, HeapAllocator, ReaderSegments};
 use capnp::Word;
 
-use super::envelope::Around;
+use super::envelope::Envelope;
 use super::spare;
 
 /// A message that was received: segments of words, in one allocation.
@@ -99,7 +99,7 @@ pub struct Outbound(Body);
 enum Body {
     Built(Builder<HeapAllocator>),
     /// See Note [Envelopes].
-    Enclosed(Builder<HeapAllocator>, Around),
+    Enclosed(Builder<HeapAllocator>, Envelope),
     Segment(Vec<Word>),
 }
 
@@ -120,25 +120,25 @@ impl Outbound {
 
     /// The same, with the parts of the first segment as they lie.
     pub(crate) fn with_parts<'a, R>(&'a self, f: impl FnOnce([&'a [u8]; 3], &[&'a [u8]]) -> R) -> R {
-        let (segments, around) = match &self.0 {
+        let (segments, envelope) = match &self.0 {
             Body::Built(message) => (message.get_segments_for_output(), None),
-            Body::Enclosed(message, around) => (message.get_segments_for_output(), Some(around)),
+            Body::Enclosed(message, envelope) => (message.get_segments_for_output(), Some(envelope)),
             Body::Segment(words) => return f([Word::words_to_bytes(words), &[], &[]], &[]),
         };
         let (first, others) = segments.split_first().expect("a message has a segment");
-        f(around.map_or([first, &[], &[]], |around| around.parts(first)), others)
+        f(envelope.map_or([first, &[], &[]], |envelope| envelope.parts(first)), others)
     }
 
     /// A content in its envelope.
-    pub(crate) fn enclosed(message: Builder<HeapAllocator>, around: Around) -> Self {
-        Outbound(Body::Enclosed(message, around))
+    pub(crate) fn enclosed(message: Builder<HeapAllocator>, envelope: Envelope) -> Self {
+        Outbound(Body::Enclosed(message, envelope))
     }
 
     /// The size of all segments together, in words.
     pub fn words(&self) -> usize {
         match &self.0 {
             Body::Built(message) => message.size_in_words(),
-            Body::Enclosed(message, around) => message.size_in_words() + around.added(),
+            Body::Enclosed(message, envelope) => message.size_in_words() + envelope.added(),
             Body::Segment(words) => words.len(),
         }
     }
