@@ -5,8 +5,9 @@
 //! =========================================
 //! A content is never taken out of the message around it. What was received stays in the frame, which is
 //! shared; what is built is built in a message that has room for what an rpc `Message` has around it, and
-//! `encode` puts that there when it goes out (Note [Envelopes]). So a call's params are written once, where they
-//! are sent from.
+//! `encode` puts that there when it goes out (Note [Envelopes]), beside the content and not into its message. So a
+//! call's params are written once, where they are sent from, and results that are kept here for calls pipelined on
+//! them are not copied to be sent.
 //! Capability pointers in a content are plain indices into the descriptors beside it; whoever reads or
 //! builds a content through the `capnp` crate's setters lends it a table for that time.
 //! ```
@@ -158,13 +159,10 @@ impl Content {
         Ok((copy.freeze(), Some(indices)))
     }
 
-    /// The message that the content was built in, if it was built for this place and nobody else holds it.
-    pub(super) fn into_message(self, place: Place) -> Result<Builder<HeapAllocator>, Content> {
+    /// What the content was built in, if it was built for this place.
+    pub(super) fn into_built(self, place: Place) -> Result<Arc<Built>, Content> {
         match self.0 {
-            Source::Built(built) if built.place == place => match Arc::try_unwrap(built) {
-                Ok(built) => Ok(built.message),
-                Err(shared) => Err(Content(Source::Built(shared))),
-            },
+            Source::Built(built) if built.place == place => Ok(built),
             other => Err(Content(other)),
         }
     }
@@ -184,12 +182,17 @@ impl fmt::Debug for Content {
 static NULL: GeneratedCodeArena = GeneratedCodeArena::new(&[capnp::word(0, 0, 0, 0, 0, 0, 0, 0)]);
 
 /// A content in the envelope for its place.
-struct Built {
+pub(super) struct Built {
     message: Builder<HeapAllocator>,
     place: Place,
 }
 
 impl Built {
+    /// The message that the content was built in.
+    pub(super) fn message(&self) -> &Builder<HeapAllocator> {
+        &self.message
+    }
+
     fn content(&self) -> Result<any_pointer::Reader<'_>, capnp::Error> {
         Ok(match self.place {
             Place::CallParams => self.message.get_root_as_reader::<InCall<_>>()?.0,

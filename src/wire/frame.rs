@@ -3,8 +3,10 @@
 use capnp::message::{Builder, HeapAllocator, ReaderSegments};
 use capnp::Word;
 
+use super::content::Built;
 use super::envelope::Around;
 use super::spare;
+use crate::sync::Arc;
 
 /// A message that was received: segments of words, in one allocation.
 pub struct Frame {
@@ -99,7 +101,7 @@ pub struct Outbound(Body);
 enum Body {
     Built(Builder<HeapAllocator>),
     /// See Note [Envelopes].
-    Enclosed(Builder<HeapAllocator>, Around),
+    Enclosed(Arc<Built>, Around),
     Segment(Vec<Word>),
 }
 
@@ -122,7 +124,7 @@ impl Outbound {
     pub(crate) fn with_parts<'a, R>(&'a self, f: impl FnOnce([&'a [u8]; 3], &[&'a [u8]]) -> R) -> R {
         let (segments, around) = match &self.0 {
             Body::Built(message) => (message.get_segments_for_output(), None),
-            Body::Enclosed(message, around) => (message.get_segments_for_output(), Some(around)),
+            Body::Enclosed(content, around) => (content.message().get_segments_for_output(), Some(around)),
             Body::Segment(words) => return f([Word::words_to_bytes(words), &[], &[]], &[]),
         };
         let (first, others) = segments.split_first().expect("a message has a segment");
@@ -130,15 +132,15 @@ impl Outbound {
     }
 
     /// A content in its envelope.
-    pub(crate) fn enclosed(message: Builder<HeapAllocator>, around: Around) -> Self {
-        Outbound(Body::Enclosed(message, around))
+    pub(super) fn enclosed(content: Arc<Built>, around: Around) -> Self {
+        Outbound(Body::Enclosed(content, around))
     }
 
     /// The size of all segments together, in words.
     pub fn words(&self) -> usize {
         match &self.0 {
             Body::Built(message) => message.size_in_words(),
-            Body::Enclosed(message, around) => message.size_in_words() + around.added(),
+            Body::Enclosed(content, around) => content.message().size_in_words() + around.added(),
             Body::Segment(words) => words.len(),
         }
     }
