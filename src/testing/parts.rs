@@ -5,10 +5,10 @@ use capnp::MessageSize;
 use crate::error::{Exception, Result};
 use crate::id::QuestionId;
 use crate::limits::Limits;
-use crate::sync::{Arc, Lane, Waited};
+use crate::sync::{Lane, Waited};
 use crate::table::Allocated;
 use crate::transport::{Frame, Outbound};
-use crate::wire::content::{ContentBuilder, Place, Received};
+use crate::wire::content::{ContentBuilder, Place};
 use crate::wire::message::{Call, Finish, Message, Outcome, Outgoing, Payload, Return, Target};
 use crate::wire::{decode, encode};
 
@@ -67,7 +67,7 @@ fn payload(place: Place, data: &[u8]) -> Payload<Outgoing> {
 /// # Errors
 /// If it is malformed.
 pub fn decode(frame: Frame, limits: &Limits) -> Result<impl Sized> {
-    Ok(decode::decode(Arc::new(Received::new(frame, limits)))?)
+    Ok(decode::decode(frame, limits)?)
 }
 
 /// A table whose IDs we choose, with entries of about a question's size.

@@ -27,7 +27,7 @@ use crate::limits::Limits;
 use crate::sync::Arc;
 use crate::wire::envelope::{InCall, InReturn};
 use crate::wire::frame::Frame;
-use crate::wire::index;
+use crate::wire::{index, usual};
 
 /// A message that was received.
 pub(crate) struct Received {
@@ -37,11 +37,7 @@ pub(crate) struct Received {
 impl Received {
     /// A message out of its frame, read within the given limits.
     pub(crate) fn new(frame: Frame, limits: &Limits) -> Self {
-        let options = ReaderOptions {
-            traversal_limit_in_words: Some(limits.traversal_words),
-            nesting_limit: limits.nesting,
-        };
-        Received { reader: Reader::new(frame, options) }
+        Received { reader: reader(frame, limits, limits.nesting) }
     }
 
     /// The size of the message.
@@ -53,6 +49,16 @@ impl Received {
     pub(crate) fn message(&self) -> Result<message::Reader<'_>, capnp::Error> {
         self.reader.get_root()
     }
+}
+
+fn reader(frame: Frame, limits: &Limits, nesting_limit: i32) -> Reader<Frame> {
+    let traversal_limit_in_words = Some(limits.traversal_words);
+    Reader::new(frame, ReaderOptions { traversal_limit_in_words, nesting_limit })
+}
+
+/// A message that was received, with nothing but a content. See Note [A content is lifted].
+struct Lifted {
+    reader: Reader<Frame>,
 }
 
 impl fmt::Debug for Received {
@@ -98,6 +104,7 @@ pub(crate) struct Content(Source);
 enum Source {
     Null,
     Received(Arc<Received>, Place),
+    Lifted(Arc<Lifted>),
     Built(Arc<Built>),
 }
 
@@ -112,11 +119,18 @@ impl Content {
         Content(Source::Received(message, place))
     }
 
+    /// The content that is the root of a received message, to be read within the given limits.
+    pub(super) fn lifted(frame: Frame, limits: &Limits) -> Self {
+        let reader = reader(frame, limits, limits.nesting - usual::LEVELS);
+        Content(Source::Lifted(Arc::new(Lifted { reader })))
+    }
+
     /// The content, without a table of capabilities.
     pub(crate) fn reader(&self) -> Result<any_pointer::Reader<'_>, capnp::Error> {
         match &self.0 {
             Source::Null => Ok(any_pointer::Reader::new(PointerReader::get_root_from_arena(&NULL)?)),
             Source::Received(message, place) => Ok(place.read(message.message()?)?.get_content()),
+            Source::Lifted(message) => message.reader.get_root(),
             Source::Built(built) => built.content(),
         }
     }
@@ -126,6 +140,7 @@ impl Content {
         match &self.0 {
             Source::Null => 0,
             Source::Received(message, _) => message.words(),
+            Source::Lifted(message) => message.reader.get_segments().words(),
             Source::Built(built) => built.message.size_in_words(),
         }
     }
@@ -150,7 +165,7 @@ impl Content {
     ///
     /// If the content is malformed, or has a capability pointer beyond `caps`.
     pub(crate) fn prepare(self, place: Place, caps: usize) -> Result<(Self, Option<Vec<u32>>), Exception> {
-        let Source::Received(..) = &self.0 else { return Ok((self, None)) };
+        let (Source::Received(..) | Source::Lifted(_)) = &self.0 else { return Ok((self, None)) };
         let from = self.reader()?;
         let mut size = from.target_size()?;
         size.cap_count = caps as u32;
@@ -173,6 +188,7 @@ impl fmt::Debug for Content {
         match &self.0 {
             Source::Null => f.write_str("Content(null)"),
             Source::Received(message, place) => write!(f, "Content({place:?} of {message:?})"),
+            Source::Lifted(_) => write!(f, "Content(received, {} words)", self.words()),
             Source::Built(built) => write!(f, "Content({:?}, {} words)", built.place, self.words()),
         }
     }
@@ -266,6 +282,7 @@ impl fmt::Debug for ContentBuilder {
 const _: () = {
     const fn crosses_threads<T: Send + Sync>() {}
     crosses_threads::<Received>();
+    crosses_threads::<Lifted>();
     crosses_threads::<Content>();
     crosses_threads::<ContentBuilder>();
 };

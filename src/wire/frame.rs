@@ -63,6 +63,20 @@ impl Frame {
         self.ends.get().last().copied().unwrap_or(0)
     }
 
+    /// The segment, if it is the only one.
+    pub(super) fn only_segment(&self) -> Option<&[u8]> {
+        match self.ends {
+            Ends::One(end) => Some(Word::words_to_bytes(&self.memory[self.start..self.start + end])),
+            Ends::Many(_) => None,
+        }
+    }
+
+    /// Puts another root pointer into the first word, which must be there.
+    pub(super) fn set_root(&mut self, pointer: u64) {
+        let first = &mut self.memory[self.start..self.start + 1];
+        Word::words_to_bytes_mut(first).copy_from_slice(&pointer.to_le_bytes());
+    }
+
     /// The number of segments.
     pub fn segments(&self) -> usize {
         self.ends.get().len()

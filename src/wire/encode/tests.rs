@@ -5,9 +5,10 @@ use capnp::Word;
 use super::*;
 use crate::generated::rpc_capnp::join;
 use crate::wire::content::ContentBuilder;
-use crate::wire::decode::decode;
 use crate::wire::message::Incoming;
-use crate::wire::testing::{call, indices_in, list_of_caps, receive, receive_segments, samples, transfer};
+use crate::wire::testing::{
+    call, decode, indices_in, list_of_caps, receive, receive_segments, samples, transfer, whole,
+};
 
 fn hosted(count: u32) -> Vec<Descriptor<Outgoing>> {
     (100..100 + count).map(|id| Descriptor::SenderHosted(id.into())).collect()
@@ -91,6 +92,7 @@ fn what_was_built_for_a_message_is_sent_in_place() {
 #[test]
 fn misplaced_contents_are_copied() {
     let (content, start) = blob(Place::CallParams, 1000);
+    let _kept = content.clone();
     let message = encode(return_with(content, 0)).unwrap();
     message.with_segments(|s| {
         assert_eq!(s.len(), 1);
@@ -154,7 +156,7 @@ fn a_capability_beyond_the_descriptors_fails_the_copy() {
 
 #[test]
 fn what_is_only_received_is_not_sent() {
-    let received = receive(&encode(Message::Bootstrap { question: 1.into() }).unwrap());
+    let received = whole(receive(&encode(Message::Bootstrap { question: 1.into() }).unwrap()));
     assert!(encode(Message::Unknown(received.clone())).is_err());
     let mut ret = return_with(Content::null(), 0);
     if let Message::Return(ret) = &mut ret {
@@ -169,7 +171,7 @@ fn what_is_only_received_is_not_sent() {
 #[test]
 fn every_message_comes_back() {
     for (sent, again) in samples::<Outgoing>().into_iter().zip(samples::<Outgoing>()) {
-        let there = receive(&encode(sent).unwrap());
+        let there = whole(receive(&encode(sent).unwrap()));
         let Message::Unimplemented(back) = transfer(Message::Unimplemented(there)) else {
             panic!("not back")
         };
@@ -179,7 +181,7 @@ fn every_message_comes_back() {
 
 #[test]
 fn calls_with_contents_come_back() {
-    let there = receive(&encode(call_with(list_of_caps(Place::CallParams, &[2, 0, 2]), 3)).unwrap());
+    let there = whole(receive(&encode(call_with(list_of_caps(Place::CallParams, &[2, 0, 2]), 3)).unwrap()));
     let Message::Unimplemented(back) = transfer(Message::Unimplemented(there)) else { panic!("not back") };
     let Message::Call(back) = *back else { panic!("no call") };
     assert_eq!(back.params.descriptors, hosted(3));
@@ -193,7 +195,8 @@ fn calls_with_bad_contents_come_back_in_outline() {
     let capability = (1u64 << 32 | 3).to_le_bytes();
     let at = bytes.chunks(8).position(|word| word == capability).unwrap();
     bytes[8 * at + 7] = 0xff;
-    let Message::Unimplemented(back) = transfer(Message::Unimplemented(receive_segments(&[&bytes]))) else {
+    let Message::Unimplemented(back) = transfer(Message::Unimplemented(whole(receive_segments(&[&bytes]))))
+    else {
         panic!("not back")
     };
     let Message::Call(back) = *back else { panic!("no call") };
@@ -202,8 +205,8 @@ fn calls_with_bad_contents_come_back_in_outline() {
 
 #[test]
 fn an_unimplemented_may_come_back_too() {
-    let there = receive(&encode(Message::Bootstrap { question: 1.into() }).unwrap());
-    let back = receive(&encode(Message::Unimplemented(there)).unwrap());
+    let there = whole(receive(&encode(Message::Bootstrap { question: 1.into() }).unwrap()));
+    let back = whole(receive(&encode(Message::Unimplemented(there)).unwrap()));
     let message = transfer(Message::Unimplemented(back));
     let Message::Unimplemented(inner) = message else { panic!("not back") };
     assert!(matches!(*inner, Message::Unimplemented(_)));
