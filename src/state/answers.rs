@@ -48,7 +48,7 @@ pub(crate) struct Answer {
     pub(super) generation: Generation,
     pub(super) cancel: Cancel,
     /// What calls pipelined on the results go to until they are there.
-    pub(super) pipeline: Option<Pipeline>,
+    pub(super) pipeline: Option<Box<Pipeline>>,
     /// What the call has become where it was handed on to another vat: finished with the answer.
     pub(super) question: Option<Arc<QuestionRef>>,
     /// The results stay here.
@@ -81,7 +81,7 @@ pub(crate) enum OnReturn {
 #[derive(Clone, Debug)]
 pub(crate) enum OnFinish {
     /// Take back the references that the results gave, if the peer says so.
-    Release(Vec<ExportId>),
+    Release(Few<ExportId>),
 }
 
 impl Answer {
@@ -135,27 +135,25 @@ impl State {
         let addressee = self.addressee(call.target)?;
         self.check_new_answer(call.question)?;
         self.check_descriptors(&call.params.descriptors, Some(call.question))?;
-        let key = self.new_answer(call.question);
-        let accepted = self.accept_all(call.params.descriptors, fx);
-        let caps = accepted.into_iter().map(|a| a.client).collect();
-        let answer = self.answers.get_mut(&key.id).expect("just entered");
+        let mut answer = Answer::new(self.generation());
         answer.kept = call.keep_results.then_some(Kept::Untaken);
         answer.silent = call.only_promise_pipeline && !call.keep_results;
+        let (silent, cancel) = (answer.silent, answer.cancel.clone());
+        let key = self.enter(call.question, answer);
+        let caps = self.accept_all(call.params.descriptors, fx);
         let info = CallInfo {
             interface_id: call.interface_id,
             method_id: call.method_id,
             params: Payload { content: call.params.content, caps, share },
             responder: Responder::new(Route::Remote(port, key)),
-            cancel: answer.cancel.clone(),
-            hints: Hints {
-                no_promise_pipelining: call.no_promise_pipelining,
-                only_promise_pipeline: answer.silent,
-            },
+            cancel,
+            hints: Hints { no_promise_pipelining: call.no_promise_pipelining, only_promise_pipeline: silent },
             waits_on: None,
         };
         match addressee {
             Addressee::Known(to) => fx.later(Callback::Deliver { call: info, to }),
             Addressee::Awaits(awaited, path) => {
+                let answer = self.answers.get_mut(&key.id).expect("just entered");
                 answer.awaits = Some(awaited);
                 let waiting = OnReturn::Deliver { waiting: key.id, call: Parcel::new(info), path };
                 let awaited = self.answers.get_mut(&awaited).expect("addressee found it");
@@ -188,9 +186,14 @@ impl State {
     }
 
     fn new_answer(&mut self, id: AnswerId) -> AnswerKey {
+        let answer = Answer::new(self.generation());
+        self.enter(id, answer)
+    }
+
+    fn enter(&mut self, id: AnswerId, answer: Answer) -> AnswerKey {
         self.ended_answers.remove(id.0);
-        let generation = self.generation();
-        self.answers.insert(id, Answer::new(generation));
+        let generation = answer.generation;
+        self.answers.insert(id, answer);
         AnswerKey { id, generation }
     }
 
@@ -239,7 +242,7 @@ impl State {
             true => self.answered_whole(id, fx),
             false => {
                 let payload = Payload::new(content, caps);
-                let told = Some(described.told.into());
+                let told = (!described.told.is_empty()).then(|| Arc::new(described.told));
                 self.returned(id, Returned::Results { payload, told }, described.exports, fx);
             }
         }
@@ -260,7 +263,7 @@ impl State {
     fn return_exception(&mut self, id: AnswerId, why: Exception, fx: &mut Effects) {
         // A Finish is needed, so that calls pipelined on the answer get this exception until then.
         self.send_return(id, Outcome::Exception(why.clone()), fx);
-        self.returned(id, Returned::Failed(why), Vec::new(), fx);
+        self.returned(id, Returned::Failed(why), Few::None, fx);
     }
 
     /// The outcome stays here: the peer wants it kept, or wants only to call what is in it.
@@ -273,7 +276,7 @@ impl State {
             Ok(payload) => Returned::Results { payload, told: None },
             Err(why) => Returned::Failed(why),
         };
-        self.returned(id, returned, Vec::new(), fx);
+        self.returned(id, returned, Few::None, fx);
     }
 
     /// The peer has finished the call, so this is for those who wait for the answer here.
@@ -310,9 +313,9 @@ impl State {
     }
 
     /// Enters what an answer was returned with, and does what waited for that.
-    fn returned(&mut self, id: AnswerId, returned: Returned, exports: Vec<ExportId>, fx: &mut Effects) {
+    fn returned(&mut self, id: AnswerId, returned: Returned, exports: Few<ExportId>, fx: &mut Effects) {
         let answer = self.answers.get_mut(&id).expect("the caller found it");
-        fx.discard((answer.pipeline.take(), answer.question.take()));
+        fx.discard((answer.pipeline.take().map(|pipeline| *pipeline), answer.question.take()));
         let on_return = answer.entry.mark_returned(returned).expect("the caller knows that it is new");
         let Entry::HaveReturn { return_msg, on_finish } = &mut answer.entry else { return };
         if !exports.is_empty() {
@@ -370,7 +373,7 @@ impl State {
         let (takes, rest): (Vec<_>, Vec<_>) =
             waiting.each().partition(|then| matches!(then, OnReturn::Take(_)));
         takes.into_iter().for_each(|take| on_return.push(take));
-        answer.pipeline = Some(pipeline.clone());
+        answer.pipeline = Some(Box::new(pipeline.clone()));
         for then in rest {
             match then {
                 OnReturn::Deliver { waiting, call, path } => {
@@ -410,7 +413,7 @@ impl State {
     /// Answers a call of the peer's with the results of one that was sent back to it and that it keeps.
     pub(super) fn return_tail(&mut self, key: AnswerKey, question: Arc<QuestionRef>, fx: &mut Effects) {
         self.send_return(key.id, Outcome::TakeFromOtherQuestion(question.id), fx);
-        self.returned(key.id, Returned::Tail(question), Vec::new(), fx);
+        self.returned(key.id, Returned::Tail(question), Few::None, fx);
     }
 
     /// A question of ours is answered by results that we keep for the peer, which the caller has checked.
@@ -472,7 +475,7 @@ impl State {
                 fx.discard(self.answers.remove(&id));
                 for OnFinish::Release(exports) in on_finish.each() {
                     if finish.release_result_caps {
-                        fx.later(Callback::Release(exports));
+                        fx.later(Callback::Release(exports.into_vec()));
                     }
                 }
             }

@@ -192,7 +192,7 @@ impl Discard for Returned {
 impl Discard for Answer {
     fn discard(self, garbage: &mut Garbage) {
         self.cancel.discard(garbage);
-        (self.pipeline, self.question).discard(garbage);
+        (self.pipeline.map(|pipeline| *pipeline), self.question).discard(garbage);
         match self.entry {
             Entry::NewQA { on_return, .. } | Entry::HaveFinish { on_return, .. } => {
                 on_return.discard(garbage)

@@ -151,7 +151,7 @@ impl State {
         };
         let for_pipeline = hints.only_promise_pipeline && tail.is_none() && !self.peer_ignores_pipeline_hint;
         let method = Some((interface_id, method_id));
-        let question = self.ask(port, for_pipeline, described.exports, method);
+        let question = self.ask(port, for_pipeline, described.exports.into_vec(), method);
         let Payload { content, caps, share } = params;
         fx.discard(caps);
         // No Return would give back what a question for pipelining alone holds.
