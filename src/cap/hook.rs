@@ -22,6 +22,7 @@ use super::contents::Response;
 use super::request::Request;
 use crate::error::{Error, Exception, Result};
 use crate::sync::per_thread;
+use crate::table::Short;
 
 /// The table that a reader finds clients in.
 pub(crate) struct ReadTable(Vec<Option<Box<dyn ClientHook>>>);
@@ -44,6 +45,12 @@ impl ReadTable {
         ReadTable(clients.iter().map(|c| Some(Box::new(c.clone()) as Box<dyn ClientHook>)).collect())
     }
 
+    /// The table of a content without capabilities.
+    pub(crate) fn empty() -> &'static Self {
+        static EMPTY: ReadTable = ReadTable(Vec::new());
+        &EMPTY
+    }
+
     pub(crate) fn get(&self) -> &Vec<Option<Box<dyn ClientHook>>> {
         &self.0
     }
@@ -57,7 +64,7 @@ pub(crate) type BuildTable = Vec<Option<Box<dyn ClientHook>>>;
 ///
 /// # Errors
 /// If one of them is not a client of this crate.
-pub(crate) fn take_clients(table: BuildTable) -> Result<Vec<Client>, Exception> {
+pub(crate) fn take_clients(table: BuildTable) -> Result<Short<Client>, Exception> {
     let client = |hook: Option<Box<dyn ClientHook>>| match hook {
         None => Ok(Client::null()),
         Some(hook) => from_hook(&*hook).ok_or_else(|| {

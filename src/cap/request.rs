@@ -20,6 +20,7 @@ use super::hook::{take_clients, BuildTable};
 use crate::error::{Exception, Result};
 use crate::promise::{promise_from, Cancel, Promise, Reading};
 use crate::sync::{self, role, Arc, Duration, Instant, Role, Timer, TimerKey};
+use crate::table::Short;
 use crate::wire::content::{Content, ContentBuilder, Place};
 
 /// A call that has not been sent: fill in the params, then [`send`](Self::send).
@@ -287,7 +288,7 @@ impl Builder {
 
 /// A payload without content.
 pub(crate) fn empty() -> Payload {
-    Payload::new(Content::null(), Vec::new())
+    Payload::new(Content::null(), Short::new())
 }
 
 /// A call that was sent: the promise for its response, and the capabilities in that.

@@ -10,11 +10,12 @@ use crate::cap::port::Place;
 use crate::cap::promised::PromiseCell;
 use crate::error::Exception;
 use crate::id::{AnswerId, ExportId};
+use crate::table::Short;
 use crate::wire::message::{Descriptor, Incoming, Outgoing, PromisedAnswer, Target};
 
 /// The capabilities of a payload, described for the peer.
 pub(super) struct DescribedAll {
-    pub(super) descriptors: Vec<Descriptor<Outgoing>>,
+    pub(super) descriptors: Short<Descriptor<Outgoing>>,
     /// Empty if all were told as themselves.
     pub(super) told: Vec<Told>,
     /// The exports that the descriptors count one reference each of.
@@ -78,10 +79,8 @@ impl State {
         clients: &[Client],
         fx: &mut Effects,
     ) -> Result<DescribedAll, Exception> {
-        let mut all = DescribedAll { descriptors: Vec::new(), told: Vec::new(), exports: Few::None };
-        if !clients.is_empty() {
-            all.descriptors.reserve_exact(clients.len());
-        }
+        let descriptors = Short::with_capacity(clients.len());
+        let mut all = DescribedAll { descriptors, told: Vec::new(), exports: Few::None };
         for client in clients {
             match self.describe(client, fx) {
                 Ok(described) => all.push(described),
@@ -128,15 +127,10 @@ impl State {
     /// Clients for all capabilities of a payload.
     pub(super) fn accept_all(
         &mut self,
-        descriptors: Vec<Descriptor<Incoming>>,
+        descriptors: Short<Descriptor<Incoming>>,
         fx: &mut Effects,
-    ) -> Vec<Client> {
-        let mut clients = Vec::new();
-        if !descriptors.is_empty() {
-            clients.reserve_exact(descriptors.len());
-            clients.extend(descriptors.into_iter().map(|descriptor| self.accept(descriptor, fx).client));
-        }
-        clients
+    ) -> Short<Client> {
+        descriptors.into_iter().map(|descriptor| self.accept(descriptor, fx).client).collect()
     }
 
     /// The capability in an answer of ours that the peer's descriptor names.

@@ -18,7 +18,7 @@ use crate::cap::port::{Place, QuestionRef, RemoteRef};
 use crate::error::Exception;
 use crate::promise::{Attachment, Cancel};
 use crate::sync::{per_thread, Arc};
-use crate::table::Given;
+use crate::table::{Given, Short};
 
 /// Values to be dropped.
 pub(crate) struct Garbage(Vec<Waste>);
@@ -33,7 +33,7 @@ enum Waste {
     Question(Arc<QuestionRef>),
     Outcome(Result<Payload, Exception>),
     Client(Client),
-    Clients(Vec<Client>),
+    Clients(Short<Client>),
     Cancel(Cancel),
     Attachment(Arc<dyn Attachment>),
     /// Who would have been told of a question's outcome.
@@ -160,7 +160,7 @@ impl<K: Ord + Clone + Send + Sync + 'static, V: Clone + Send + Sync + 'static> D
     }
 }
 
-impl Discard for Vec<Client> {
+impl Discard for Short<Client> {
     fn discard(self, garbage: &mut Garbage) {
         if !self.is_empty() {
             garbage.0.push(Waste::Clients(self));

@@ -11,6 +11,7 @@ use crate::cap::port::{Place, QuestionRef, RefId};
 use crate::error::{Exception, ProtocolError};
 use crate::id::QuestionId;
 use crate::sync::Arc;
+use crate::table::Short;
 use crate::wire::message::{Incoming, Message, Outcome, Path, Payload as WirePayload, Return};
 
 impl State {
@@ -83,7 +84,7 @@ impl State {
         fx: &mut Effects,
     ) {
         let promised = self.question(id).is_some_and(|q| !q.pipelined.is_empty() || !q.used.is_empty());
-        let mut caps = Vec::with_capacity(results.descriptors.len());
+        let mut caps = Short::with_capacity(results.descriptors.len());
         let mut reflected = Vec::new();
         for descriptor in results.descriptors {
             let accepted = self.accept(descriptor, fx);

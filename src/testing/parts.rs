@@ -6,7 +6,7 @@ use crate::error::{Exception, Result};
 use crate::id::QuestionId;
 use crate::limits::Limits;
 use crate::sync::{Lane, Waited};
-use crate::table::Allocated;
+use crate::table::{Allocated, Short};
 use crate::transport::{Frame, Outbound};
 use crate::wire::content::{ContentBuilder, Place};
 use crate::wire::message::{Call, Finish, Message, Outcome, Outgoing, Payload, Return, Target};
@@ -59,7 +59,7 @@ fn payload(place: Place, data: &[u8]) -> Payload<Outgoing> {
     let size = MessageSize { word_count: 2 + data.len().div_ceil(8) as u64, cap_count: 0 };
     let mut content = ContentBuilder::new(place, Some(size));
     content.content().initn_as::<capnp::data::Builder<'_>>(data.len() as u32).copy_from_slice(data);
-    Payload { content: content.freeze(), descriptors: Vec::new() }
+    Payload { content: content.freeze(), descriptors: Short::new() }
 }
 
 /// Decodes a message that has arrived.

@@ -244,11 +244,7 @@ impl ContentBuilder {
 
     /// An empty content for a place, whose first segment has room for so many words.
     pub(super) fn with_room(place: Place, words: u64) -> Self {
-        let mut message = builder(words.saturating_add(place.words_before() as u64));
-        match place {
-            Place::CallParams => drop(message.init_root::<InCall<_>>()),
-            Place::ReturnResults => drop(message.init_root::<InReturn<_>>()),
-        }
+        let message = builder(words.saturating_add(place.words_before() as u64));
         ContentBuilder(Built { message, place })
     }
 
@@ -259,7 +255,7 @@ impl ContentBuilder {
             Place::CallParams => message.get_root::<InCall<_>>().map(|root| root.0),
             Place::ReturnResults => message.get_root::<InReturn<_>>().map(|root| root.0),
         };
-        content.expect("`with_room` made its root")
+        content.expect("the root is what was made here, the first time")
     }
 
     /// How many words have been built, with the message around them.
@@ -268,7 +264,11 @@ impl ContentBuilder {
     }
 
     /// Ends the building.
-    pub(crate) fn freeze(self) -> Content {
+    pub(crate) fn freeze(mut self) -> Content {
+        if self.words() == 0 {
+            // Nobody has looked at it: without that it has no root.
+            self.content();
+        }
         Content(Source::Built(Arc::new(self.0)))
     }
 }

@@ -11,6 +11,7 @@ use crate::error::{Exception, ProtocolError};
 use crate::generated::rpc_capnp::bootstrap;
 use crate::limits::Limits;
 use crate::sync::Arc;
+use crate::table::Short;
 use crate::wire::content::{Content, ContentBuilder, Place, Received};
 use crate::wire::encode::encode;
 use crate::wire::frame::{Frame, Outbound};
@@ -154,7 +155,7 @@ pub(super) fn call<S: Side>(target: Target<S>, keep: bool, no: bool, only: bool)
         target,
         interface_id: u64::MAX - 1,
         method_id: 13,
-        params: Payload { content: Content::null(), descriptors: descriptors() },
+        params: Payload { content: Content::null(), descriptors: descriptors().into() },
         keep_results: keep,
         no_promise_pipelining: no,
         only_promise_pipeline: only,
@@ -173,8 +174,8 @@ pub(super) fn descriptors<S: Side>() -> Vec<Descriptor<S>> {
 
 fn outcomes<S: Side>() -> Vec<Outcome<S>> {
     let mut outcomes = vec![
-        Outcome::Results(Payload { content: Content::null(), descriptors: vec![] }),
-        Outcome::Results(Payload { content: Content::null(), descriptors: descriptors() }),
+        Outcome::Results(Payload { content: Content::null(), descriptors: Short::new() }),
+        Outcome::Results(Payload { content: Content::null(), descriptors: descriptors().into() }),
         Outcome::Canceled,
         Outcome::ResultsSentElsewhere,
         Outcome::TakeFromOtherQuestion(18.into()),

@@ -25,6 +25,7 @@
 
 use crate::id::{AnswerId, ExportId, ImportId, QuestionId};
 use crate::limits::Limits;
+use crate::table::Short;
 use crate::wire::content::Content;
 use crate::wire::envelope::{
     CALL, DESCRIPTOR, LIST, LIST_OF_STRUCTS, MESSAGE, OP, PAYLOAD, PROMISED_ANSWER, RETURN, STRUCT, TARGET,
@@ -192,12 +193,9 @@ impl Segment<'_> {
     fn payload(self, pointer: Pointer) -> Option<(Payload<Incoming>, Option<Pointer>)> {
         let (at, [content, table]) = self.structure(pointer, PAYLOAD)?;
         let (first, len) = self.list(Pointer { at: at + 1, to: table }, DESCRIPTOR, 2)?;
-        let mut descriptors = Vec::new();
-        if len > 0 {
-            descriptors.reserve_exact(len);
-            for i in 0..len {
-                descriptors.push(descriptor(self.words(first + 2 * i)?)?);
-            }
+        let mut descriptors = Short::with_capacity(len);
+        for i in 0..len {
+            descriptors.push(descriptor(self.words(first + 2 * i)?)?);
         }
         let content = (content != 0).then_some(Pointer { at, to: content });
         Some((Payload { content: Content::null(), descriptors }, content))

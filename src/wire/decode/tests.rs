@@ -100,7 +100,7 @@ fn unknown_descriptors_are_single() {
     // The default of `attachedFd` is all ones, and stored inverted: as zero.
     let word = 1 | 0x1234 << 32;
     let Ok(Message::Call(call)) = decode(replaced(write, word, word + 10)) else { panic!("no call") };
-    assert_eq!(call.params.descriptors, [Descriptor::Unknown(11), Descriptor::SenderHosted(0x5678.into())]);
+    assert_eq!(*call.params.descriptors, [Descriptor::Unknown(11), Descriptor::SenderHosted(0x5678.into())]);
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn third_parties_offer_a_vine() {
         table.get(0).init_third_party_hosted().set_vine_id(3);
     });
     let Ok(Message::Call(call)) = message else { panic!("no call") };
-    assert_eq!(call.params.descriptors, [Descriptor::ThirdPartyHosted { vine: 3.into() }]);
+    assert_eq!(*call.params.descriptors, [Descriptor::ThirdPartyHosted { vine: 3.into() }]);
 }
 
 #[test]

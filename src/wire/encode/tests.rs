@@ -4,13 +4,14 @@ use capnp::Word;
 
 use super::*;
 use crate::generated::rpc_capnp::join;
+use crate::table::Short;
 use crate::wire::content::ContentBuilder;
 use crate::wire::message::Incoming;
 use crate::wire::testing::{
     call, decode, indices_in, list_of_caps, receive, receive_segments, samples, transfer, whole,
 };
 
-fn hosted(count: u32) -> Vec<Descriptor<Outgoing>> {
+fn hosted(count: u32) -> Short<Descriptor<Outgoing>> {
     (100..100 + count).map(|id| Descriptor::SenderHosted(id.into())).collect()
 }
 
@@ -85,7 +86,7 @@ fn what_was_built_for_a_message_is_sent_in_place() {
         let received = payload(decode(receive(&message)).unwrap());
         let bytes: &[u8] = received.content.reader().unwrap().get_as().unwrap();
         assert_eq!(bytes, [7; 100_000]);
-        assert_eq!(received.descriptors, [Descriptor::SenderHosted(100.into())]);
+        assert_eq!(*received.descriptors, [Descriptor::SenderHosted(100.into())]);
     }
 }
 
@@ -164,7 +165,7 @@ fn what_is_only_received_is_not_sent() {
     }
     assert!(encode(ret).is_err());
     let mut call = call(Target::ImportedCap(1.into()), false, false, false);
-    call.params.descriptors = vec![Descriptor::ThirdPartyHosted { vine: 1.into() }];
+    call.params.descriptors.push(Descriptor::ThirdPartyHosted { vine: 1.into() });
     assert!(encode(Message::Call(call)).is_err());
 }
 

@@ -71,7 +71,7 @@ fn usual() -> Vec<Message<Outgoing>> {
         {
             let flags = messages.len();
             let mut call = call(target.clone(), flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
-            call.params = Payload { content, descriptors };
+            call.params = Payload { content, descriptors: descriptors.into() };
             messages.push(Message::Call(call));
         }
     }
@@ -81,7 +81,7 @@ fn usual() -> Vec<Message<Outgoing>> {
             answer: 9.into(),
             release_param_caps: flags & 1 != 0,
             no_finish_needed: flags & 2 != 0,
-            outcome: Outcome::Results(Payload { content, descriptors }),
+            outcome: Outcome::Results(Payload { content, descriptors: descriptors.into() }),
         }));
     }
     let small = |m: &Message<_>| matches!(m, Message::Finish(_) | Message::Release { .. });
