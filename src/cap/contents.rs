@@ -10,8 +10,8 @@ use super::client::Client;
 use super::hook::ReadTable;
 use crate::error::{Exception, Result};
 use crate::promise::Attachment;
+use crate::short::Short;
 use crate::sync::{Arc, OnceLock};
-use crate::table::Short;
 use crate::wire::content::{Content, Place};
 
 /// Content with the clients that it refers to: the truth, which crosses threads.

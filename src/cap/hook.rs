@@ -21,8 +21,8 @@ use super::client::Client;
 use super::contents::Response;
 use super::request::Request;
 use crate::error::{Error, Exception, Result};
+use crate::short::Short;
 use crate::sync::per_thread;
-use crate::table::Short;
 
 /// The table that a reader finds clients in.
 pub(crate) struct ReadTable(Vec<Option<Box<dyn ClientHook>>>);

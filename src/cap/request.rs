@@ -19,8 +19,8 @@ use super::contents::{Payload, Response};
 use super::hook::{take_clients, BuildTable};
 use crate::error::{Exception, Result};
 use crate::promise::{promise_from, Cancel, Promise, Reading};
+use crate::short::Short;
 use crate::sync::{self, role, Arc, Duration, Instant, Role, Timer, TimerKey};
-use crate::table::Short;
 use crate::wire::content::{Content, ContentBuilder, Place};
 
 /// A call that has not been sent: fill in the params, then [`send`](Self::send).

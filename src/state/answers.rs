@@ -47,16 +47,23 @@ pub(crate) struct Answer {
     pub(super) entry: Entry<Returned, Finish<Incoming>, OnReturn, OnFinish>,
     pub(super) generation: Generation,
     pub(super) cancel: Cancel,
-    /// What calls pipelined on the results go to until they are there.
-    pub(super) pipeline: Option<Box<Pipeline>>,
-    /// What the call has become where it was handed on to another vat: finished with the answer.
-    pub(super) question: Option<Arc<QuestionRef>>,
+    /// In a box, as few calls are, and entries are moved.
+    pub(super) onward: Option<Box<Onward>>,
     /// The results stay here.
     pub(super) kept: Option<Kept>,
     /// `onlyPromisePipeline`: no Return is sent.
     pub(super) silent: bool,
     /// The answer of ours that this call waits for.
     pub(super) awaits: Option<AnswerId>,
+}
+
+/// Where a call has been handed on to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Onward {
+    /// What calls pipelined on the results go to until they are there.
+    pub(super) pipeline: Option<Pipeline>,
+    /// What the call has become in another vat: finished with the answer.
+    pub(super) question: Option<Arc<QuestionRef>>,
 }
 
 /// What has become of results that the peer wants kept.
@@ -90,8 +97,7 @@ impl Answer {
             entry: Entry::new(),
             generation,
             cancel: Cancel::new(),
-            pipeline: None,
-            question: None,
+            onward: None,
             kept: None,
             silent: false,
             awaits: None,
@@ -103,6 +109,15 @@ impl Answer {
             Entry::HaveReturn { return_msg, .. } => Some(return_msg),
             _ => None,
         }
+    }
+
+    /// What calls pipelined on the results go to until they are there, if that is known.
+    pub(super) fn pipeline(&self) -> Option<&Pipeline> {
+        self.onward.as_ref()?.pipeline.as_ref()
+    }
+
+    fn onward(&mut self) -> &mut Onward {
+        self.onward.get_or_insert_default()
     }
 
     /// Has a promise resolved when the answer is there.
@@ -203,7 +218,8 @@ impl State {
 
     /// Answers a call of the peer's. Does nothing if it has been answered.
     pub(crate) fn answer(&mut self, key: AnswerKey, outcome: Result<Payload, Exception>, fx: &mut Effects) {
-        let Some(answer) = self.answer_mut(key) else { return fx.discard(outcome) };
+        let known = self.answers.get(&key.id).filter(|answer| answer.generation == key.generation);
+        let Some(answer) = known else { return fx.discard(outcome) };
         let (kept, silent) = (answer.kept.is_some(), answer.silent);
         match &answer.entry {
             Entry::HaveReturn { .. } => fx.discard(outcome),
@@ -315,7 +331,7 @@ impl State {
     /// Enters what an answer was returned with, and does what waited for that.
     fn returned(&mut self, id: AnswerId, returned: Returned, exports: Few<ExportId>, fx: &mut Effects) {
         let answer = self.answers.get_mut(&id).expect("the caller found it");
-        fx.discard((answer.pipeline.take().map(|pipeline| *pipeline), answer.question.take()));
+        fx.discard(answer.onward.take());
         let on_return = answer.entry.mark_returned(returned).expect("the caller knows that it is new");
         let Entry::HaveReturn { return_msg, on_finish } = &mut answer.entry else { return };
         if !exports.is_empty() {
@@ -366,14 +382,15 @@ impl State {
     /// Calls pipelined on an answer need not wait for it: those that did go on.
     pub(crate) fn set_pipeline(&mut self, key: AnswerKey, pipeline: Pipeline, fx: &mut Effects) {
         let Some(answer) = self.answer_mut(key) else { return fx.discard(pipeline) };
-        let Some(on_return) = answer.entry.on_return_mut().filter(|_| answer.pipeline.is_none()) else {
+        let known = answer.pipeline().is_some();
+        let Some(on_return) = answer.entry.on_return_mut().filter(|_| !known) else {
             return fx.discard(pipeline);
         };
         let waiting = std::mem::take(on_return);
         let (takes, rest): (Vec<_>, Vec<_>) =
             waiting.each().partition(|then| matches!(then, OnReturn::Take(_)));
         takes.into_iter().for_each(|take| on_return.push(take));
-        answer.pipeline = Some(Box::new(pipeline.clone()));
+        answer.onward().pipeline = Some(pipeline.clone());
         for then in rest {
             match then {
                 OnReturn::Deliver { waiting, call, path } => {
@@ -394,7 +411,7 @@ impl State {
     /// method has said where they go.
     pub(crate) fn forwarded(&mut self, key: AnswerKey, question: Arc<QuestionRef>, fx: &mut Effects) {
         match self.answer_mut(key).filter(|answer| !answer.entry.has_returned()) {
-            Some(answer) => fx.discard(answer.question.replace(question.clone())),
+            Some(answer) => fx.discard(answer.onward().question.replace(question.clone())),
             None => return fx.discard(question),
         }
         self.set_pipeline(key, Pipeline::of_question(question), fx);

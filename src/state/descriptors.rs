@@ -10,7 +10,7 @@ use crate::cap::port::Place;
 use crate::cap::promised::PromiseCell;
 use crate::error::Exception;
 use crate::id::{AnswerId, ExportId};
-use crate::table::Short;
+use crate::short::Short;
 use crate::wire::message::{Descriptor, Incoming, Outgoing, PromisedAnswer, Target};
 
 /// The capabilities of a payload, described for the peer.
@@ -144,7 +144,7 @@ impl State {
             return returned.destination(&path).client();
         }
         let cell = PromiseCell::new(None);
-        match answer.pipeline.as_deref().cloned() {
+        match answer.pipeline().cloned() {
             Some(pipeline) => {
                 let to = Destination::Pipeline(pipeline.at(&path));
                 fx.later(Callback::Resolve { cell: cell.clone(), to });

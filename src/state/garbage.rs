@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 
-use super::answers::{self, Answer};
+use super::answers::{self, Answer, Onward};
 use super::embargoes::Embargo;
 use super::entry::{Entry, Few};
 use super::exports::Export;
@@ -17,8 +17,9 @@ use crate::cap::contents::Payload;
 use crate::cap::port::{Place, QuestionRef, RemoteRef};
 use crate::error::Exception;
 use crate::promise::{Attachment, Cancel};
+use crate::short::Short;
 use crate::sync::{per_thread, Arc};
-use crate::table::{Given, Short};
+use crate::table::Given;
 
 /// Values to be dropped.
 pub(crate) struct Garbage(Vec<Waste>);
@@ -189,10 +190,16 @@ impl Discard for Returned {
     }
 }
 
+impl Discard for Box<Onward> {
+    fn discard(self, garbage: &mut Garbage) {
+        (self.pipeline, self.question).discard(garbage);
+    }
+}
+
 impl Discard for Answer {
     fn discard(self, garbage: &mut Garbage) {
         self.cancel.discard(garbage);
-        (self.pipeline.map(|pipeline| *pipeline), self.question).discard(garbage);
+        self.onward.discard(garbage);
         match self.entry {
             Entry::NewQA { on_return, .. } | Entry::HaveFinish { on_return, .. } => {
                 on_return.discard(garbage)

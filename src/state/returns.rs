@@ -10,8 +10,8 @@ use crate::cap::contents::Payload;
 use crate::cap::port::{Place, QuestionRef, RefId};
 use crate::error::{Exception, ProtocolError};
 use crate::id::QuestionId;
+use crate::short::Short;
 use crate::sync::Arc;
-use crate::table::Short;
 use crate::wire::message::{Incoming, Message, Outcome, Path, Payload as WirePayload, Return};
 
 impl State {

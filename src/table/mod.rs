@@ -17,7 +17,6 @@
 mod addresses;
 mod ids;
 mod pages;
-mod short;
 
 use im::OrdMap;
 
@@ -27,7 +26,6 @@ use pages::Pages;
 
 pub(crate) use addresses::ByAddress;
 pub(crate) use ids::Remembered;
-pub(crate) use short::Short;
 
 /// What names an entry.
 pub(crate) trait Key: Copy + Ord {

@@ -8,8 +8,8 @@ use std::fmt::Debug;
 
 use crate::error::Exception;
 use crate::id::{AnswerId, EmbargoId, ExportId, ImportId, QuestionId};
+use crate::short::Short;
 use crate::sync::Arc;
-use crate::table::Short;
 use crate::wire::content::{Content, Received};
 
 /// Who sent a message, which decides which of our tables its IDs name.

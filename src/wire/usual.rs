@@ -25,7 +25,7 @@
 
 use crate::id::{AnswerId, ExportId, ImportId, QuestionId};
 use crate::limits::Limits;
-use crate::table::Short;
+use crate::short::Short;
 use crate::wire::content::Content;
 use crate::wire::envelope::{
     CALL, DESCRIPTOR, LIST, LIST_OF_STRUCTS, MESSAGE, OP, PAYLOAD, PROMISED_ANSWER, RETURN, STRUCT, TARGET,

@@ -4,7 +4,7 @@ use capnp::Word;
 
 use super::*;
 use crate::generated::rpc_capnp::join;
-use crate::table::Short;
+use crate::short::Short;
 use crate::wire::content::ContentBuilder;
 use crate::wire::message::Incoming;
 use crate::wire::testing::{
