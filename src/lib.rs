@@ -68,6 +68,7 @@ pub mod id;
 mod limits;
 mod peer;
 mod promise;
+mod short;
 mod state;
 mod sync;
 mod table;

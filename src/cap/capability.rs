@@ -37,7 +37,7 @@ pub trait Capability:
     where
         Self: FromServer<S>,
     {
-        Client::of_object(server, Self::dispatch, pool).into()
+        Client::of_object::<S, Self>(server, pool).into()
     }
 
     /// The null capability: what a pointer field that was never set holds. Calls on it fail.

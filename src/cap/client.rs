@@ -6,12 +6,12 @@ use std::fmt;
 use capnp::MessageSize;
 
 use super::call::{CallInfo, Mode};
+use super::capability::FromServer;
 use super::object::{LocalObject, Server};
 use super::pool::Pool;
 use super::port::{ImportRef, Place, RemoteRef, Sent, To};
 use super::promised::{ClientFulfiller, PromiseCell, Watcher};
 use super::request::Request;
-use super::serving::Call;
 use crate::error::{Exception, Result};
 use crate::promise::{promise, Promise};
 use crate::sync::Arc;
@@ -57,15 +57,11 @@ impl Client {
 
     /// As [`new`](Self::new), with methods run on the given pool.
     pub fn with_pool<S: Server>(server: S, pool: &Pool) -> Self {
-        Client::of_object(server, S::dispatch, pool)
+        Client::of_object::<S, Client>(server, pool)
     }
 
-    pub(crate) fn of_object<S: Any + Send + Sync>(
-        server: S,
-        dispatch: fn(&S, &mut Call) -> Result<()>,
-        pool: &Pool,
-    ) -> Self {
-        Client(Kind::Local(LocalObject::new(server, dispatch, pool.clone())))
+    pub(crate) fn of_object<S: Any + Send + Sync, C: FromServer<S>>(server: S, pool: &Pool) -> Self {
+        Client(Kind::Local(LocalObject::new::<S, C>(server, pool.clone())))
     }
 
     /// The null capability: what a pointer field that was never set holds. Calls on it fail.

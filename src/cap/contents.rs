@@ -10,6 +10,7 @@ use super::client::Client;
 use super::hook::ReadTable;
 use crate::error::{Exception, Result};
 use crate::promise::Attachment;
+use crate::short::Short;
 use crate::sync::{Arc, OnceLock};
 use crate::wire::content::{Content, Place};
 
@@ -17,13 +18,13 @@ use crate::wire::content::{Content, Place};
 #[derive(Clone)]
 pub(crate) struct Payload {
     pub(crate) content: Content,
-    pub(crate) caps: Vec<Client>,
+    pub(crate) caps: Short<Client>,
     /// What is given back when the payload goes: a share of the limit on incoming calls.
     pub(crate) share: Option<Arc<dyn Attachment>>,
 }
 
 impl Payload {
-    pub(crate) fn new(content: Content, caps: Vec<Client>) -> Self {
+    pub(crate) fn new(content: Content, caps: Short<Client>) -> Self {
         Payload { content, caps, share: None }
     }
 
@@ -73,7 +74,10 @@ impl Contents {
 
     fn get(&self) -> Result<any_pointer::Reader<'_>> {
         let mut reader = self.payload.content.reader()?;
-        let table = self.table.get_or_init(|| ReadTable::new(&self.payload.caps));
+        let table = match &*self.payload.caps {
+            [] => ReadTable::empty(),
+            caps => self.table.get_or_init(|| ReadTable::new(caps)),
+        };
         reader.imbue(table.get());
         Ok(reader)
     }

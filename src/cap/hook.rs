@@ -21,6 +21,7 @@ use super::client::Client;
 use super::contents::Response;
 use super::request::Request;
 use crate::error::{Error, Exception, Result};
+use crate::short::Short;
 use crate::sync::per_thread;
 
 /// The table that a reader finds clients in.
@@ -44,6 +45,12 @@ impl ReadTable {
         ReadTable(clients.iter().map(|c| Some(Box::new(c.clone()) as Box<dyn ClientHook>)).collect())
     }
 
+    /// The table of a content without capabilities.
+    pub(crate) fn empty() -> &'static Self {
+        static EMPTY: ReadTable = ReadTable(Vec::new());
+        &EMPTY
+    }
+
     pub(crate) fn get(&self) -> &Vec<Option<Box<dyn ClientHook>>> {
         &self.0
     }
@@ -57,7 +64,7 @@ pub(crate) type BuildTable = Vec<Option<Box<dyn ClientHook>>>;
 ///
 /// # Errors
 /// If one of them is not a client of this crate.
-pub(crate) fn take_clients(table: BuildTable) -> Result<Vec<Client>, Exception> {
+pub(crate) fn take_clients(table: BuildTable) -> Result<Short<Client>, Exception> {
     let client = |hook: Option<Box<dyn ClientHook>>| match hook {
         None => Ok(Client::null()),
         Some(hook) => from_hook(&*hook).ok_or_else(|| {
@@ -65,7 +72,7 @@ pub(crate) fn take_clients(table: BuildTable) -> Result<Vec<Client>, Exception> 
         }),
     };
     if table.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Short::new());
     }
     table.into_iter().map(client).collect()
 }

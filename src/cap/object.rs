@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::call::CallInfo;
+use super::capability::FromServer;
 use super::pool::{Pool, Scheduled, Task};
 use super::serving::Call;
 use crate::error::{Exception, Result};
@@ -47,7 +48,7 @@ pub trait Server: Any + Send + Sync {
 pub(crate) struct LocalObject {
     /// The user's value, for whoever has a client of it and wants it back.
     pub(crate) server: Arc<dyn Any + Send + Sync>,
-    /// Runs a method of that value.
+    /// Runs a method of that value, which is its first argument.
     dispatch: Dispatch,
     pool: Pool,
     mailbox: Mutex<Mailbox>,
@@ -55,7 +56,7 @@ pub(crate) struct LocalObject {
     broken: OnceLock<Exception>,
 }
 
-type Dispatch = Box<dyn Fn(&mut Call) -> Result<()> + Send + Sync>;
+type Dispatch = fn(&(dyn Any + Send + Sync), &mut Call) -> Result<()>;
 
 struct Mailbox {
     calls: VecDeque<CallInfo>,
@@ -63,17 +64,11 @@ struct Mailbox {
 }
 
 impl LocalObject {
-    /// An object whose calls `dispatch` answers: which methods `server` has is known there.
-    pub(crate) fn new<S: Any + Send + Sync>(
-        server: S,
-        dispatch: fn(&S, &mut Call) -> Result<()>,
-        pool: Pool,
-    ) -> Arc<Self> {
-        let server = Arc::new(server);
-        let called = server.clone();
-        let dispatch = Box::new(move |call: &mut Call| dispatch(&called, call));
+    /// An object that a `C` can be a client of: which methods `server` has is known there.
+    pub(crate) fn new<S: Any + Send + Sync, C: FromServer<S>>(server: S, pool: Pool) -> Arc<Self> {
         let mailbox = Mutex::new(Rank::Mailbox, Mailbox { calls: VecDeque::new(), busy: false });
-        Arc::new(LocalObject { server, dispatch, pool, mailbox, broken: OnceLock::new() })
+        let (server, broken) = (Arc::new(server), OnceLock::new());
+        Arc::new(LocalObject { server, dispatch: dispatch::<S, C>, pool, mailbox, broken })
     }
 
     /// Appends a call to the mailbox. Never waits. See Note [Mailbox].
@@ -129,7 +124,7 @@ impl LocalObject {
         call.cancel.start();
         let token = call.cancel.clone();
         let mut call = Call::new(self.clone(), call);
-        let body = || (self.dispatch)(&mut call);
+        let body = || (self.dispatch)(&*self.server, &mut call);
         let outcome = cancel::with_current(token, || catch_unwind(AssertUnwindSafe(body)));
         let outcome = outcome.unwrap_or_else(|panic| Err(panicked(&*panic).into()));
         call.finish(outcome)
@@ -163,6 +158,10 @@ impl Scheduled for LocalObject {
             call.fail(why.clone());
         }
     }
+}
+
+fn dispatch<S: Any, C: FromServer<S>>(server: &(dyn Any + Send + Sync), call: &mut Call) -> Result<()> {
+    C::dispatch(server.downcast_ref().expect("the object was made with this value"), call)
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Exception {

@@ -19,6 +19,7 @@ use super::contents::{Payload, Response};
 use super::hook::{take_clients, BuildTable};
 use crate::error::{Exception, Result};
 use crate::promise::{Cancel, Promise, Reading, Stake};
+use crate::short::Short;
 use crate::sync::{self, role, Arc, Duration, Instant, Role, Timer, TimerKey};
 use crate::wire::content::{Content, ContentBuilder, Place};
 
@@ -286,7 +287,7 @@ impl Builder {
 
 /// A payload without content.
 pub(crate) fn empty() -> Payload {
-    Payload::new(Content::null(), Vec::new())
+    Payload::new(Content::null(), Short::new())
 }
 
 /// A call that was sent: the promise for its response, and the capabilities in that.

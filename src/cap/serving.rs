@@ -200,15 +200,14 @@ impl Call {
     }
 
     /// The method has returned. False if it gave its turn away.
-    pub(crate) fn finish(mut self, outcome: Result<()>) -> bool {
-        let turn = self.holds_turn;
+    pub(crate) fn finish(&mut self, outcome: Result<()>) -> bool {
         if let Some(responder) = self.responder.take() {
             let results = self.results.take();
             let outcome = outcome.map_err(Exception::from).and_then(|()| built(results));
             let stream = self.streams.then_some(&self.object);
             answer(responder, &self.cancel, stream, outcome);
         }
-        turn
+        self.holds_turn
     }
 }
 

@@ -19,7 +19,7 @@ use crate::sync::{
     assert_unlocked, foreign, Arc, Condvar, Instant, Lane, Mutex, MutexGuard, ProcessCounter, Rank, Weak,
 };
 use crate::transport::Shutdown;
-use crate::wire::content::Received;
+use crate::wire::frame::Frame;
 use crate::wire::message::{Message, Outcome, Outgoing, Resolution, Resolve, Return};
 
 /// What the threads of a connection share.
@@ -61,7 +61,7 @@ pub(crate) struct Shared {
 /// What has arrived.
 pub(super) enum Incoming {
     /// With its share of the limit on calls in service, if it had to wait.
-    Message(Arc<Received>, Option<Share>),
+    Message(Frame, Option<Share>),
     /// Nothing more will: why. It is handled in its turn, behind all that came before it.
     End(Error),
 }

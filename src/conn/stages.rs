@@ -19,10 +19,9 @@ use crate::promise::{count_sleep, Attachment};
 use crate::state::{Arrival, Callback, Departure, Destination};
 use crate::sync::{self, Arc, Instant, Lane, Turn, Waited};
 use crate::transport::{Arrived, Gate, MessageSink, MessageSource};
-use crate::wire::content::Received;
 use crate::wire::decode::decode;
 use crate::wire::encode::encode;
-use crate::wire::frame::Outbound;
+use crate::wire::frame::{Frame, Outbound};
 use crate::wire::message::Message;
 
 /// Whether a step waits for something to do.
@@ -254,14 +253,13 @@ impl ReceiveStage {
             // A transport of bytes has seen to it before; others need not know of limits.
             return self.end(TransportError::TooLarge { words, limit }.into());
         }
-        let received = Arc::new(Received::new(frame, &self.shared.limits));
         if !self.shared.lends {
             // It counts from now on, so that no more than the limit waits for the coordinator.
-            let share = self.shared.flow.serve(received.words());
-            let message = Incoming::Message(received, Some(share));
+            let share = self.shared.flow.serve(frame.words());
+            let message = Incoming::Message(frame, Some(share));
             return self.shared.incoming.push(message).map_or(Progress::Ended, |()| Progress::Made);
         }
-        match self.shared.incoming.take_turn_with(Incoming::Message(received, None)) {
+        match self.shared.incoming.take_turn_with(Incoming::Message(frame, None)) {
             Ok(turn) => self.go_on(turn),
             Err(_) => return Progress::Ended,
         }
@@ -349,8 +347,8 @@ impl CoordinatorStage {
 
     fn one(&self, item: Incoming) {
         match item {
-            Incoming::Message(received, share) => {
-                if let Err(e) = self.handle(received, share) {
+            Incoming::Message(frame, share) => {
+                if let Err(e) = self.handle(frame, share) {
                     self.shared.end(e.into(), true);
                 }
             }
@@ -358,9 +356,9 @@ impl CoordinatorStage {
         }
     }
 
-    fn handle(&self, received: Arc<Received>, share: Option<Share>) -> Result<(), ProtocolError> {
-        let words = received.words();
-        let message = decode(received)?;
+    fn handle(&self, frame: Frame, share: Option<Share>) -> Result<(), ProtocolError> {
+        let words = frame.words();
+        let message = decode(frame, &self.shared.limits)?;
         if let Message::Abort(why) = message {
             self.shared.end(Error::Exception(why.with_context("the peer aborted")), false);
             return Ok(());

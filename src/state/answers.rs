@@ -47,16 +47,23 @@ pub(crate) struct Answer {
     pub(super) entry: Entry<Returned, Finish<Incoming>, OnReturn, OnFinish>,
     pub(super) generation: Generation,
     pub(super) cancel: Cancel,
-    /// What calls pipelined on the results go to until they are there.
-    pub(super) pipeline: Option<Pipeline>,
-    /// What the call has become where it was handed on to another vat: finished with the answer.
-    pub(super) question: Option<Arc<QuestionRef>>,
+    /// In a box, as few calls are, and entries are moved.
+    pub(super) onward: Option<Box<Onward>>,
     /// The results stay here.
     pub(super) kept: Option<Kept>,
     /// `onlyPromisePipeline`: no Return is sent.
     pub(super) silent: bool,
     /// The answer of ours that this call waits for.
     pub(super) awaits: Option<AnswerId>,
+}
+
+/// Where a call has been handed on to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Onward {
+    /// What calls pipelined on the results go to until they are there.
+    pub(super) pipeline: Option<Pipeline>,
+    /// What the call has become in another vat: finished with the answer.
+    pub(super) question: Option<Arc<QuestionRef>>,
 }
 
 /// What has become of results that the peer wants kept.
@@ -81,7 +88,7 @@ pub(crate) enum OnReturn {
 #[derive(Clone, Debug)]
 pub(crate) enum OnFinish {
     /// Take back the references that the results gave, if the peer says so.
-    Release(Vec<ExportId>),
+    Release(Few<ExportId>),
 }
 
 impl Answer {
@@ -90,8 +97,7 @@ impl Answer {
             entry: Entry::new(),
             generation,
             cancel: Cancel::new(),
-            pipeline: None,
-            question: None,
+            onward: None,
             kept: None,
             silent: false,
             awaits: None,
@@ -103,6 +109,15 @@ impl Answer {
             Entry::HaveReturn { return_msg, .. } => Some(return_msg),
             _ => None,
         }
+    }
+
+    /// What calls pipelined on the results go to until they are there, if that is known.
+    pub(super) fn pipeline(&self) -> Option<&Pipeline> {
+        self.onward.as_ref()?.pipeline.as_ref()
+    }
+
+    fn onward(&mut self) -> &mut Onward {
+        self.onward.get_or_insert_default()
     }
 
     /// Has a promise resolved when the answer is there.
@@ -135,26 +150,24 @@ impl State {
         let addressee = self.addressee(call.target)?;
         self.check_new_answer(call.question)?;
         self.check_descriptors(&call.params.descriptors, Some(call.question))?;
-        let key = self.new_answer(call.question);
-        let accepted = self.accept_all(call.params.descriptors, fx);
-        let caps = accepted.into_iter().map(|a| a.client).collect();
-        let answer = self.answers.get_mut(&key.id).expect("just entered");
+        let mut answer = Answer::new(self.generation());
         answer.kept = call.keep_results.then_some(Kept::Untaken);
         answer.silent = call.only_promise_pipeline && !call.keep_results;
+        let (silent, cancel) = (answer.silent, answer.cancel.clone());
+        let key = self.enter(call.question, answer);
+        let caps = self.accept_all(call.params.descriptors, fx);
         let info = CallInfo {
             interface_id: call.interface_id,
             method_id: call.method_id,
             params: Payload { content: call.params.content, caps, share },
             responder: Responder::new(Route::Remote(port, key)),
-            cancel: answer.cancel.clone(),
-            hints: Hints {
-                no_promise_pipelining: call.no_promise_pipelining,
-                only_promise_pipeline: answer.silent,
-            },
+            cancel,
+            hints: Hints { no_promise_pipelining: call.no_promise_pipelining, only_promise_pipeline: silent },
         };
         match addressee {
             Addressee::Known(to) => fx.later(Callback::Deliver { call: info, to }),
             Addressee::Awaits(awaited, path) => {
+                let answer = self.answers.get_mut(&key.id).expect("just entered");
                 answer.awaits = Some(awaited);
                 let waiting = OnReturn::Deliver { waiting: key.id, call: Parcel::new(info), path };
                 let awaited = self.answers.get_mut(&awaited).expect("addressee found it");
@@ -187,9 +200,14 @@ impl State {
     }
 
     fn new_answer(&mut self, id: AnswerId) -> AnswerKey {
+        let answer = Answer::new(self.generation());
+        self.enter(id, answer)
+    }
+
+    fn enter(&mut self, id: AnswerId, answer: Answer) -> AnswerKey {
         self.ended_answers.remove(id.0);
-        let generation = self.generation();
-        self.answers.insert(id, Answer::new(generation));
+        let generation = answer.generation;
+        self.answers.insert(id, answer);
         AnswerKey { id, generation }
     }
 
@@ -199,7 +217,8 @@ impl State {
 
     /// Answers a call of the peer's. Does nothing if it has been answered.
     pub(crate) fn answer(&mut self, key: AnswerKey, outcome: Result<Payload, Exception>, fx: &mut Effects) {
-        let Some(answer) = self.answer_mut(key) else { return fx.discard(outcome) };
+        let known = self.answers.get(&key.id).filter(|answer| answer.generation == key.generation);
+        let Some(answer) = known else { return fx.discard(outcome) };
         let (kept, silent) = (answer.kept.is_some(), answer.silent);
         match &answer.entry {
             Entry::HaveReturn { .. } => fx.discard(outcome),
@@ -238,7 +257,7 @@ impl State {
             true => self.answered_whole(id, fx),
             false => {
                 let payload = Payload::new(content, caps);
-                let told = Some(described.told.into());
+                let told = (!described.told.is_empty()).then(|| Arc::new(described.told));
                 self.returned(id, Returned::Results { payload, told }, described.exports, fx);
             }
         }
@@ -259,7 +278,7 @@ impl State {
     fn return_exception(&mut self, id: AnswerId, why: Exception, fx: &mut Effects) {
         // A Finish is needed, so that calls pipelined on the answer get this exception until then.
         self.send_return(id, Outcome::Exception(why.clone()), fx);
-        self.returned(id, Returned::Failed(why), Vec::new(), fx);
+        self.returned(id, Returned::Failed(why), Few::None, fx);
     }
 
     /// The outcome stays here: the peer wants it kept, or wants only to call what is in it.
@@ -272,7 +291,7 @@ impl State {
             Ok(payload) => Returned::Results { payload, told: None },
             Err(why) => Returned::Failed(why),
         };
-        self.returned(id, returned, Vec::new(), fx);
+        self.returned(id, returned, Few::None, fx);
     }
 
     /// The peer has finished the call, so this is for those who wait for the answer here.
@@ -309,9 +328,9 @@ impl State {
     }
 
     /// Enters what an answer was returned with, and does what waited for that.
-    fn returned(&mut self, id: AnswerId, returned: Returned, exports: Vec<ExportId>, fx: &mut Effects) {
+    fn returned(&mut self, id: AnswerId, returned: Returned, exports: Few<ExportId>, fx: &mut Effects) {
         let answer = self.answers.get_mut(&id).expect("the caller found it");
-        fx.discard((answer.pipeline.take(), answer.question.take()));
+        fx.discard(answer.onward.take());
         let on_return = answer.entry.mark_returned(returned).expect("the caller knows that it is new");
         let Entry::HaveReturn { return_msg, on_finish } = &mut answer.entry else { return };
         if !exports.is_empty() {
@@ -362,14 +381,15 @@ impl State {
     /// Calls pipelined on an answer need not wait for it: those that did go on.
     pub(crate) fn set_pipeline(&mut self, key: AnswerKey, pipeline: Pipeline, fx: &mut Effects) {
         let Some(answer) = self.answer_mut(key) else { return fx.discard(pipeline) };
-        let Some(on_return) = answer.entry.on_return_mut().filter(|_| answer.pipeline.is_none()) else {
+        let known = answer.pipeline().is_some();
+        let Some(on_return) = answer.entry.on_return_mut().filter(|_| !known) else {
             return fx.discard(pipeline);
         };
         let waiting = std::mem::take(on_return);
         let (takes, rest): (Vec<_>, Vec<_>) =
             waiting.each().partition(|then| matches!(then, OnReturn::Take(_)));
         takes.into_iter().for_each(|take| on_return.push(take));
-        answer.pipeline = Some(pipeline.clone());
+        answer.onward().pipeline = Some(pipeline.clone());
         for then in rest {
             match then {
                 OnReturn::Deliver { waiting, call, path } => {
@@ -390,7 +410,7 @@ impl State {
     /// method has said where they go.
     pub(crate) fn forwarded(&mut self, key: AnswerKey, question: Arc<QuestionRef>, fx: &mut Effects) {
         match self.answer_mut(key).filter(|answer| !answer.entry.has_returned()) {
-            Some(answer) => fx.discard(answer.question.replace(question.clone())),
+            Some(answer) => fx.discard(answer.onward().question.replace(question.clone())),
             None => return fx.discard(question),
         }
         self.set_pipeline(key, Pipeline::of_question(question), fx);
@@ -409,7 +429,7 @@ impl State {
     /// Answers a call of the peer's with the results of one that was sent back to it and that it keeps.
     pub(super) fn return_tail(&mut self, key: AnswerKey, question: Arc<QuestionRef>, fx: &mut Effects) {
         self.send_return(key.id, Outcome::TakeFromOtherQuestion(question.id), fx);
-        self.returned(key.id, Returned::Tail(question), Vec::new(), fx);
+        self.returned(key.id, Returned::Tail(question), Few::None, fx);
     }
 
     /// A question of ours is answered by results that we keep for the peer, which the caller has checked.
@@ -471,7 +491,7 @@ impl State {
                 fx.discard(self.answers.remove(&id));
                 for OnFinish::Release(exports) in on_finish.each() {
                     if finish.release_result_caps {
-                        fx.later(Callback::Release(exports));
+                        fx.later(Callback::Release(exports.into_vec()));
                     }
                 }
             }

@@ -89,8 +89,7 @@ impl State {
                 assert!(!awaited.entry.has_returned(), "answer {id} waits for one that is there");
             }
             if let Entry::HaveReturn { .. } = &answer.entry {
-                assert!(answer.pipeline.is_none(), "answer {id} has results and a pipeline");
-                assert!(answer.question.is_none(), "answer {id} has results and holds a question");
+                assert!(answer.onward.is_none(), "answer {id} has results and was handed on");
                 assert!(answer.awaits.is_none(), "answer {id} was returned before it was called");
             }
         }

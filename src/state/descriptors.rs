@@ -1,6 +1,7 @@
 //! Capabilities in messages: how ours are described to the peer, and what the peer's descriptions mean.
 
 use super::effects::{Callback, Destination, Effects};
+use super::entry::Few;
 use super::exports::Described;
 use super::outcome::Told;
 use super::State;
@@ -9,14 +10,29 @@ use crate::cap::port::Place;
 use crate::cap::promised::PromiseCell;
 use crate::error::Exception;
 use crate::id::{AnswerId, ExportId};
+use crate::short::Short;
 use crate::wire::message::{Descriptor, Incoming, Outgoing, PromisedAnswer, Target};
 
 /// The capabilities of a payload, described for the peer.
 pub(super) struct DescribedAll {
-    pub(super) descriptors: Vec<Descriptor<Outgoing>>,
+    pub(super) descriptors: Short<Descriptor<Outgoing>>,
+    /// Empty if all were told as themselves.
     pub(super) told: Vec<Told>,
     /// The exports that the descriptors count one reference each of.
-    pub(super) exports: Vec<ExportId>,
+    pub(super) exports: Few<ExportId>,
+}
+
+impl DescribedAll {
+    fn push(&mut self, Described { descriptor, told, export }: Described) {
+        if !self.told.is_empty() || !matches!(told, Told::Itself) {
+            self.told.resize(self.descriptors.len(), Told::Itself);
+            self.told.push(told);
+        }
+        self.descriptors.push(descriptor);
+        if let Some(id) = export {
+            self.exports.push(id);
+        }
+    }
 }
 
 /// A capability that the peer described.
@@ -30,22 +46,23 @@ pub(super) struct Accepted {
 impl State {
     /// Describes a client to the peer, counting a reference if it is exported.
     pub(super) fn describe(&mut self, client: &Client, fx: &mut Effects) -> Result<Described, Exception> {
+        if let Kind::Local(_) = &client.0 {
+            return self.export_settled(client.clone(), Told::Itself);
+        }
         let client = client.resolved();
+        let settled = || Told::Settled(Destination::Client(client.clone()));
         match &client.0 {
-            Kind::Null => {
-                let told = Told::Settled(Destination::Client(client));
-                Ok(Described { descriptor: Descriptor::None, told, export: None })
-            }
+            Kind::Null => Ok(Described { descriptor: Descriptor::None, told: settled(), export: None }),
             // A broken capability is a promise, which is told to be broken right after.
             Kind::Broken(_) | Kind::Promise(_) => self.export_promise(client, fx),
-            Kind::Local(_) => self.export_settled(client),
+            Kind::Local(_) => self.export_settled(client.clone(), settled()),
             Kind::Import(import) if import.port.connection() == self.connection => {
                 Ok(reflect(Place::Import(import.clone())))
             }
             Kind::Fixed(place) if place.port().connection() == self.connection => {
                 Ok(reflect((**place).clone()))
             }
-            Kind::Import(_) | Kind::Fixed(_) => self.export_settled(client),
+            Kind::Import(_) | Kind::Fixed(_) => self.export_settled(client.clone(), settled()),
             Kind::Remote(promise) if promise.port.connection() == self.connection => {
                 match self.promises.get(&promise.id) {
                     Some(pending) => Ok(reflect(pending.place.clone())),
@@ -62,21 +79,13 @@ impl State {
         clients: &[Client],
         fx: &mut Effects,
     ) -> Result<DescribedAll, Exception> {
-        let n = clients.len();
-        let mut all = DescribedAll {
-            descriptors: Vec::with_capacity(n),
-            told: Vec::with_capacity(n),
-            exports: Vec::new(),
-        };
+        let descriptors = Short::with_capacity(clients.len());
+        let mut all = DescribedAll { descriptors, told: Vec::new(), exports: Few::None };
         for client in clients {
             match self.describe(client, fx) {
-                Ok(described) => {
-                    all.descriptors.push(described.descriptor);
-                    all.told.push(described.told);
-                    all.exports.extend(described.export);
-                }
+                Ok(described) => all.push(described),
                 Err(why) => {
-                    self.release_counted(&all.exports, fx);
+                    all.exports.iter().for_each(|id| self.release_counted(&[*id], fx));
                     return Err(why);
                 }
             }
@@ -118,10 +127,10 @@ impl State {
     /// Clients for all capabilities of a payload.
     pub(super) fn accept_all(
         &mut self,
-        descriptors: Vec<Descriptor<Incoming>>,
+        descriptors: Short<Descriptor<Incoming>>,
         fx: &mut Effects,
-    ) -> Vec<Accepted> {
-        descriptors.into_iter().map(|descriptor| self.accept(descriptor, fx)).collect()
+    ) -> Short<Client> {
+        descriptors.into_iter().map(|descriptor| self.accept(descriptor, fx).client).collect()
     }
 
     /// The capability in an answer of ours that the peer's descriptor names.
@@ -135,7 +144,7 @@ impl State {
             return returned.destination(&path).client();
         }
         let cell = PromiseCell::new(None);
-        match answer.pipeline.clone() {
+        match answer.pipeline().cloned() {
             Some(pipeline) => {
                 let to = Destination::Pipeline(pipeline.at(&path));
                 fx.later(Callback::Resolve { cell: cell.clone(), to });

@@ -115,6 +115,15 @@ impl<T: Clone> Few<T> {
         one.into_iter().chain(many.into_iter().flatten())
     }
 
+    /// The items, in order, as a list that others know.
+    pub(crate) fn into_vec(self) -> Vec<T> {
+        match self {
+            Few::None => Vec::new(),
+            Few::One(one) => vec![one],
+            Few::Many(many) => many.into_iter().collect(),
+        }
+    }
+
     pub(crate) fn retain(&mut self, keep: impl Fn(&T) -> bool) {
         match self {
             Few::None => {}

@@ -48,8 +48,7 @@ pub(super) struct Described {
 
 impl State {
     /// Exports a settled capability of this vat, or counts one more reference to it.
-    pub(super) fn export_settled(&mut self, client: Client) -> Result<Described, Exception> {
-        let told = Told::Settled(Destination::Client(client.clone()));
+    pub(super) fn export_settled(&mut self, client: Client, told: Told) -> Result<Described, Exception> {
         let id = self.export(client, false)?;
         Ok(Described { descriptor: Descriptor::SenderHosted(id), told, export: Some(id) })
     }
@@ -163,7 +162,7 @@ impl State {
             // C++ and capnp-rpc end the connection at a Resolve to `none`.
             Kind::Null => (Resolution::Exception(null_call()), broken(&null_call())),
             _ => match self.describe(&client, fx) {
-                Ok(described) => (Resolution::Cap(described.descriptor), described.told.destination()),
+                Ok(described) => (Resolution::Cap(described.descriptor), described.told.destination(&client)),
                 Err(why) => (Resolution::Exception(why.clone()), broken(&why)),
             },
         };

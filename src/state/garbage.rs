@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::answers::{self, Answer};
+use super::answers::{self, Answer, Onward};
 use super::embargoes::Embargo;
 use super::entry::{Entry, Few};
 use super::exports::Export;
@@ -16,6 +16,7 @@ use crate::cap::contents::Payload;
 use crate::cap::port::{Place, QuestionRef, RemoteRef};
 use crate::error::Exception;
 use crate::promise::{Attachment, Cancel};
+use crate::short::Short;
 use crate::sync::Arc;
 use crate::table::Given;
 
@@ -28,7 +29,7 @@ enum Waste {
     Question(Arc<QuestionRef>),
     Outcome(Result<Payload, Exception>),
     Client(Client),
-    Clients(Vec<Client>),
+    Clients(Short<Client>),
     Cancel(Cancel),
     Attachment(Arc<dyn Attachment>),
     /// Who would have been told of a question's outcome.
@@ -146,7 +147,7 @@ impl<K: Ord + Clone + Send + Sync + 'static, V: Clone + Send + Sync + 'static> D
     }
 }
 
-impl Discard for Vec<Client> {
+impl Discard for Short<Client> {
     fn discard(self, garbage: &mut Garbage) {
         if !self.is_empty() {
             garbage.0.push(Waste::Clients(self));
@@ -175,10 +176,16 @@ impl Discard for Returned {
     }
 }
 
+impl Discard for Box<Onward> {
+    fn discard(self, garbage: &mut Garbage) {
+        (self.pipeline, self.question).discard(garbage);
+    }
+}
+
 impl Discard for Answer {
     fn discard(self, garbage: &mut Garbage) {
         self.cancel.discard(garbage);
-        (self.pipeline, self.question).discard(garbage);
+        self.onward.discard(garbage);
         match self.entry {
             Entry::NewQA { on_return, .. } | Entry::HaveFinish { on_return, .. } => {
                 on_return.discard(garbage)

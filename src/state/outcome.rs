@@ -13,8 +13,8 @@ use crate::sync::Arc;
 pub(crate) enum Returned {
     Results {
         payload: Payload,
-        /// For each capability, where calls on it go: as it was told to the peer, if it was.
-        told: Option<Arc<[Told]>>,
+        /// For each capability, how it was told to the peer, if it was; `None` if all were as themselves.
+        told: Option<Arc<Vec<Told>>>,
     },
     Failed(Exception),
     /// The results are those of a question that the peer keeps: a tail call back to it.
@@ -24,15 +24,19 @@ pub(crate) enum Returned {
 /// How a capability was described to the peer, which fixes where calls go. See Note [Tribble].
 #[derive(Clone, Debug)]
 pub(crate) enum Told {
-    /// As itself.
+    /// As itself: it is no promise.
+    Itself,
+    /// As what it has become.
     Settled(Destination),
     /// As a promise of ours: where its resolution leads, once that has been told.
     Promise(Client, Frozen),
 }
 
 impl Told {
-    pub(super) fn destination(&self) -> Destination {
+    /// Where calls on `client`, which was described so, go.
+    pub(super) fn destination(&self, client: &Client) -> Destination {
         match self {
+            Told::Itself => Destination::Client(client.clone()),
             Told::Settled(destination) => destination.clone(),
             Told::Promise(client, frozen) => {
                 frozen.get().cloned().unwrap_or_else(|| Destination::Client(client.clone()))
@@ -47,7 +51,7 @@ impl Returned {
         match self {
             Returned::Results { payload, told } => match payload.index_at(path) {
                 Ok(Some(index)) => match told.as_ref().and_then(|told| told.get(index)) {
-                    Some(told) => told.destination(),
+                    Some(told) => told.destination(&payload.caps[index]),
                     None => Destination::Client(payload.caps[index].clone()),
                 },
                 Ok(None) => Destination::Client(Client::null()),

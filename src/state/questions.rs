@@ -208,7 +208,7 @@ impl State {
         let Payload { content, caps, share } = params;
         fx.discard(caps);
         let route = responder.route().clone();
-        let mut asking = Question::new(described.exports);
+        let mut asking = Question::new(described.exports.into_vec());
         (asking.interface_id, asking.method_id) = (interface_id, Some(method_id));
         asking.tail = tail.is_some();
         // No Return would give back what a question for pipelining alone holds.

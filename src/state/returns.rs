@@ -10,6 +10,7 @@ use crate::cap::contents::Payload;
 use crate::cap::port::{Place, QuestionRef, RefId};
 use crate::error::{Exception, ProtocolError};
 use crate::id::QuestionId;
+use crate::short::Short;
 use crate::sync::Arc;
 use crate::wire::message::{Incoming, Message, Outcome, Path, Payload as WirePayload, Return};
 
@@ -83,7 +84,7 @@ impl State {
         fx: &mut Effects,
     ) {
         let promised = self.question(id).is_some_and(|question| question.places.is_some());
-        let mut caps = Vec::with_capacity(results.descriptors.len());
+        let mut caps = Short::with_capacity(results.descriptors.len());
         let mut reflected = Vec::new();
         for descriptor in results.descriptors {
             let accepted = self.accept(descriptor, fx);

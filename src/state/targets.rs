@@ -31,7 +31,7 @@ impl State {
                         false => Err(ProtocolError::UnknownPromisedAnswer(id)),
                     };
                 };
-                Ok(match (answer.returned(), &answer.pipeline) {
+                Ok(match (answer.returned(), answer.pipeline()) {
                     (Some(returned), _) => Addressee::Known(returned.destination(&promised.path)),
                     (None, Some(pipeline)) => {
                         Addressee::Known(Destination::Pipeline(pipeline.at(&promised.path)))

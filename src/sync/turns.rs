@@ -22,19 +22,17 @@ per_thread! {
 /// Runs `body` now, or, deep inside other bodies that this thread runs so, after the outermost of them: a long
 /// chain of things that each lead to the next takes no deep stack.
 pub(crate) fn in_turn(body: impl FnOnce() + 'static) {
-    let mut body = Some(body);
     let depth = TURNS.try_with(|turns| {
-        let mut turns = turns.borrow_mut();
-        match turns.depth {
-            DEEP => turns.later.extend(body.take().map(|body| Box::new(body) as Box<dyn FnOnce()>)),
-            _ => turns.depth += 1,
-        }
-        turns.depth
+        let depth = &mut turns.borrow_mut().depth;
+        *depth += 1;
+        *depth
     });
-    let Some(body) = body else { return };
     // Only an error where the thread is ending, and has no such list any more.
     let Ok(depth) = depth else { return body() };
     let _end = End;
+    if depth > DEEP {
+        return TURNS.with(|turns| turns.borrow_mut().later.push_back(Box::new(body)));
+    }
     body();
     if depth == 1 {
         while let Ok(Some(next)) = TURNS.try_with(|turns| turns.borrow_mut().later.pop_front()) {

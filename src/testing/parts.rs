@@ -5,10 +5,11 @@ use capnp::MessageSize;
 use crate::error::{Exception, Result};
 use crate::id::QuestionId;
 use crate::limits::Limits;
-use crate::sync::{Arc, Lane, Waited};
+use crate::short::Short;
+use crate::sync::{Lane, Waited};
 use crate::table::Allocated;
 use crate::transport::{Frame, Outbound};
-use crate::wire::content::{ContentBuilder, Place, Received};
+use crate::wire::content::{ContentBuilder, Place};
 use crate::wire::message::{Call, Finish, Message, Outcome, Outgoing, Payload, Return, Target};
 use crate::wire::{decode, encode};
 
@@ -59,7 +60,7 @@ fn payload(place: Place, data: &[u8]) -> Payload<Outgoing> {
     let size = MessageSize { word_count: 2 + data.len().div_ceil(8) as u64, cap_count: 0 };
     let mut content = ContentBuilder::new(place, Some(size));
     content.content().initn_as::<capnp::data::Builder<'_>>(data.len() as u32).copy_from_slice(data);
-    Payload { content: content.freeze(), descriptors: Vec::new() }
+    Payload { content: content.freeze(), descriptors: Short::new() }
 }
 
 /// Decodes a message that has arrived.
@@ -67,7 +68,7 @@ fn payload(place: Place, data: &[u8]) -> Payload<Outgoing> {
 /// # Errors
 /// If it is malformed.
 pub fn decode(frame: Frame, limits: &Limits) -> Result<impl Sized> {
-    Ok(decode::decode(Arc::new(Received::new(frame, limits)))?)
+    Ok(decode::decode(frame, limits)?)
 }
 
 /// A table whose IDs we choose, with entries of about a question's size.

@@ -5,8 +5,9 @@
 //! =========================================
 //! A content is never taken out of the message around it. What was received stays in the frame, which is
 //! shared; what is built is built in a message that has room for what an rpc `Message` has around it, and
-//! `encode` puts that there when it goes out (Note [Envelopes]). So a call's params are written once, where they
-//! are sent from.
+//! `encode` puts that there when it goes out (Note [Envelopes]), beside the content and not into its message. So a
+//! call's params are written once, where they are sent from, and results that are kept here for calls pipelined on
+//! them are not copied to be sent.
 //! Capability pointers in a content are plain indices into the descriptors beside it; whoever reads or
 //! builds a content through the `capnp` crate's setters lends it a table for that time.
 //! ```
@@ -26,7 +27,7 @@ use crate::limits::Limits;
 use crate::sync::Arc;
 use crate::wire::envelope::{InCall, InReturn};
 use crate::wire::frame::Frame;
-use crate::wire::index;
+use crate::wire::{index, usual};
 
 /// A message that was received.
 pub(crate) struct Received {
@@ -36,11 +37,7 @@ pub(crate) struct Received {
 impl Received {
     /// A message out of its frame, read within the given limits.
     pub(crate) fn new(frame: Frame, limits: &Limits) -> Self {
-        let options = ReaderOptions {
-            traversal_limit_in_words: Some(limits.traversal_words),
-            nesting_limit: limits.nesting,
-        };
-        Received { reader: Reader::new(frame, options) }
+        Received { reader: reader(frame, limits, limits.nesting) }
     }
 
     /// The size of the message.
@@ -52,6 +49,16 @@ impl Received {
     pub(crate) fn message(&self) -> Result<message::Reader<'_>, capnp::Error> {
         self.reader.get_root()
     }
+}
+
+fn reader(frame: Frame, limits: &Limits, nesting_limit: i32) -> Reader<Frame> {
+    let traversal_limit_in_words = Some(limits.traversal_words);
+    Reader::new(frame, ReaderOptions { traversal_limit_in_words, nesting_limit })
+}
+
+/// A message that was received, with nothing but a content. See Note [A content is lifted].
+struct Lifted {
+    reader: Reader<Frame>,
 }
 
 impl fmt::Debug for Received {
@@ -97,6 +104,7 @@ pub(crate) struct Content(Source);
 enum Source {
     Null,
     Received(Arc<Received>, Place),
+    Lifted(Arc<Lifted>),
     Built(Arc<Built>),
 }
 
@@ -111,11 +119,18 @@ impl Content {
         Content(Source::Received(message, place))
     }
 
+    /// The content that is the root of a received message, to be read within the given limits.
+    pub(super) fn lifted(frame: Frame, limits: &Limits) -> Self {
+        let reader = reader(frame, limits, limits.nesting - usual::LEVELS);
+        Content(Source::Lifted(Arc::new(Lifted { reader })))
+    }
+
     /// The content, without a table of capabilities.
     pub(crate) fn reader(&self) -> Result<any_pointer::Reader<'_>, capnp::Error> {
         match &self.0 {
             Source::Null => Ok(any_pointer::Reader::new(PointerReader::get_root_from_arena(&NULL)?)),
             Source::Received(message, place) => Ok(place.read(message.message()?)?.get_content()),
+            Source::Lifted(message) => message.reader.get_root(),
             Source::Built(built) => built.content(),
         }
     }
@@ -125,6 +140,7 @@ impl Content {
         match &self.0 {
             Source::Null => 0,
             Source::Received(message, _) => message.words(),
+            Source::Lifted(message) => message.reader.get_segments().words(),
             Source::Built(built) => built.message.size_in_words(),
         }
     }
@@ -153,7 +169,7 @@ impl Content {
         place: Place,
         caps: usize,
     ) -> Result<Option<(Self, Vec<u32>)>, Exception> {
-        let Source::Received(..) = &self.0 else { return Ok(None) };
+        let (Source::Received(..) | Source::Lifted(_)) = &self.0 else { return Ok(None) };
         let from = self.reader()?;
         let mut size = from.target_size()?;
         size.cap_count = caps as u32;
@@ -162,13 +178,10 @@ impl Content {
         Ok(Some((copy.freeze(), indices)))
     }
 
-    /// The message that the content was built in, if it was built for this place and nobody else holds it.
-    pub(super) fn into_message(self, place: Place) -> Result<Builder<HeapAllocator>, Content> {
+    /// What the content was built in, if it was built for this place.
+    pub(super) fn into_built(self, place: Place) -> Result<Arc<Built>, Content> {
         match self.0 {
-            Source::Built(built) if built.place == place => match Arc::try_unwrap(built) {
-                Ok(built) => Ok(built.message),
-                Err(shared) => Err(Content(Source::Built(shared))),
-            },
+            Source::Built(built) if built.place == place => Ok(built),
             other => Err(Content(other)),
         }
     }
@@ -179,6 +192,7 @@ impl fmt::Debug for Content {
         match &self.0 {
             Source::Null => f.write_str("Content(null)"),
             Source::Received(message, place) => write!(f, "Content({place:?} of {message:?})"),
+            Source::Lifted(_) => write!(f, "Content(received, {} words)", self.words()),
             Source::Built(built) => write!(f, "Content({:?}, {} words)", built.place, self.words()),
         }
     }
@@ -188,12 +202,17 @@ impl fmt::Debug for Content {
 static NULL: GeneratedCodeArena = GeneratedCodeArena::new(&[capnp::word(0, 0, 0, 0, 0, 0, 0, 0)]);
 
 /// A content in the envelope for its place.
-struct Built {
+pub(super) struct Built {
     message: Builder<HeapAllocator>,
     place: Place,
 }
 
 impl Built {
+    /// The message that the content was built in.
+    pub(super) fn message(&self) -> &Builder<HeapAllocator> {
+        &self.message
+    }
+
     fn content(&self) -> Result<any_pointer::Reader<'_>, capnp::Error> {
         Ok(match self.place {
             Place::CallParams => self.message.get_root_as_reader::<InCall<_>>()?.0,
@@ -229,11 +248,7 @@ impl ContentBuilder {
 
     /// An empty content for a place, whose first segment has room for so many words.
     pub(super) fn with_room(place: Place, words: u64) -> Self {
-        let mut message = builder(words.saturating_add(place.words_before() as u64));
-        match place {
-            Place::CallParams => drop(message.init_root::<InCall<_>>()),
-            Place::ReturnResults => drop(message.init_root::<InReturn<_>>()),
-        }
+        let message = builder(words.saturating_add(place.words_before() as u64));
         ContentBuilder(Built { message, place })
     }
 
@@ -244,7 +259,7 @@ impl ContentBuilder {
             Place::CallParams => message.get_root::<InCall<_>>().map(|root| root.0),
             Place::ReturnResults => message.get_root::<InReturn<_>>().map(|root| root.0),
         };
-        content.expect("`with_room` made its root")
+        content.expect("the root is what was made here, the first time")
     }
 
     /// How many words have been built, with the message around them.
@@ -253,7 +268,11 @@ impl ContentBuilder {
     }
 
     /// Ends the building.
-    pub(crate) fn freeze(self) -> Content {
+    pub(crate) fn freeze(mut self) -> Content {
+        if self.words() == 0 {
+            // Nobody has looked at it: without that it has no root.
+            self.content();
+        }
         Content(Source::Built(Arc::new(self.0)))
     }
 }
@@ -267,6 +286,7 @@ impl fmt::Debug for ContentBuilder {
 const _: () = {
     const fn crosses_threads<T: Send + Sync>() {}
     crosses_threads::<Received>();
+    crosses_threads::<Lifted>();
     crosses_threads::<Content>();
     crosses_threads::<ContentBuilder>();
 };

@@ -11,14 +11,17 @@ use crate::generated::rpc_capnp::{
     call, cap_descriptor, disembargo, exception, finish, message, message_target, payload, promised_answer,
     resolve, return_,
 };
+use crate::limits::Limits;
 use crate::sync::Arc;
 use crate::wire::content::{Content, Place, Received};
+use crate::wire::frame::Frame;
 use crate::wire::message::{
     Call, Descriptor, Disembargo, DisembargoContext, Finish, Incoming, Message, Outcome, Outgoing, Path,
     Payload, PromisedAnswer, Resolution, Resolve, Return, Side, Target,
 };
+use crate::wire::usual::{self, MAX_STEPS};
 
-/// Decodes a message of the peer's.
+/// Decodes a message of the peer's, to be read within the given limits. See Note [Usual messages].
 ///
 /// A variant that is not known, where the message makes no sense without, makes the whole
 /// [`Message::Unknown`].
@@ -27,7 +30,15 @@ use crate::wire::message::{
 ///
 /// [`ProtocolError::Malformed`] if a part of the message other than the contents of payloads can't be read,
 /// or holds more than its size allows for. Contents are checked where they are used.
-pub(crate) fn decode(received: Arc<Received>) -> Result<Message<Incoming>, ProtocolError> {
+pub(crate) fn decode(frame: Frame, limits: &Limits) -> Result<Message<Incoming>, ProtocolError> {
+    match usual::decode(frame, limits) {
+        Ok(message) => Ok(message),
+        Err(frame) => decode_any(Arc::new(Received::new(frame, limits))),
+    }
+}
+
+/// Decodes a message with the readers of the `capnp` crate.
+pub(super) fn decode_any(received: Arc<Received>) -> Result<Message<Incoming>, ProtocolError> {
     let decoder = Decoder { source: &received, contents: true };
     let message = received.message().map_err(Stop::from).and_then(|message| decoder.message(message));
     match message {
@@ -36,9 +47,6 @@ pub(crate) fn decode(received: Arc<Received>) -> Result<Message<Incoming>, Proto
         Err(Stop::Malformed(what)) => Err(ProtocolError::Malformed(what)),
     }
 }
-
-/// The most steps that the way from a result's root to a capability may have.
-const MAX_STEPS: u32 = 64;
 
 /// Why decoding does not go on.
 enum Stop {
@@ -244,7 +252,7 @@ fn target<S: Side>(reader: message_target::Reader<'_>) -> Result<Target<S>, Stop
 
 fn promised_answer<Q: From<u32>>(reader: promised_answer::Reader<'_>) -> Result<PromisedAnswer<Q>, Stop> {
     let ops = reader.get_transform()?;
-    if ops.len() > MAX_STEPS {
+    if ops.len() as usize > MAX_STEPS {
         return Err(Stop::Malformed(format!("a path of {} steps to a capability", ops.len())));
     }
     let mut path = Vec::new();

@@ -8,7 +8,8 @@ use crate::error::{Exception, ExceptionKind};
 use crate::generated::rpc_capnp::{
     cap_descriptor, disembargo, exception, message, message_target, promised_answer, resolve,
 };
-use crate::wire::content::{self, Content, ContentBuilder, Place, Received};
+use crate::sync::Arc;
+use crate::wire::content::{self, Built, Content, ContentBuilder, Place, Received};
 use crate::wire::envelope::{CallFields, Envelope, ReturnFields};
 use crate::wire::frame::Outbound;
 use crate::wire::message::{
@@ -19,7 +20,7 @@ use crate::wire::{index, patch};
 
 /// Encodes a message.
 ///
-/// A content that was built for this message, and that nobody else holds, is not copied. Any other content is.
+/// A content that was built for this kind of message is not copied. Any other content is.
 /// See Note [Contents are kept in their message].
 ///
 /// # Errors
@@ -113,12 +114,12 @@ fn enclose(
 ) -> Result<Outbound, Exception> {
     let Payload { content, descriptors } = payload;
     // If the content was copied, what the indices of the capability pointers in it were before.
-    let (message, indices) = match content.into_message(place) {
-        Ok(message) => (message, Vec::new()),
+    let (content, indices) = match content.into_built(place) {
+        Ok(content) => (content, Vec::new()),
         Err(content) => copy(&content, place, descriptors.len())?,
     };
-    let envelope = around(message.get_segments_for_output()[0], &descriptors)?;
-    let outbound = Outbound::enclosed(message, envelope);
+    let envelope = around(content.message().get_segments_for_output()[0], &descriptors)?;
+    let outbound = Outbound::enclosed(content, envelope);
     if indices.iter().copied().eq((0..).take(indices.len())) {
         return Ok(outbound);
     }
@@ -130,11 +131,7 @@ fn enclose(
 }
 
 /// A copy of a content, to be sent from `place`. See Note [Copies keep indices].
-fn copy(
-    content: &Content,
-    place: Place,
-    caps: usize,
-) -> Result<(Builder<HeapAllocator>, Vec<u32>), Exception> {
+fn copy(content: &Content, place: Place, caps: usize) -> Result<(Arc<Built>, Vec<u32>), Exception> {
     let from = content.reader()?;
     let words = from.target_size()?.word_count;
     if words > content::MAX_SEGMENT_WORDS {
@@ -142,8 +139,8 @@ fn copy(
     }
     let mut copy = ContentBuilder::with_room(place, words);
     let indices = index::copy(from, copy.content(), caps)?;
-    let message = copy.freeze().into_message(place);
-    Ok((message.unwrap_or_else(|_| unreachable!("nobody else holds it")), indices))
+    let built = copy.freeze().into_built(place);
+    Ok((built.unwrap_or_else(|_| unreachable!("it was built for this place")), indices))
 }
 
 /// Sends a message back as `unimplemented`: whole, or, if its content can't be copied, without the content.

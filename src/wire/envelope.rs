@@ -91,23 +91,23 @@ pub(crate) struct Envelope {
     tail_at: usize,
 }
 
-const STRUCT: u64 = 0;
-const LIST: u64 = 1;
-const LIST_OF_STRUCTS: u64 = 7;
+pub(super) const STRUCT: u64 = 0;
+pub(super) const LIST: u64 = 1;
+pub(super) const LIST_OF_STRUCTS: u64 = 7;
 
 /// The word that tells the sizes of a struct: words of data, pointers.
 const fn sizes(data: u64, pointers: u64) -> u64 {
     data << 32 | pointers << 48
 }
 
-const MESSAGE: u64 = sizes(1, 1);
-const CALL: u64 = sizes(3, 3);
-const RETURN: u64 = sizes(2, 1);
-const TARGET: u64 = sizes(1, 1);
-const PAYLOAD: u64 = sizes(0, 2);
-const PROMISED_ANSWER: u64 = sizes(1, 1);
-const OP: u64 = sizes(1, 0);
-const DESCRIPTOR: u64 = sizes(1, 1);
+pub(super) const MESSAGE: u64 = sizes(1, 1);
+pub(super) const CALL: u64 = sizes(3, 3);
+pub(super) const RETURN: u64 = sizes(2, 1);
+pub(super) const TARGET: u64 = sizes(1, 1);
+pub(super) const PAYLOAD: u64 = sizes(0, 2);
+pub(super) const PROMISED_ANSWER: u64 = sizes(1, 1);
+pub(super) const OP: u64 = sizes(1, 0);
+pub(super) const DESCRIPTOR: u64 = sizes(1, 1);
 
 /// The low half of a pointer: its kind, and the way from behind the word `at` to the word `to`.
 const fn way(at: usize, to: usize, kind: u64) -> u64 {

@@ -3,8 +3,10 @@
 use capnp::message::{Builder, HeapAllocator, ReaderSegments};
 use capnp::Word;
 
+use super::content::Built;
 use super::envelope::Envelope;
 use super::spare;
+use crate::sync::Arc;
 
 /// A message that was received: segments of words, in one allocation.
 pub struct Frame {
@@ -61,6 +63,20 @@ impl Frame {
         self.ends.get().last().copied().unwrap_or(0)
     }
 
+    /// The segment, if it is the only one.
+    pub(super) fn only_segment(&self) -> Option<&[u8]> {
+        match self.ends {
+            Ends::One(end) => Some(Word::words_to_bytes(&self.memory[self.start..self.start + end])),
+            Ends::Many(_) => None,
+        }
+    }
+
+    /// Puts another root pointer into the first word, which must be there.
+    pub(super) fn set_root(&mut self, pointer: u64) {
+        let first = &mut self.memory[self.start..self.start + 1];
+        Word::words_to_bytes_mut(first).copy_from_slice(&pointer.to_le_bytes());
+    }
+
     /// The number of segments.
     pub fn segments(&self) -> usize {
         self.ends.get().len()
@@ -99,7 +115,7 @@ pub struct Outbound(Body);
 enum Body {
     Built(Builder<HeapAllocator>),
     /// See Note [Envelopes].
-    Enclosed(Builder<HeapAllocator>, Envelope),
+    Enclosed(Arc<Built>, Envelope),
     Segment(Vec<Word>),
 }
 
@@ -122,7 +138,9 @@ impl Outbound {
     pub(crate) fn with_parts<'a, R>(&'a self, f: impl FnOnce([&'a [u8]; 3], &[&'a [u8]]) -> R) -> R {
         let (segments, envelope) = match &self.0 {
             Body::Built(message) => (message.get_segments_for_output(), None),
-            Body::Enclosed(message, envelope) => (message.get_segments_for_output(), Some(envelope)),
+            Body::Enclosed(content, envelope) => {
+                (content.message().get_segments_for_output(), Some(envelope))
+            }
             Body::Segment(words) => return f([Word::words_to_bytes(words), &[], &[]], &[]),
         };
         let (first, others) = segments.split_first().expect("a message has a segment");
@@ -130,15 +148,15 @@ impl Outbound {
     }
 
     /// A content in its envelope.
-    pub(crate) fn enclosed(message: Builder<HeapAllocator>, envelope: Envelope) -> Self {
-        Outbound(Body::Enclosed(message, envelope))
+    pub(super) fn enclosed(content: Arc<Built>, envelope: Envelope) -> Self {
+        Outbound(Body::Enclosed(content, envelope))
     }
 
     /// The size of all segments together, in words.
     pub fn words(&self) -> usize {
         match &self.0 {
             Body::Built(message) => message.size_in_words(),
-            Body::Enclosed(message, envelope) => message.size_in_words() + envelope.added(),
+            Body::Enclosed(content, envelope) => content.message().size_in_words() + envelope.added(),
             Body::Segment(words) => words.len(),
         }
     }

@@ -8,6 +8,7 @@ use std::fmt::Debug;
 
 use crate::error::Exception;
 use crate::id::{AnswerId, EmbargoId, ExportId, ImportId, QuestionId};
+use crate::short::Short;
 use crate::sync::Arc;
 use crate::wire::content::{Content, Received};
 
@@ -137,7 +138,7 @@ pub(crate) type Path = Arc<[u16]>;
 #[derive(Debug)]
 pub(crate) struct Payload<S: Side> {
     pub(crate) content: Content,
-    pub(crate) descriptors: Vec<Descriptor<S>>,
+    pub(crate) descriptors: Short<Descriptor<S>>,
 }
 
 /// `rpc.capnp`'s `CapDescriptor`. `attachedFd` is not represented: no transport of ours carries descriptors,

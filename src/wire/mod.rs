@@ -12,3 +12,4 @@ mod patch;
 pub(crate) mod spare;
 #[cfg(test)]
 mod testing;
+mod usual;

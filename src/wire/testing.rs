@@ -5,31 +5,41 @@ use capnp::private::layout::CapTable;
 use capnp::struct_list;
 use capnp::traits::{Imbue, ImbueMut};
 use capnp::Word;
+use proptest::prelude::*;
 
-use crate::error::Exception;
+use crate::error::{Exception, ProtocolError};
 use crate::generated::rpc_capnp::bootstrap;
 use crate::limits::Limits;
+use crate::short::Short;
 use crate::sync::Arc;
 use crate::wire::content::{Content, ContentBuilder, Place, Received};
-use crate::wire::decode::decode;
 use crate::wire::encode::encode;
 use crate::wire::frame::{Frame, Outbound};
-use crate::wire::index;
 use crate::wire::message::{
     Call, Descriptor, Disembargo, DisembargoContext, Finish, Incoming, Message, Outcome, Outgoing, Path,
     Payload, PromisedAnswer, Resolution, Resolve, Return, Side, Target,
 };
+use crate::wire::{self, index};
 
 /// The message as the peer receives it.
-pub(super) fn receive(message: &Outbound) -> Arc<Received> {
+pub(super) fn receive(message: &Outbound) -> Frame {
     message.with_segments(receive_segments)
 }
 
-pub(super) fn receive_segments(segments: &[&[u8]]) -> Arc<Received> {
+pub(super) fn receive_segments(segments: &[&[u8]]) -> Frame {
     let bytes = segments.concat();
     let mut words = Word::allocate_zeroed_vec(bytes.len() / 8);
     Word::words_to_bytes_mut(&mut words).copy_from_slice(&bytes);
-    Arc::new(Received::new(Frame::new(words, segments.iter().map(|s| s.len() / 8)), &limits()))
+    Frame::new(words, segments.iter().map(|s| s.len() / 8))
+}
+
+/// A message that is kept whole.
+pub(super) fn whole(frame: Frame) -> Arc<Received> {
+    Arc::new(Received::new(frame, &limits()))
+}
+
+pub(super) fn decode(frame: Frame) -> Result<Message<Incoming>, ProtocolError> {
+    wire::decode::decode(frame, &limits())
 }
 
 pub(super) fn limits() -> Limits {
@@ -69,6 +79,17 @@ pub(super) fn indices_in(content: &Content, caps: usize) -> Vec<u32> {
     root.imbue(&table);
     let list: struct_list::Reader<'_, bootstrap::Owned> = root.get_as().unwrap();
     list.iter().map(|e| index::at(e.get_deprecated_object_id(), &[]).unwrap().unwrap()).collect()
+}
+
+/// Words that are likely to be pointers.
+pub(super) fn word() -> impl Strategy<Value = u64> {
+    let small = 0u64..8;
+    prop_oneof![
+        any::<u64>(),
+        small.clone(),
+        (0u64..4, 0u64..6, small.clone(), small)
+            .prop_map(|(kind, to, a, b)| kind | to << 2 | a << 32 | b << 48),
+    ]
 }
 
 pub(super) fn path(fields: &[u16]) -> Path {
@@ -118,7 +139,7 @@ pub(super) fn exceptions() -> Vec<Exception> {
     ]
 }
 
-fn targets<S: Side>() -> Vec<Target<S>> {
+pub(super) fn targets<S: Side>() -> Vec<Target<S>> {
     let answer = |fields: &[u16]| PromisedAnswer { question: 11.into(), path: path(fields) };
     vec![
         Target::ImportedCap(10.into()),
@@ -134,14 +155,14 @@ pub(super) fn call<S: Side>(target: Target<S>, keep: bool, no: bool, only: bool)
         target,
         interface_id: u64::MAX - 1,
         method_id: 13,
-        params: Payload { content: Content::null(), descriptors: descriptors() },
+        params: Payload { content: Content::null(), descriptors: descriptors().into() },
         keep_results: keep,
         no_promise_pipelining: no,
         only_promise_pipeline: only,
     }
 }
 
-fn descriptors<S: Side>() -> Vec<Descriptor<S>> {
+pub(super) fn descriptors<S: Side>() -> Vec<Descriptor<S>> {
     vec![
         Descriptor::None,
         Descriptor::SenderHosted(14.into()),
@@ -153,8 +174,8 @@ fn descriptors<S: Side>() -> Vec<Descriptor<S>> {
 
 fn outcomes<S: Side>() -> Vec<Outcome<S>> {
     let mut outcomes = vec![
-        Outcome::Results(Payload { content: Content::null(), descriptors: vec![] }),
-        Outcome::Results(Payload { content: Content::null(), descriptors: descriptors() }),
+        Outcome::Results(Payload { content: Content::null(), descriptors: Short::new() }),
+        Outcome::Results(Payload { content: Content::null(), descriptors: descriptors().into() }),
         Outcome::Canceled,
         Outcome::ResultsSentElsewhere,
         Outcome::TakeFromOtherQuestion(18.into()),
