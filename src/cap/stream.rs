@@ -106,7 +106,8 @@ impl Shared {
         let changed = change(&mut flow);
         let woken = flow.wake(gone);
         drop(flow);
-        if woken.iter().any(|each| each.reader.is_none()) {
+        // Who reads may have given that up by now, and sleep.
+        if !woken.is_empty() {
             self.changed.notify_all();
         }
         woken.into_iter().filter_map(|each| each.reader).for_each(|reader| reader.interrupt());
