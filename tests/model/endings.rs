@@ -1,6 +1,7 @@
 //! The end of a connection, while somebody waits for something of it: each is told, and nothing hangs.
 
-use capnp_threads::{Client, Connection, Deferred, Error, Exception, ExceptionKind, Limits, Pool};
+use capnp_threads::testing::record;
+use capnp_threads::{Client, Connection, Deferred, Error, Exception, ExceptionKind, Limits, Pool, Stream};
 use shuttle::sync::mpsc::channel;
 use shuttle::sync::{Arc, Mutex};
 use shuttle::thread;
@@ -78,6 +79,27 @@ fn a_waiting_caller_is_told_of_our_abort() {
 #[test]
 fn a_waiting_caller_is_told_of_the_peers_abort() {
     check(1500, || a_waiting_caller(1));
+}
+
+#[test]
+fn who_waits_for_a_stream_is_told() {
+    check(1500, || {
+        let pool = Pool::new();
+        let (silent, kept) = silent(&pool);
+        let vats = connect(Client::null(), silent);
+        let bootstrap = vats[0].bootstrap::<Client>();
+        let streaming = thread::spawn(move || {
+            let stream = Stream::new();
+            let mut request = bootstrap.request(1, 1);
+            record::write(request.get(), 1, &[]);
+            assert_disconnected(stream.send(request).and_then(|()| stream.finish()));
+        });
+        let ending = end(&vats, 0);
+        streaming.join().unwrap();
+        ending.join().unwrap();
+        assert_ended(vats);
+        kept.let_go();
+    });
 }
 
 #[test]
