@@ -101,6 +101,7 @@ enum Body {
     /// See Note [Envelopes].
     Enclosed(Builder<HeapAllocator>, Envelope),
     Segment(Vec<Word>),
+    Small([Word; 4]),
 }
 
 impl Outbound {
@@ -115,6 +116,7 @@ impl Outbound {
                 f(&segments)
             }),
             Body::Segment(words) => f(&[Word::words_to_bytes(words)]),
+            Body::Small(words) => f(&[Word::words_to_bytes(words)]),
         }
     }
 
@@ -124,6 +126,7 @@ impl Outbound {
             Body::Built(message) => (message.get_segments_for_output(), None),
             Body::Enclosed(message, envelope) => (message.get_segments_for_output(), Some(envelope)),
             Body::Segment(words) => return f([Word::words_to_bytes(words), &[], &[]], &[]),
+            Body::Small(words) => return f([Word::words_to_bytes(words), &[], &[]], &[]),
         };
         let (first, others) = segments.split_first().expect("a message has a segment");
         f(envelope.map_or([first, &[], &[]], |envelope| envelope.parts(first)), others)
@@ -140,6 +143,7 @@ impl Outbound {
             Body::Built(message) => message.size_in_words(),
             Body::Enclosed(message, envelope) => message.size_in_words() + envelope.added(),
             Body::Segment(words) => words.len(),
+            Body::Small(words) => words.len(),
         }
     }
 }
@@ -154,6 +158,13 @@ impl From<Builder<HeapAllocator>> for Outbound {
 impl From<Vec<Word>> for Outbound {
     fn from(segment: Vec<Word>) -> Self {
         Outbound(Body::Segment(segment))
+    }
+}
+
+/// A message of one segment, of few words.
+impl From<[Word; 4]> for Outbound {
+    fn from(segment: [Word; 4]) -> Self {
+        Outbound(Body::Small(segment))
     }
 }
 
