@@ -27,6 +27,7 @@ use crate::sync::Arc;
 use crate::wire::envelope::{InCall, InReturn};
 use crate::wire::frame::Frame;
 use crate::wire::index;
+use crate::wire::segments::Building;
 
 /// A message that was received.
 pub(crate) struct Received {
@@ -163,7 +164,7 @@ impl Content {
     }
 
     /// The message that the content was built in, if it was built for this place and nobody else holds it.
-    pub(super) fn into_message(self, place: Place) -> Result<Builder<HeapAllocator>, Content> {
+    pub(super) fn into_message(self, place: Place) -> Result<Building, Content> {
         match self.0 {
             Source::Built(built) if built.place == place => match Arc::try_unwrap(built) {
                 Ok(built) => Ok(built.message),
@@ -189,7 +190,7 @@ static NULL: GeneratedCodeArena = GeneratedCodeArena::new(&[capnp::word(0, 0, 0,
 
 /// A content in the envelope for its place.
 struct Built {
-    message: Builder<HeapAllocator>,
+    message: Building,
     place: Place,
 }
 
@@ -229,7 +230,8 @@ impl ContentBuilder {
 
     /// An empty content for a place, whose first segment has room for so many words.
     pub(super) fn with_room(place: Place, words: u64) -> Self {
-        let mut message = builder(words.saturating_add(place.words_before() as u64));
+        let words = words.saturating_add(place.words_before() as u64).clamp(1, MAX_SEGMENT_WORDS);
+        let mut message = Building::new(words as u32);
         match place {
             Place::CallParams => drop(message.init_root::<InCall<_>>()),
             Place::ReturnResults => drop(message.init_root::<InReturn<_>>()),

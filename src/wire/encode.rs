@@ -15,6 +15,7 @@ use crate::wire::message::{
     Call, Descriptor, Disembargo, DisembargoContext, Message, Outcome, Outgoing, Payload, PromisedAnswer,
     Resolution, Resolve, Return, Target,
 };
+use crate::wire::segments::Building;
 use crate::wire::{index, patch};
 
 /// Encodes a message.
@@ -126,11 +127,7 @@ fn enclose(
 }
 
 /// A copy of a content, to be sent from `place`. See Note [Copies keep indices].
-fn copy(
-    content: &Content,
-    place: Place,
-    caps: usize,
-) -> Result<(Builder<HeapAllocator>, Vec<u32>), Exception> {
+fn copy(content: &Content, place: Place, caps: usize) -> Result<(Building, Vec<u32>), Exception> {
     let from = content.reader()?;
     let words = from.target_size()?.word_count;
     if words > content::MAX_SEGMENT_WORDS {

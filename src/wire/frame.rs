@@ -4,6 +4,7 @@ use capnp::message::{Builder, HeapAllocator, ReaderSegments};
 use capnp::Word;
 
 use super::envelope::Envelope;
+use super::segments::Building;
 use super::spare;
 
 /// A message that was received: segments of words, in one allocation.
@@ -99,7 +100,7 @@ pub struct Outbound(Body);
 enum Body {
     Built(Builder<HeapAllocator>),
     /// See Note [Envelopes].
-    Enclosed(Builder<HeapAllocator>, Envelope),
+    Enclosed(Building, Envelope),
     Segment(Vec<Word>),
     Small([Word; 4]),
 }
@@ -133,7 +134,7 @@ impl Outbound {
     }
 
     /// A content in its envelope.
-    pub(crate) fn enclosed(message: Builder<HeapAllocator>, envelope: Envelope) -> Self {
+    pub(crate) fn enclosed(message: Building, envelope: Envelope) -> Self {
         Outbound(Body::Enclosed(message, envelope))
     }
 
