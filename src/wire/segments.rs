@@ -155,6 +155,7 @@ mod at_hand {
 
         use super::super::*;
         use super::*;
+        use crate::sync::{spawn, Role};
 
         /// A message that fills so many words, but for its root.
         fn filled(words: u32) -> Building {
@@ -165,24 +166,30 @@ mod at_hand {
             message
         }
 
+        fn on_its_own_thread(run: impl FnOnce() + Send + 'static) {
+            spawn("segments", Role::User, run).unwrap().join().unwrap();
+        }
+
+        fn at_hand() -> usize {
+            AT_HAND.with(|at_hand| at_hand.borrow().0.len())
+        }
+
         #[test]
         fn segments_are_used_again_and_cleared() {
-            let run = || {
+            on_its_own_thread(|| {
                 for words in [1, 100, SEGMENT_WORDS as u32 - 1, SEGMENT_WORDS as u32, 5, 100] {
                     let message = filled(words);
                     assert_eq!(message.len(), 1, "one segment is enough");
                     assert_eq!(message.ours, words < SEGMENT_WORDS as u32);
                 }
-                AT_HAND.with(|at_hand| at_hand.borrow().0.len())
-            };
-            assert!((1..=SOME).contains(&std::thread::spawn(run).join().unwrap()));
+                assert!((1..=SOME).contains(&at_hand()));
+            });
         }
 
         #[test]
         fn a_message_that_outgrows_its_segment_goes_on_elsewhere() {
             let mut message = Building::new(1);
-            let list = message.initn_root::<capnp::text_list::Builder<'_>>(2);
-            let mut list = list;
+            let mut list = message.initn_root::<capnp::text_list::Builder<'_>>(2);
             list.set(0, "x".repeat(8 * SEGMENT_WORDS));
             list.set(1, "y");
             assert_eq!((message.len(), message.ours), (2, true));
@@ -191,11 +198,10 @@ mod at_hand {
         #[test]
         fn what_one_thread_builds_another_may_drop() {
             let messages: Vec<_> = (0..5 * SOME as u32).map(|_| filled(3)).collect();
-            let drop_all = move || {
+            on_its_own_thread(move || {
                 drop(messages);
-                AT_HAND.with(|at_hand| at_hand.borrow().0.len())
-            };
-            assert!(std::thread::spawn(drop_all).join().unwrap() <= 2 * SOME);
+                assert!((SOME..=2 * SOME).contains(&at_hand()));
+            });
             assert!(of_the_process().lock().made <= MOST);
         }
     }
