@@ -118,12 +118,17 @@ impl<R: 'static> Wants for MadeCall<R> {
     }
 
     fn unwanted(self: Arc<Self>) {
-        let (call, cancel) = (self.clone() as Arc<dyn Awaiting>, Cancel::of(self));
-        // The call may be what keeps the call that it was made ahead on, and so on.
-        in_turn(move || {
+        let answered = matches!(self.answer.state.lock().source, Source::Known(_));
+        let abandon = move || {
+            let call: &dyn Awaiting = &*self;
             call.abandon();
-            cancel.cancel(false);
-        });
+            Cancel::of(self).cancel(false);
+        };
+        match answered {
+            true => abandon(),
+            // The call may be what keeps the call that it was made ahead on, and so on.
+            false => in_turn(abandon),
+        }
     }
 }
 
@@ -171,10 +176,9 @@ impl dyn Awaiting {
         if matches!(state.source, Source::Known(_) | Source::Abandoned) {
             return;
         }
-        let cells = live(mem::take(&mut state.cells));
-        let resolutions = match &mut outcome {
-            Ok(payload) => substitute(payload, &cells),
-            Err(why) => cells.into_iter().map(|(_, c)| (c, Client::broken(why.clone()))).collect(),
+        let resolutions = match mem::take(&mut state.cells) {
+            cells if cells.is_empty() => Vec::new(),
+            cells => resolutions(&mut outcome, &live(cells)),
         };
         let old = mem::replace(&mut state.source, Source::Known(outcome.clone()));
         let question = state.question.take();
@@ -260,6 +264,17 @@ type Handed = (Box<[u16]>, Arc<PromiseCell>);
 
 fn live(cells: Vec<(Box<[u16]>, Weak<PromiseCell>)>) -> Vec<Handed> {
     cells.into_iter().filter_map(|(path, cell)| Some((path, cell.upgrade()?))).collect()
+}
+
+/// What each of the promises that were handed out for places in the results is resolved to.
+fn resolutions(
+    outcome: &mut Result<Payload, Exception>,
+    cells: &[Handed],
+) -> Vec<(Arc<PromiseCell>, Client)> {
+    match outcome {
+        Ok(payload) => substitute(payload, cells),
+        Err(why) => cells.iter().map(|(_, cell)| (cell.clone(), Client::broken(why.clone()))).collect(),
+    }
 }
 
 /// Puts the promises that were handed out for places in the results where the results had what they resolve

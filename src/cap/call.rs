@@ -142,8 +142,8 @@ impl Responder {
     }
 
     /// Gives up the duty, because somebody else has it now.
-    pub(crate) fn disarm(mut self) {
-        self.0 = None;
+    pub(crate) fn disarm(mut self) -> Route {
+        self.0.take().expect("a responder has its route until it is consumed")
     }
 
     fn respond(&mut self, outcome: Result<Payload, Exception>) {

@@ -58,6 +58,9 @@ impl fmt::Debug for Garbage {
 impl Garbage {
     /// Drops all. Its memory can be used again.
     pub(crate) fn clear(&mut self) {
+        if self.is_empty() {
+            return;
+        }
         for waste in self.0.drain(..) {
             // Said one by one, as they are there for nothing else.
             match waste {

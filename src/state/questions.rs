@@ -73,10 +73,10 @@ impl Question {
         self.places.iter().flat_map(|places| places.promised.iter())
     }
 
-    /// One that is asked for nobody yet, and has yet to get its generation and its handle.
-    fn new(param_exports: Vec<ExportId>) -> Self {
+    /// One that has yet to get its generation and its handle.
+    fn new(param_exports: Vec<ExportId>, on_return: Few<OnReturn>) -> Self {
         Question {
-            entry: Entry::new(),
+            entry: Entry::NewQA { on_return, on_finish: Few::None },
             generation: 0,
             param_exports,
             tail: false,
@@ -125,12 +125,9 @@ pub(crate) enum OnReturn {
 
 impl OnReturn {
     fn of(responder: Responder) -> Self {
-        match responder.route().here().cloned() {
-            Some(call) => {
-                responder.disarm();
-                OnReturn::Tell(call)
-            }
-            None => OnReturn::Respond(Parcel::new(responder)),
+        match responder.disarm() {
+            Route::Here(call) => OnReturn::Tell(call),
+            remote => OnReturn::Respond(Parcel::new(Responder::new(remote))),
         }
     }
 
@@ -208,15 +205,18 @@ impl State {
         let Payload { content, caps, share } = params;
         fx.discard(caps);
         let route = responder.route().clone();
-        let mut asking = Question::new(described.exports.into_vec());
+        let on_return = match tail {
+            Some(_) => {
+                responder.disarm();
+                Few::None
+            }
+            None => Few::One(OnReturn::of(responder)),
+        };
+        let mut asking = Question::new(described.exports.into_vec(), on_return);
         (asking.interface_id, asking.method_id) = (interface_id, Some(method_id));
         asking.tail = tail.is_some();
         // No Return would give back what a question for pipelining alone holds.
         asking.share = share.clone().filter(|_| !for_pipeline).map(Parcel::new);
-        match tail {
-            Some(_) => responder.disarm(),
-            None => asking.entry.on_return_mut().expect("it is new").push(OnReturn::of(responder)),
-        }
         let question = self.ask(port, for_pipeline, asking);
         let call = Call {
             question: question.id,
@@ -263,7 +263,7 @@ impl State {
     /// Asks for the peer's bootstrap object. Gives the question too, unless the connection has ended.
     pub(crate) fn ask_bootstrap(&mut self, fx: &mut Effects) -> (Client, Option<Arc<QuestionRef>>) {
         let Some(port) = self.port().filter(|_| self.ended.is_none()) else { return (self.gone(), None) };
-        let question = self.ask(port, false, Question::new(Vec::new()));
+        let question = self.ask(port, false, Question::new(Vec::new(), Few::None));
         fx.send(Message::Bootstrap { question: question.id });
         (self.pipelined(&question, &[]), Some(question))
     }

@@ -27,6 +27,7 @@ use crate::limits::Limits;
 use crate::sync::Arc;
 use crate::wire::envelope::{InCall, InReturn};
 use crate::wire::frame::Frame;
+use crate::wire::segments::Building;
 use crate::wire::{index, usual};
 
 /// A message that was received.
@@ -203,13 +204,13 @@ static NULL: GeneratedCodeArena = GeneratedCodeArena::new(&[capnp::word(0, 0, 0,
 
 /// A content in the envelope for its place.
 pub(super) struct Built {
-    message: Builder<HeapAllocator>,
+    message: Building,
     place: Place,
 }
 
 impl Built {
     /// The message that the content was built in.
-    pub(super) fn message(&self) -> &Builder<HeapAllocator> {
+    pub(super) fn message(&self) -> &Building {
         &self.message
     }
 
@@ -248,7 +249,12 @@ impl ContentBuilder {
 
     /// An empty content for a place, whose first segment has room for so many words.
     pub(super) fn with_room(place: Place, words: u64) -> Self {
-        let message = builder(words.saturating_add(place.words_before() as u64));
+        let words = words.saturating_add(place.words_before() as u64).clamp(1, MAX_SEGMENT_WORDS);
+        let mut message = Building::new(words as u32);
+        match place {
+            Place::CallParams => drop(message.init_root::<InCall<_>>()),
+            Place::ReturnResults => drop(message.init_root::<InReturn<_>>()),
+        }
         ContentBuilder(Built { message, place })
     }
 

@@ -10,11 +10,11 @@ use crate::generated::rpc_capnp::{
 };
 use crate::sync::Arc;
 use crate::wire::content::{self, Built, Content, ContentBuilder, Place, Received};
-use crate::wire::envelope::{CallFields, Envelope, ReturnFields};
+use crate::wire::envelope::{self, CallFields, Envelope, ReturnFields};
 use crate::wire::frame::Outbound;
 use crate::wire::message::{
-    Call, Descriptor, Disembargo, DisembargoContext, Finish, Message, Outcome, Outgoing, Payload,
-    PromisedAnswer, Resolution, Resolve, Return, Target,
+    Call, Descriptor, Disembargo, DisembargoContext, Message, Outcome, Outgoing, Payload, PromisedAnswer,
+    Resolution, Resolve, Return, Target,
 };
 use crate::wire::{index, patch};
 
@@ -36,13 +36,9 @@ pub(crate) fn encode(message: Message<Outgoing>) -> Result<Outbound, Exception> 
         }
         Message::Call(call) => encode_call(call),
         Message::Return(ret) => encode_return(ret),
-        Message::Finish(finish) => small(0, |to| write_finish(to, &finish)),
+        Message::Finish(finish) => Ok(envelope::finish(&finish).into()),
         Message::Resolve(resolve) => encode_resolve(&resolve),
-        Message::Release { id, count } => small(0, |to| {
-            let mut to = to.init_release();
-            to.set_id(id.into());
-            to.set_reference_count(count);
-        }),
+        Message::Release { id, count } => Ok(envelope::release(id.into(), count).into()),
         Message::Disembargo(d) => {
             small(target_words(&d.target), |to| write_disembargo(to.init_disembargo(), &d))
         }
@@ -186,13 +182,6 @@ fn copy_outline(original: message::Reader<'_>) -> Result<Builder<HeapAllocator>,
     to.set_interface_id(call.get_interface_id());
     to.set_method_id(call.get_method_id());
     Ok(message)
-}
-
-fn write_finish(to: message::Builder<'_>, finish: &Finish<Outgoing>) {
-    let mut to = to.init_finish();
-    to.set_question_id(finish.question.into());
-    to.set_release_result_caps(finish.release_result_caps);
-    to.set_require_early_cancellation_workaround(finish.cancel_after_delivery);
 }
 
 fn encode_resolve(resolve: &Resolve<Outgoing>) -> Result<Outbound, Exception> {

@@ -15,6 +15,8 @@
 //!
 //! and what varies in size (the path of a target, the descriptors) is appended to the first segment. All offsets of
 //! pointers inside the content stay as they are.
+//!
+//! A Finish and a Release are four words: the root, `Message`, and one word of data.
 //! ```
 
 use capnp::any_pointer;
@@ -23,7 +25,7 @@ use capnp::traits::{FromPointerBuilder, FromPointerReader};
 use capnp::Word;
 
 use super::content::Place;
-use super::message::{Descriptor, Outgoing, PromisedAnswer, Target};
+use super::message::{Descriptor, Finish, Outgoing, PromisedAnswer, Target};
 use crate::error::Exception;
 
 /// The words before a content: see Note [Envelopes].
@@ -267,6 +269,23 @@ impl Envelope {
     pub(super) fn added(&self) -> usize {
         self.tail.len()
     }
+}
+
+/// A message that holds a struct of one word of data: the pointer to it is `Message`'s.
+fn of_one_word(which: u64, data: u64) -> [Word; 4] {
+    [way(0, 1, STRUCT) | MESSAGE, which, way(2, 3, STRUCT) | sizes(1, 0), data].map(word)
+}
+
+/// A `Finish`.
+pub(super) fn finish(finish: &Finish<Outgoing>) -> [Word; 4] {
+    // Both flags are true by default, so they are stored upside down.
+    let flags = u64::from(!finish.release_result_caps) | u64::from(!finish.cancel_after_delivery) << 1;
+    of_one_word(4, u64::from(u32::from(finish.question)) | flags << 32)
+}
+
+/// A `Release`.
+pub(super) fn release(id: u32, count: u32) -> [Word; 4] {
+    of_one_word(6, u64::from(id) | u64::from(count) << 32)
 }
 
 fn word(number: u64) -> Word {

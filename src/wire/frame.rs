@@ -117,6 +117,7 @@ enum Body {
     /// See Note [Envelopes].
     Enclosed(Arc<Built>, Envelope),
     Segment(Vec<Word>),
+    Small([Word; 4]),
 }
 
 impl Outbound {
@@ -131,6 +132,7 @@ impl Outbound {
                 f(&segments)
             }),
             Body::Segment(words) => f(&[Word::words_to_bytes(words)]),
+            Body::Small(words) => f(&[Word::words_to_bytes(words)]),
         }
     }
 
@@ -142,6 +144,7 @@ impl Outbound {
                 (content.message().get_segments_for_output(), Some(envelope))
             }
             Body::Segment(words) => return f([Word::words_to_bytes(words), &[], &[]], &[]),
+            Body::Small(words) => return f([Word::words_to_bytes(words), &[], &[]], &[]),
         };
         let (first, others) = segments.split_first().expect("a message has a segment");
         f(envelope.map_or([first, &[], &[]], |envelope| envelope.parts(first)), others)
@@ -158,6 +161,7 @@ impl Outbound {
             Body::Built(message) => message.size_in_words(),
             Body::Enclosed(content, envelope) => content.message().size_in_words() + envelope.added(),
             Body::Segment(words) => words.len(),
+            Body::Small(words) => words.len(),
         }
     }
 }
@@ -172,6 +176,13 @@ impl From<Builder<HeapAllocator>> for Outbound {
 impl From<Vec<Word>> for Outbound {
     fn from(segment: Vec<Word>) -> Self {
         Outbound(Body::Segment(segment))
+    }
+}
+
+/// A message of one segment, of few words.
+impl From<[Word; 4]> for Outbound {
+    fn from(segment: [Word; 4]) -> Self {
+        Outbound(Body::Small(segment))
     }
 }
 

@@ -9,6 +9,7 @@ pub mod frame;
 mod index;
 pub(crate) mod message;
 mod patch;
+mod segments;
 pub(crate) mod spare;
 #[cfg(test)]
 mod testing;

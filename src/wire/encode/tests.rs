@@ -6,7 +6,7 @@ use super::*;
 use crate::generated::rpc_capnp::join;
 use crate::short::Short;
 use crate::wire::content::ContentBuilder;
-use crate::wire::message::Incoming;
+use crate::wire::message::{Finish, Incoming};
 use crate::wire::testing::{
     call, decode, indices_in, list_of_caps, receive, receive_segments, samples, transfer, whole,
 };
@@ -53,6 +53,33 @@ fn every_message_comes_over() {
     for (sent, expected) in samples::<Outgoing>().into_iter().zip(expected) {
         assert_eq!(format!("{:?}", transfer(sent)), format!("{expected:?}"));
     }
+}
+
+/// What is written word by word is what the generated code would have built.
+#[test]
+fn messages_of_one_word_are_as_generated() {
+    let generated = |write: &dyn Fn(message::Builder<'_>)| {
+        let outbound = small(0, |to| write(to)).unwrap();
+        outbound.with_segments(|segments| segments.concat())
+    };
+    for (release_result_caps, cancel_after_delivery) in [(false, false), (false, true), (true, false)] {
+        let finish = Finish { question: 0xfedc_ba98.into(), release_result_caps, cancel_after_delivery };
+        let expected = generated(&|to| {
+            let mut to = to.init_finish();
+            to.set_question_id(0xfedc_ba98);
+            to.set_release_result_caps(release_result_caps);
+            to.set_require_early_cancellation_workaround(cancel_after_delivery);
+        });
+        let written = encode(Message::Finish(finish)).unwrap();
+        assert_eq!(written.with_segments(|segments| segments.concat()), expected);
+    }
+    let expected = generated(&|to| {
+        let mut to = to.init_release();
+        to.set_id(0xfedc_ba98);
+        to.set_reference_count(0x8765_4321);
+    });
+    let written = encode(Message::Release { id: 0xfedc_ba98.into(), count: 0x8765_4321 }).unwrap();
+    assert_eq!(written.with_segments(|segments| segments.concat()), expected);
 }
 
 #[test]
