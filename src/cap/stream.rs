@@ -335,3 +335,34 @@ impl<P> fmt::Debug for StreamingRequest<P> {
         self.0.fmt(f)
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::sync::{check_all, spawn, Role};
+
+    struct NobodyReads;
+
+    impl Interrupt for NobodyReads {
+        fn interrupt(&self) {}
+    }
+
+    /// Whoever brings the answer takes it for a thread that reads, but it has given that up.
+    #[test]
+    fn loom_who_has_stopped_reading_is_woken() {
+        check_all(|| {
+            let shared = Stream::new().shared;
+            let reader = Some(Arc::new(NobodyReads) as Arc<dyn Interrupt>);
+            let waiting = Waiting { number: 0, wanted: Wanted::Answers, sleeper: None, reader };
+            let mut flow = shared.state.lock();
+            flow.calls = 1;
+            flow.waiting.push(waiting);
+            drop(flow);
+            let waits = shared.clone();
+            let waiter =
+                spawn("waiter", Role::User, move || Waits { shared: &waits, number: 0 }.sleep_on()).unwrap();
+            shared.change(|flow| flow.calls = 0, |flow, each| flow.has(each.wanted));
+            waiter.join().unwrap();
+        });
+    }
+}

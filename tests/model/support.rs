@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use capnp_threads::testing::record;
-use capnp_threads::transport::Transport;
+use capnp_threads::transport::{Shutdown, Transport};
 use capnp_threads::{
     Call, Client, Connection, Limits, Options, Pool, RemotePromise, Response, Result, Server,
 };
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
+use shuttle::sync::Arc;
 use shuttle::{Config, Runner};
 
 /// How many changes of priority the scheduler for rare orders makes.
@@ -87,6 +88,32 @@ pub fn connect_with(first: Client, second: Client, limits: Limits) -> [Connectio
     let first = Options { bootstrap: first, limits, ..Options::default() };
     let second = Options { bootstrap: second, ..Options::default() };
     [(a, first), (b, second)].map(|(transport, options)| Connection::start(transport, options).unwrap())
+}
+
+/// Ends a transport that a connection has.
+pub struct Cut(Arc<Box<dyn Shutdown>>);
+
+impl Cut {
+    pub fn cut(&self) {
+        self.0.shutdown();
+    }
+}
+
+impl Shutdown for Cut {
+    fn shutdown(&self) {
+        self.cut();
+    }
+}
+
+/// Two connected vats, of which the second offers an object, and what cuts the line between them.
+pub fn connect_to_cut(second: Client) -> ([Connection; 2], Cut) {
+    let (a, b) = Transport::in_memory();
+    let shutdown = Arc::new(b.shutdown);
+    let b = Transport { shutdown: Box::new(Cut(shutdown.clone())), ..b };
+    let second = Options { bootstrap: second, ..Options::default() };
+    let started = [(a, Options::default()), (b, second)];
+    let vats = started.map(|(transport, options)| Connection::start(transport, options).unwrap());
+    (vats, Cut(shutdown))
 }
 
 /// Waits until both connections hold nothing, closes the first, and waits for the end of the second.
