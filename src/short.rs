@@ -30,6 +30,14 @@ impl<T> Short<T> {
             Short::Many(many) => many.push(item),
         }
     }
+
+    /// What becomes of each item, in order.
+    pub(crate) fn map<U>(self, f: impl FnMut(T) -> U) -> Short<U> {
+        match self {
+            Short::Few(few) => Short::Few(few.map(f)),
+            Short::Many(many) => Short::Many(many.into_iter().map(f).collect()),
+        }
+    }
 }
 
 impl<T> Default for Short<T> {
@@ -113,6 +121,7 @@ mod tests {
             assert!(collected.clone().into_iter().eq(all.iter().copied()));
             assert_eq!((&collected, &Short::from(all.clone())), (&pushed, &pushed));
             assert_eq!(format!("{collected:?}"), format!("{all:?}"));
+            assert_eq!(collected.map(|i| i + 1), all.iter().map(|i| i + 1).collect());
             pushed.iter_mut().for_each(|i| *i += 1);
             assert!(pushed.iter().copied().eq(1..=len));
         }

@@ -30,9 +30,11 @@ use crate::cap::request;
 use crate::error::{Exception, ProtocolError};
 use crate::id::{AnswerId, ExportId, QuestionId};
 use crate::promise::{Attachment, Cancel};
+use crate::short::Short;
 use crate::sync::Arc;
+use crate::wire::content::Content;
 use crate::wire::message::{
-    Call, Finish, Incoming, Message, Outcome, Outgoing, Path, Payload as WirePayload, Return,
+    Call, Descriptor, Finish, Incoming, Message, Outcome, Outgoing, Path, Payload as WirePayload, Return,
 };
 
 /// A message that has arrived, with its share of the limit on incoming calls.
@@ -230,41 +232,31 @@ impl State {
 
     /// The usual way: the outcome goes to the peer.
     fn answer_peer(&mut self, id: AnswerId, outcome: Result<Payload, Exception>, fx: &mut Effects) {
-        let described = outcome.and_then(|payload| match self.describe_all(&payload.caps, fx) {
-            Ok(described) => Ok((payload, described)),
-            Err(why) => {
-                fx.discard(payload);
-                Err(why)
-            }
-        });
-        let (payload, described) = match described {
-            Ok(results) => results,
+        let payload = match outcome {
+            Ok(payload) if payload.caps.is_empty() => return self.answer_whole(id, payload, fx),
+            Ok(payload) => payload,
             Err(why) => return self.return_exception(id, why, fx),
         };
-        let Payload { content, caps, share } = payload;
-        let no_finish_needed = caps.is_empty();
-        fx.discard(share);
-        fx.send(Message::Return(Return {
-            answer: id,
-            release_param_caps: false,
-            no_finish_needed,
-            outcome: Outcome::Results(WirePayload {
-                content: content.clone(),
-                descriptors: described.descriptors,
-            }),
-        }));
-        match no_finish_needed {
-            true => self.answered_whole(id, fx),
-            false => {
-                let payload = Payload::new(content, caps);
-                let told = (!described.told.is_empty()).then(|| Arc::new(described.told));
-                self.returned(id, Returned::Results { payload, told }, described.exports, fx);
+        let described = match self.describe_all(&payload.caps, fx) {
+            Ok(described) => described,
+            Err(why) => {
+                fx.discard(payload);
+                return self.return_exception(id, why, fx);
             }
-        }
+        };
+        let Payload { content, caps, share } = payload;
+        fx.discard(share);
+        self.send_results(id, content.clone(), described.descriptors, fx);
+        let payload = Payload::new(content, caps);
+        let told = (!described.told.is_empty()).then(|| Arc::new(described.told));
+        self.returned(id, Returned::Results { payload, told }, described.exports, fx);
     }
 
-    /// Results in which nothing can be called were sent as they lie: nothing of the answer is kept.
-    fn answered_whole(&mut self, id: AnswerId, fx: &mut Effects) {
+    /// Results in which nothing can be called are sent as they lie, and nothing of the answer is kept.
+    fn answer_whole(&mut self, id: AnswerId, payload: Payload, fx: &mut Effects) {
+        let Payload { content, share, .. } = payload;
+        fx.discard(share);
+        self.send_results(id, content, Short::new(), fx);
         let mut answer = self.answers.remove(&id).expect("the caller found it");
         self.ended_answers.insert(id.0);
         let on_return = answer.entry.on_return_mut().map(std::mem::take).unwrap_or_default();
@@ -273,6 +265,21 @@ impl State {
             self.run_on_return(on_return, &nothing, fx);
         }
         fx.discard(answer);
+    }
+
+    fn send_results(
+        &self,
+        answer: AnswerId,
+        content: Content,
+        descriptors: Short<Descriptor<Outgoing>>,
+        fx: &mut Effects,
+    ) {
+        fx.send(Message::Return(Return {
+            answer,
+            release_param_caps: false,
+            no_finish_needed: descriptors.is_empty(),
+            outcome: Outcome::Results(WirePayload { content, descriptors }),
+        }));
     }
 
     fn return_exception(&mut self, id: AnswerId, why: Exception, fx: &mut Effects) {

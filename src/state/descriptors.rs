@@ -130,7 +130,7 @@ impl State {
         descriptors: Short<Descriptor<Incoming>>,
         fx: &mut Effects,
     ) -> Short<Client> {
-        descriptors.into_iter().map(|descriptor| self.accept(descriptor, fx).client).collect()
+        descriptors.map(|descriptor| self.accept(descriptor, fx).client)
     }
 
     /// The capability in an answer of ours that the peer's descriptor names.

@@ -104,20 +104,22 @@ impl State {
     fn import(&mut self, id: ImportId) -> Option<Arc<ImportRef>> {
         let port = self.port()?;
         let generation = self.generation();
-        let entry = self.imports.get_or_insert_with(id, || Import {
-            references: 0,
-            generation,
-            handle: Weak::new(),
-            promise: None,
-        });
+        let new = || {
+            let handle = Arc::new(ImportRef { port, id, generation });
+            (Arc::downgrade(&handle), handle)
+        };
+        let Some(entry) = self.imports.get_mut(&id) else {
+            let (handle, held) = new();
+            self.imports.insert(id, Import { references: 1, generation, handle, promise: None });
+            return Some(held);
+        };
         entry.references += 1;
         if let Some(handle) = entry.handle.upgrade() {
             return Some(handle);
         }
-        let handle = Arc::new(ImportRef { port, id, generation });
-        entry.generation = generation;
-        entry.handle = Arc::downgrade(&handle);
-        Some(handle)
+        let (handle, held) = new();
+        (entry.generation, entry.handle) = (generation, handle);
+        Some(held)
     }
 
     /// A new reference to a promise of the peer's.

@@ -10,7 +10,6 @@ use crate::cap::contents::Payload;
 use crate::cap::port::{Place, QuestionRef, RefId};
 use crate::error::{Exception, ProtocolError};
 use crate::id::QuestionId;
-use crate::short::Short;
 use crate::sync::Arc;
 use crate::wire::message::{Incoming, Message, Outcome, Path, Payload as WirePayload, Return};
 
@@ -84,15 +83,14 @@ impl State {
         fx: &mut Effects,
     ) {
         let promised = self.question(id).is_some_and(|question| question.places.is_some());
-        let mut caps = Short::with_capacity(results.descriptors.len());
         let mut reflected = Vec::new();
-        for descriptor in results.descriptors {
+        let caps = results.descriptors.map(|descriptor| {
             let accepted = self.accept(descriptor, fx);
-            caps.push(accepted.client);
             if promised {
                 reflected.push(accepted.reflected);
             }
-        }
+            accepted.client
+        });
         let payload = Payload::new(results.content, caps);
         self.answered(id, Ok(payload), &reflected, Ended::Results, no_finish_needed, fx);
     }

@@ -19,6 +19,9 @@ impl State {
         descriptors: &[Descriptor<Incoming>],
         begun: Option<AnswerId>,
     ) -> Result<(), ProtocolError> {
+        if descriptors.is_empty() {
+            return Ok(());
+        }
         for descriptor in descriptors {
             match descriptor {
                 Descriptor::None | Descriptor::Unknown(_) => {}

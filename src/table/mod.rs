@@ -171,13 +171,6 @@ impl<K: Key, V: Clone> Given<K, V> {
         Some(entry)
     }
 
-    pub(crate) fn get_or_insert_with(&mut self, id: K, entry: impl FnOnce() -> V) -> &mut V {
-        if !self.contains_key(&id) {
-            self.insert(id, entry());
-        }
-        self.get_mut(&id).expect("just inserted")
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.low.len() + self.others.as_ref().map_or(0, OrdMap::len)
     }

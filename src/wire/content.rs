@@ -250,11 +250,7 @@ impl ContentBuilder {
     /// An empty content for a place, whose first segment has room for so many words.
     pub(super) fn with_room(place: Place, words: u64) -> Self {
         let words = words.saturating_add(place.words_before() as u64).clamp(1, MAX_SEGMENT_WORDS);
-        let mut message = Building::new(words as u32);
-        match place {
-            Place::CallParams => drop(message.init_root::<InCall<_>>()),
-            Place::ReturnResults => drop(message.init_root::<InReturn<_>>()),
-        }
+        let message = Building::new(words as u32);
         ContentBuilder(Built { message, place })
     }
 
