@@ -321,25 +321,16 @@ impl State {
     /// Takes a question out of the table and frees its ID: its Return has come and its Finish is sent, or
     /// neither is needed any more.
     pub(super) fn forget_question(&mut self, id: QuestionId, fx: &mut Effects) {
-        let handle = self.question(id).and_then(|question| question.handle.upgrade());
-        self.forget_question_of(handle, id, fx);
-    }
-
-    /// The same, for those who know who holds it, if anybody does.
-    pub(super) fn forget_question_of(
-        &mut self,
-        handle: Option<Arc<QuestionRef>>,
-        id: QuestionId,
-        fx: &mut Effects,
-    ) {
         let question = match id.0 & PIPELINE_BIT {
             0 => self.questions.remove(id),
             _ => self.pipeline_questions.remove(&id),
         };
-        if let (Some(_), Some(handle)) = (&question, &handle) {
+        let Some(mut question) = question else { return };
+        question.give_back_share(fx);
+        if let Some(handle) = question.handle.upgrade() {
             handle.ended.store(true, Ordering::Relaxed);
+            fx.discard(handle);
         }
-        fx.discard(handle);
         fx.discard(question);
     }
 

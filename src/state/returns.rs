@@ -125,9 +125,10 @@ impl State {
                 }
             }
         }
-        if let Some(handle) = &handle {
+        if let Some(handle) = handle {
             let set = handle.outcome.set(outcome.clone());
             debug_assert!(set.is_ok(), "a question is answered once");
+            fx.discard(handle);
         }
         match on_return {
             Few::One(then) => match then.take() {
@@ -141,9 +142,8 @@ impl State {
                 fx.discard(outcome);
             }
         }
-        match no_finish_needed {
-            true => self.forget_question_of(handle, id, fx),
-            false => fx.discard(handle),
+        if no_finish_needed {
+            self.forget_question(id, fx);
         }
     }
 
