@@ -157,11 +157,12 @@ impl Shared {
         let queued = fx.send.iter().map(|departure| departure.bytes).sum();
         let (sends, calls_back) = (!fx.send.is_empty(), !fx.callbacks.is_empty());
         self.flow.committed(queued, state.awaited());
-        let unsent = self.outgoing.put_all(fx.send.drain(..));
+        let lists = &mut *fx;
+        let unsent = self.outgoing.put_all(lists.send.drain(..));
         if unsent.is_err() {
             self.flow.sent(queued);
         }
-        let unrun = self.callbacks.put_all(fx.callbacks.drain(..));
+        let unrun = self.callbacks.put_all(lists.callbacks.drain(..));
         if self.waiting.load(Ordering::Relaxed) > 0 {
             self.changed.notify_all();
         }
@@ -175,11 +176,12 @@ impl Shared {
     /// failed its call before.)
     fn cut_short(&self, fx: &mut Effects) {
         let most = self.limits.message_words.saturating_mul(8) / 2;
-        let exceptions = fx.send.iter_mut().filter_map(|departure| exception_in(&mut departure.message));
+        let lists = &mut **fx;
+        let exceptions = lists.send.iter_mut().filter_map(|departure| exception_in(&mut departure.message));
         for why in exceptions.filter(|why| why.bytes() > most) {
             let short = why.cut_short(most);
             // What it was may hold an error of the user's.
-            fx.garbage.push(Box::new(mem::replace(why, short)));
+            lists.garbage.push(Box::new(mem::replace(why, short)));
         }
     }
 

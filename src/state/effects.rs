@@ -12,6 +12,7 @@
 //! ```
 
 use std::cell::Cell;
+use std::ops::{Deref, DerefMut};
 
 use super::garbage::{Discard, Garbage};
 use crate::cap::answer::Pipeline;
@@ -27,40 +28,54 @@ use crate::sync::{per_thread, Arc};
 use crate::wire::message::{Message, Outcome, Outgoing, PeerEmbargoId, Resolution, Resolve};
 
 /// What a transaction wants done. See Note [Effects run after unlock].
-pub(crate) struct Effects {
+pub(crate) struct Effects(Box<Lists>);
+
+/// What is to be done.
+#[derive(Default)]
+pub(crate) struct Lists {
     pub(crate) send: Vec<Departure>,
     pub(crate) callbacks: Vec<Callback>,
     pub(crate) garbage: Garbage,
 }
 
 per_thread! {
-    /// Effects that have been seen to: their memory is used again.
-    static SPARE: Cell<Option<Effects>> = Cell::new(None);
+    /// Lists that have been seen to: their memory is used again.
+    static SPARE: Cell<Option<Box<Lists>>> = Cell::new(None);
 }
 
 impl Default for Effects {
     fn default() -> Self {
-        let spare = SPARE.try_with(Cell::take).ok().flatten();
-        spare.unwrap_or_else(|| Effects {
-            send: Vec::new(),
-            callbacks: Vec::new(),
-            garbage: Garbage::default(),
-        })
+        Effects(SPARE.try_with(Cell::take).ok().flatten().unwrap_or_default())
+    }
+}
+
+impl Deref for Effects {
+    type Target = Lists;
+
+    fn deref(&self) -> &Lists {
+        &self.0
+    }
+}
+
+impl DerefMut for Effects {
+    fn deref_mut(&mut self) -> &mut Lists {
+        &mut self.0
     }
 }
 
 impl Effects {
     /// Has been seen to: what is left in it is dropped.
-    pub(crate) fn finish(mut self) {
-        self.send.clear();
-        self.callbacks.clear();
-        self.garbage.clear();
+    pub(crate) fn finish(self) {
+        let Effects(mut lists) = self;
+        lists.send.clear();
+        lists.callbacks.clear();
+        lists.garbage.clear();
         /// More than a transaction that concerns few has done, or leaves.
         const MANY: usize = 64;
-        let capacity = self.send.capacity().max(self.callbacks.capacity()).max(self.garbage.capacity());
+        let capacity = lists.send.capacity().max(lists.callbacks.capacity()).max(lists.garbage.capacity());
         if capacity <= MANY {
-            // At the end of a thread there is no place for it.
-            let _ = SPARE.try_with(|spare| spare.set(Some(self)));
+            // At the end of a thread there is no place for them.
+            let _ = SPARE.try_with(|spare| spare.set(Some(lists)));
         }
     }
 

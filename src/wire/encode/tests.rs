@@ -59,7 +59,7 @@ fn every_message_comes_over() {
 #[test]
 fn messages_of_one_word_are_as_generated() {
     let generated = |write: &dyn Fn(message::Builder<'_>)| {
-        let outbound = small(0, |to| write(to)).unwrap();
+        let outbound = small(0, write).unwrap();
         outbound.with_segments(|segments| segments.concat())
     };
     for (release_result_caps, cancel_after_delivery) in [(false, false), (false, true), (true, false)] {
