@@ -1,6 +1,7 @@
 //! The limits on what is queued for sending and in service, and who waits for room.
 
 use crate::limits::Limits;
+use crate::state::Departure;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Rank};
 
 /// How many times the limits hold what must be read all the same.
@@ -38,13 +39,27 @@ pub(super) struct Flow {
 struct Counts {
     /// Words of messages that arrived and are in service.
     serving: usize,
-    /// Bytes of messages that are queued or being written.
-    sending: usize,
+    /// What is queued or being written.
+    sending: Sending,
     /// What the peer is still to send that calls in service may wait for.
     awaited: usize,
     closed: bool,
     /// The receive thread waits for room.
     waits: bool,
+}
+
+/// Messages, and how many bytes they are.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Sending {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+}
+
+impl Sending {
+    /// With one message more.
+    pub(super) fn and(self, departure: &Departure) -> Self {
+        Sending { messages: self.messages + 1, bytes: self.bytes + departure.bytes }
+    }
 }
 
 impl Flow {
@@ -78,8 +93,8 @@ impl Flow {
 
     fn has_room(&self, counts: &Counts) -> bool {
         match counts.awaited {
-            0 => counts.serving < self.call_words && counts.sending <= self.send_bytes,
-            _ => counts.sending <= self.send_bytes.saturating_mul(HARD),
+            0 => counts.serving < self.call_words && counts.sending.bytes <= self.send_bytes,
+            _ => counts.sending.bytes <= self.send_bytes.saturating_mul(HARD),
         }
     }
 
@@ -95,37 +110,39 @@ impl Flow {
         Share { flow: self.clone(), words }
     }
 
-    /// A transaction has left so many bytes to be sent, and so much to be awaited.
-    pub(super) fn committed(&self, bytes: usize, awaited: usize) {
+    /// A transaction has left so much to be sent, and so much to be awaited.
+    pub(super) fn committed(&self, queued: Sending, awaited: usize) {
         let mut counts = self.state.lock();
-        counts.sending += bytes;
+        counts.sending.messages += queued.messages;
+        counts.sending.bytes += queued.bytes;
         let before = std::mem::replace(&mut counts.awaited, awaited);
         if (before == 0) != (awaited == 0) {
             self.changed(counts);
         }
     }
 
-    /// Bytes are on their way. True if callers may have waited for that.
-    pub(super) fn sent(&self, bytes: usize) -> bool {
+    /// Messages are on their way. True if callers may have waited for that.
+    pub(super) fn sent(&self, sent: Sending) -> bool {
         let mut counts = self.state.lock();
-        let full = counts.sending > self.send_bytes;
-        counts.sending -= bytes;
+        let full = counts.sending.bytes > self.send_bytes;
+        counts.sending.messages -= sent.messages;
+        counts.sending.bytes -= sent.bytes;
         self.changed(counts);
         full
     }
 
     /// Whether a caller may queue more.
     pub(super) fn may_send(&self) -> bool {
-        self.state.lock().sending <= self.send_bytes
+        self.state.lock().sending.bytes <= self.send_bytes
     }
 
-    /// Bytes that are queued or being written.
-    pub(super) fn sending(&self) -> usize {
+    /// What is queued or being written.
+    pub(super) fn sending(&self) -> Sending {
         self.state.lock().sending
     }
 
-    /// Bytes that are queued or being written, and how much the peer is still to send that calls here may wait for.
-    pub(super) fn sending_and_awaited(&self) -> (usize, usize) {
+    /// What is queued or being written, and how much the peer is still to send that calls here may wait for.
+    pub(super) fn sending_and_awaited(&self) -> (Sending, usize) {
         let counts = self.state.lock();
         (counts.sending, counts.awaited)
     }

@@ -13,8 +13,9 @@
 //!   waiting. What it doesn't take is the send thread's, and so is a lot of data at once: to write that, or to
 //!   wait until it can be, is nothing to put on whoever made a call.
 //! - What a thread queues after that without having slept in between is a burst. It goes out as one batch as soon
-//!   as that thread waits for an answer, or the batch is large; else the send thread sends it after a moment. So do
-//!   the calls of a thread that keeps a window of them, as its last wait was not for the call that it had made last.
+//!   as that thread waits for an answer, or the batch is large, or half of all that is awaited; else the send thread
+//!   sends it after a moment. So do the calls of a thread that keeps a window of them, as its last wait was not for the
+//!   call that it had made last.
 //! - Of threads whose answers arrived together, most ask the next question as soon as they run again. So a thread that
 //!   queues something while others have yet to run leaves it to them, or to whoever reads, if that has more messages at
 //!   hand: the last one sends for all. Should they have nothing to send, the send thread does after a moment.
@@ -30,6 +31,7 @@
 
 use std::cell::Cell;
 
+use super::flow::Sending;
 use super::shared::Shared;
 use super::stages::Sender;
 use crate::cap::port::{ConnectionId, Generation};
@@ -56,11 +58,19 @@ const MOST_BATCHES: usize = 4;
 
 /// How many bytes of a burst the thread that makes it leaves to the send thread.
 const BURST_BYTES: usize = 16 << 10;
+/// How few messages of a burst are not sent by themselves.
+const FEW_MESSAGES: usize = 8;
 /// How long the send thread waits for more of a burst, or the receive thread for somebody to borrow its stage. Model
 /// checkers know no time.
 pub(super) const LINGER: Option<Duration> = model_free(Duration::from_micros(150));
 /// How long the send thread waits for a thread that keeps a window of calls to wait and send.
 const LINGER_FOR_WINDOW: Option<Duration> = model_free(Duration::from_millis(1));
+
+/// Whether a burst is half of what its thread keeps under way: while the peer deals with one half, the thread can make the
+/// other one.
+fn is_half(burst: Sending, awaited: usize) -> bool {
+    burst.messages >= FEW_MESSAGES && burst.messages * 2 >= awaited
+}
 
 const fn model_free(linger: Duration) -> Option<Duration> {
     if cfg!(any(shuttle, loom)) {
@@ -141,7 +151,8 @@ impl Shared {
             let burst = slept() == SENT_AT.with(|at| at.replace(slept()));
             let keeps_window = KEEPS_WINDOW.with(Cell::get);
             let (sending, awaited) = self.flow.sending_and_awaited();
-            if (burst || keeps_window || self.others_come(awaited)) && sending < BURST_BYTES {
+            let more_comes = (burst || keeps_window) && !is_half(sending, awaited);
+            if (more_comes || self.others_come(awaited)) && sending.bytes < BURST_BYTES {
                 let linger = if keeps_window { LINGER_FOR_WINDOW } else { LINGER };
                 linger.map_or_else(|| self.outgoing.wake(), |linger| self.outgoing.wake_later(linger));
             } else {
@@ -159,7 +170,7 @@ impl Shared {
     /// Sends what this thread has left to be sent: it may be what it waits for the answer of.
     pub(super) fn send_left(&self) {
         let (sending, awaited) = self.flow.sending_and_awaited();
-        match LINGER.filter(|_| self.others_come(awaited) && sending < BURST_BYTES) {
+        match LINGER.filter(|_| self.others_come(awaited) && sending.bytes < BURST_BYTES) {
             Some(linger) => self.outgoing.wake_later(linger),
             None => self.send_queued(),
         }
@@ -177,7 +188,7 @@ impl Shared {
 
     fn send_now(&self, mut turn: Turn<'_, Departure>) {
         for _ in 0..MOST_BATCHES {
-            if self.flow.sending() > MOST_BYTES {
+            if self.flow.sending().bytes > MOST_BYTES {
                 break;
             }
             let Some(batch) = turn.all() else { return };

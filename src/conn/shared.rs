@@ -4,7 +4,7 @@ use std::mem;
 
 use super::connection::Options;
 use super::drops::Drops;
-use super::flow::{Flow, Share};
+use super::flow::{Flow, Sending, Share};
 use super::lending::{Slot, Threads};
 use super::reading::Reading;
 use super::stages::Sender;
@@ -154,7 +154,7 @@ impl Shared {
             state.check();
         }
         self.cut_short(&mut fx);
-        let queued = fx.send.iter().map(|departure| departure.bytes).sum();
+        let queued = fx.send.iter().fold(Sending::default(), Sending::and);
         let (sends, calls_back) = (!fx.send.is_empty(), !fx.callbacks.is_empty());
         self.flow.committed(queued, state.awaited());
         let lists = &mut *fx;
@@ -255,9 +255,9 @@ impl Shared {
         found
     }
 
-    /// Wakes callers that wait for room, after bytes have been sent.
-    pub(super) fn sent(&self, bytes: usize) {
-        if self.flow.sent(bytes) && self.waiting.load(Ordering::Relaxed) > 0 {
+    /// Wakes callers that wait for room, after messages have been sent.
+    pub(super) fn sent(&self, sent: Sending) {
+        if self.flow.sent(sent) && self.waiting.load(Ordering::Relaxed) > 0 {
             drop(self.state.lock());
             self.changed.notify_all();
         }

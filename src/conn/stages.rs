@@ -8,7 +8,7 @@ use std::mem;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::drops::Watch;
-use super::flow::Share;
+use super::flow::{Sending, Share};
 use super::lending::handling;
 use super::polling::Polling;
 use super::shared::{Incoming, Shared};
@@ -112,14 +112,15 @@ impl Sender {
         send: impl FnOnce(&mut dyn MessageSink, &[Outbound]) -> Result<R, TransportError>,
     ) -> Option<R> {
         if self.failed.is_some() {
-            shared.sent(batch.map(|departure| departure.bytes).sum());
+            shared.sent(batch.fold(Sending::default(), |all, departure| all.and(&departure)));
             return None;
         }
-        let mut bytes = 0;
+        let mut all = Sending::default();
         let mut messages = mem::take(&mut self.messages);
         let mut shares = Vec::new();
-        for Departure { message, share, bytes: counted } in batch {
-            bytes += counted;
+        for departure in batch {
+            all = all.and(&departure);
+            let Departure { message, share, .. } = departure;
             shares.extend(share);
             match encode(message) {
                 Ok(message) => messages.push(message),
@@ -132,7 +133,7 @@ impl Sender {
         messages.shrink_to(KEPT_MESSAGES);
         self.messages = messages;
         drop(shares);
-        shared.sent(bytes);
+        shared.sent(all);
         sent.map_err(|e| self.failed = Some((e, sync::deadline(shared.limits.linger)))).ok()
     }
 
