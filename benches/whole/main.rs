@@ -19,6 +19,8 @@ mod generated;
 mod processes;
 #[path = "../../examples/peer/server.rs"]
 mod server;
+#[path = "../../examples/peer/setup.rs"]
+mod setup;
 
 use std::error::Error;
 use std::io;
@@ -49,7 +51,7 @@ fn main() -> Result<()> {
     match args[..] {
         ["server"] => serve(),
         ["client", address, mode, count, inflight, bytes] => {
-            client::Work::parse(mode, count, inflight, bytes, "0")?.run(address)?;
+            client::Work::parse(mode, count, inflight, bytes, "0")?.run(setup::Setup::default(), address)?;
             println!("{}", allocations::so_far());
             Ok(())
         }

@@ -4,7 +4,8 @@ use capnp_threads::{Capability, ExceptionKind, Pool, RemotePromise, Stream};
 
 use crate::generated::bench_capnp::{bench, unserved};
 use crate::server::{callback, Bench};
-use crate::{Result, Setup};
+use crate::setup::Setup;
+use crate::Result;
 
 pub(crate) fn run(setup: &Setup, address: &str) -> Result<()> {
     let connection = setup.vat().connect(address)?;

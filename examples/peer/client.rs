@@ -10,7 +10,8 @@ use capnp_threads::{Capability, Connection, Pool, RemotePromise, Stream};
 
 use crate::generated::bench_capnp::bench;
 use crate::server::{callback, room, Bench};
-use crate::{Result, Setup};
+use crate::setup::Setup;
+use crate::Result;
 
 /// How the calls are made.
 #[derive(Clone, Copy, PartialEq, Eq)]

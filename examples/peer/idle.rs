@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 
 use crate::client::open;
-use crate::{Result, Setup};
+use crate::setup::Setup;
+use crate::Result;
 
 /// Opens connections, makes one call over each, says so, and keeps them until the standard input ends.
 pub(crate) fn run(setup: &Setup, address: &str, count: &str) -> Result<()> {

@@ -32,7 +32,7 @@ use std::process::ExitCode;
 
 use std::time::Duration;
 
-use capnp_threads::{Capability, Limits, Pool, Threads, Vat};
+use capnp_threads::{Capability, Pool, Threads};
 
 mod check;
 mod client;
@@ -40,8 +40,10 @@ mod client;
 mod generated;
 mod idle;
 mod server;
+mod setup;
 
 use generated::bench_capnp::bench;
+use setup::Setup;
 
 const USAGE: &str = "usage: peer [--strict] [--polling MICROS] server ADDRESS
        peer [--strict] [--polling MICROS] client ADDRESS MODE [COUNT [INFLIGHT BYTES [HELD]]]";
@@ -51,34 +53,21 @@ const EXPORTS: usize = 1 << 20;
 /// What the parts of this program return.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// How connections are made.
-#[derive(Clone, Default)]
-struct Setup {
-    limits: Limits,
-    threads: Threads,
-}
-
-impl Setup {
-    /// Takes the options that the arguments begin with.
-    fn parse(args: &mut &[&str]) -> Result<Setup> {
-        let mut setup = Setup::default();
-        loop {
-            match *args {
-                ["--strict", rest @ ..] => {
-                    setup.threads = Threads::Strict;
-                    *args = rest;
-                }
-                ["--polling", micros, rest @ ..] => {
-                    setup.limits.polling = Duration::from_micros(micros.parse()?);
-                    *args = rest;
-                }
-                _ => return Ok(setup),
+/// Takes the options that the arguments begin with.
+fn setup(args: &mut &[&str]) -> Result<Setup> {
+    let mut setup = Setup::default();
+    loop {
+        match *args {
+            ["--strict", rest @ ..] => {
+                setup.threads = Threads::Strict;
+                *args = rest;
             }
+            ["--polling", micros, rest @ ..] => {
+                setup.limits.polling = Duration::from_micros(micros.parse()?);
+                *args = rest;
+            }
+            _ => return Ok(setup),
         }
-    }
-
-    fn vat(&self) -> Vat {
-        Vat::new().limits(self.limits.clone()).threads(self.threads)
     }
 }
 
@@ -95,7 +84,7 @@ fn main() -> ExitCode {
 }
 
 fn run(mut args: &[&str]) -> Result<()> {
-    let setup = Setup::parse(&mut args)?;
+    let setup = setup(&mut args)?;
     let measure = |address: &str, mode: &str, count: &str, inflight: &str, bytes: &str, held: &str| {
         client::Work::parse(mode, count, inflight, bytes, held)?.run(setup.clone(), address)
     };

@@ -64,7 +64,7 @@ impl Drop for Building {
 }
 
 /// How large our segments are.
-const SEGMENT_WORDS: usize = 128;
+const SEGMENT_WORDS: usize = 192;
 
 #[cfg(not(any(shuttle, loom)))]
 mod at_hand {
@@ -75,7 +75,7 @@ mod at_hand {
     use super::{Memory, SEGMENT_WORDS};
     use crate::sync::{per_thread, Mutex, OnceLock, Rank};
 
-    /// How many segments there are at most: 2 MiB.
+    /// How many segments there are at most: 3 MiB.
     const MOST: usize = 2048;
     /// How many go to the process, or come from there, at once. A thread has at most twice as many.
     const SOME: usize = 16;
