@@ -20,8 +20,9 @@
 //! message left in the buffer, where the gate does not see it. The receive thread lends the stage once somebody has
 //! found it busy, and keeps it after it was lent some times for nothing.
 //!
-//! Who finds the stage busy sleeps until whoever reads wakes it. It is counted meanwhile, and until it runs again: of
-//! those whose answers came together, each leaves it to the next to send what they all ask next (Note [Lending]).
+//! Who finds the stage busy polls for its answer, or for the stage (Note [Polling]), and then sleeps until whoever
+//! reads wakes it. It is counted meanwhile, and until it runs again: of those whose answers came together, each leaves
+//! it to the next to send what they all ask next (Note [Lending]).
 //!
 //! A borrower never waits for anything but input, the end of its own wait, or its deadline. What makes the receive
 //! thread wait (Note [Backpressure]) makes a borrower give the stage back. Foreign code that it runs (callbacks,
