@@ -57,7 +57,7 @@ const MOST_BYTES: usize = 64 << 10;
 const MOST_BATCHES: usize = 4;
 
 /// How many bytes of a burst the thread that makes it leaves to the send thread.
-const BURST_BYTES: usize = 16 << 10;
+const BURST_BYTES: usize = 48 << 10;
 /// How few messages of a burst are not sent by themselves.
 const FEW_MESSAGES: usize = 8;
 /// How long the send thread waits for more of a burst, or the receive thread for somebody to borrow its stage. Model

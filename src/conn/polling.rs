@@ -35,6 +35,21 @@ const LONGER: Duration = Duration::from_micros(100);
 /// How many threads of this process poll.
 static POLLING: ProcessCounter = ProcessCounter::new(0);
 
+/// A thread that polls, and how many others did when it began.
+struct Counted(u64);
+
+impl Counted {
+    fn new() -> Self {
+        Counted(POLLING.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        POLLING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// See Note [Polling].
 #[derive(Default)]
 pub(super) struct Polling {
@@ -63,9 +78,10 @@ impl Polling {
             self.skip -= 1;
             return false;
         }
-        let long = LONG + LONGER * POLLING.fetch_add(1, Ordering::Relaxed) as u32;
+        let others = Counted::new();
+        let long = LONG + LONGER * others.0 as u32;
         let polled = poll(Instant::now(), longest, long, deadline, look);
-        POLLING.fetch_sub(1, Ordering::Relaxed);
+        drop(others);
         self.learn(polled);
         polled.found
     }

@@ -70,7 +70,6 @@ impl Stages {
                 shared: shared.clone(),
                 source,
                 polling: Polling::new(),
-
                 polled: None,
                 coordinator: CoordinatorStage { shared: shared.clone() },
                 callback: CallbackStage::new(shared),

@@ -24,7 +24,7 @@ use crate::wire::frame::Frame;
 use crate::wire::spare;
 
 /// The size of the buffer that small messages, and the beginnings of large ones, are read into.
-const BUFFER_WORDS: usize = 2048;
+const BUFFER_WORDS: usize = 4096;
 /// Its size at first: all that a connection needs that is hardly used.
 const FIRST_BUFFER_WORDS: usize = 512;
 /// How many words of a large message memory is made for ahead of their arrival.
