@@ -118,17 +118,12 @@ impl<R: 'static> Wants for MadeCall<R> {
     }
 
     fn unwanted(self: Arc<Self>) {
-        let answered = matches!(self.answer.state.lock().source, Source::Known(_));
-        let abandon = move || {
+        // The call may be what keeps the call that it was made ahead on, and so on.
+        in_turn(move || {
             let call: &dyn Awaiting = &*self;
             call.abandon();
             Cancel::of(self).cancel(false);
-        };
-        match answered {
-            true => abandon(),
-            // The call may be what keeps the call that it was made ahead on, and so on.
-            false => in_turn(abandon),
-        }
+        });
     }
 }
 

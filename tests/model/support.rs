@@ -1,5 +1,6 @@
 //! What the scenarios share: running one, two vats with a connection in memory, and objects made of closures.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use capnp_threads::testing::record;
@@ -8,7 +9,6 @@ use capnp_threads::{
     Call, Client, Connection, Limits, Options, Pool, RemotePromise, Response, Result, Server,
 };
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
-use shuttle::sync::Arc;
 use shuttle::{Config, Runner};
 
 /// How many changes of priority the scheduler for rare orders makes.
@@ -91,7 +91,8 @@ pub fn connect_with(first: Client, second: Client, limits: Limits) -> [Connectio
 }
 
 /// Ends a transport that a connection has.
-pub struct Cut(Arc<Box<dyn Shutdown>>);
+#[derive(Clone)]
+pub struct Cut(Arc<dyn Shutdown>);
 
 impl Cut {
     pub fn cut(&self) {
@@ -108,12 +109,12 @@ impl Shutdown for Cut {
 /// Two connected vats, of which the second offers an object, and what cuts the line between them.
 pub fn connect_to_cut(second: Client) -> ([Connection; 2], Cut) {
     let (a, b) = Transport::in_memory();
-    let shutdown = Arc::new(b.shutdown);
-    let b = Transport { shutdown: Box::new(Cut(shutdown.clone())), ..b };
+    let cut = Cut(b.shutdown.into());
+    let b = Transport { shutdown: Box::new(cut.clone()), ..b };
     let second = Options { bootstrap: second, ..Options::default() };
     let started = [(a, Options::default()), (b, second)];
     let vats = started.map(|(transport, options)| Connection::start(transport, options).unwrap());
-    (vats, Cut(shutdown))
+    (vats, cut)
 }
 
 /// Waits until both connections hold nothing, closes the first, and waits for the end of the second.
