@@ -147,6 +147,57 @@ fn replay_a_promised_result_that_comes_back_stays_in_its_place() {
     replay(&ops);
 }
 
+/// What is known to be broken is told as a promise, which is told to be broken right after: by then the peer may have
+/// sent it back, and named it, so that it stays at that place.
+#[test]
+fn replay_what_is_broken_and_comes_back_stays_in_its_place() {
+    use What::*;
+    let ops = [
+        Op(Settle, 0, 0, 0, 0),
+        Op(Call, 1, 103, 81, 236),
+        Op(Call, 1, 103, 211, 16),
+        Op(Call, 1, 30, 0, 150),
+        Op(Settle, 0, 0, 0, 0),
+        Op(Call, 1, 0, 0, 0),
+        Op(Pipeline, 1, 6, 0, 0),
+        Op(Round, 1, 0, 159, 0),
+        Op(Call, 1, 14, 63, 0),
+    ];
+    replay(&ops);
+}
+
+/// A promise comes back as a place in the results of a question that ends with `noFinishNeeded`, and is sent when that
+/// question's ID has another use.
+#[test]
+fn replay_a_place_is_not_named_when_its_question_is_over() {
+    use What::*;
+    let ops = [
+        Op(Settle, 0, 0, 0, 0),
+        Op(Round, 1, 0, 186, 82),
+        Op(Round, 1, 0, 30, 234),
+        Op(Pipeline, 1, 0, 0, 0),
+        Op(Again, 1, 0, 26, 68),
+        Op(Again, 1, 0, 126, 12),
+        Op(Round, 1, 0, 28, 170),
+        Op(DropHeld, 1, 4, 0, 0),
+        Op(Call, 0, 0, 13, 24),
+        Op(Round, 1, 0, 91, 0),
+        Op(Pipeline, 0, 0, 0, 0),
+        Op(Resolve, 1, 20, 119, 0),
+        Op(Round, 1, 0, 190, 0),
+        Op(DropHeld, 0, 0, 0, 0),
+        Op(Settle, 0, 0, 0, 0),
+        Op(Pipeline, 1, 0, 0, 0),
+        Op(Again, 1, 0, 24, 141),
+        Op(Round, 1, 0, 6, 44),
+        Op(Run, 0, 0, 0, 0),
+        Op(Round, 0, 0, 0, 0),
+        Op(Round, 1, 0, 100, 0),
+        Op(Call, 0, 24, 61, 64),
+    ];
+    replay(&ops);
+}
+
 fn replay(ops: &[Op]) {
     run(ops, End::Quiet).unwrap_or_else(|why| panic!("{why}"));
 }

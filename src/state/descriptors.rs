@@ -49,7 +49,7 @@ impl State {
         if let Kind::Local(_) = &client.0 {
             return self.export_settled(client.clone(), Told::Itself);
         }
-        let client = client.resolved();
+        let client = self.named_as(client);
         let settled = || Told::Settled(Destination::Client(client.clone()));
         match &client.0 {
             Kind::Null => Ok(Described { descriptor: Descriptor::None, told: settled(), export: None }),
@@ -70,6 +70,17 @@ impl State {
                 }
             }
             Kind::Remote(_) => self.export_promise(client, fx),
+        }
+    }
+
+    /// What a client is to be described as: what it has become, and not a place whose name is no longer its own.
+    pub(super) fn named_as(&self, client: &Client) -> Client {
+        let client = client.resolved();
+        match &client.0 {
+            Kind::Fixed(place) if place.port().connection() == self.connection => {
+                self.was_at(place).map_or(client, |was| was.resolved())
+            }
+            _ => client,
         }
     }
 

@@ -241,23 +241,33 @@ impl State {
     ///
     /// - It is known to be broken. Without this, calls would go round for ever where two vats have made their
     ///   promises each other.
-    /// - It was in the results of a question that is over, whose ID may have another use by now.
+    /// - It was in the results of a question that is over.
     fn why_unreachable(&self, place: &Place) -> Option<Exception> {
-        let (question, path) = match place {
-            Place::Import(import) => {
-                return self.imports.get(&import.id)?.resolved()?.broken_reason();
-            }
-            Place::Answer(question, path) => (question, path),
-        };
-        let known = self.question(question.id).filter(|q| q.generation == question.generation);
-        let over = known.is_none_or(|q| q.entry.has_finished());
-        match question.outcome.get() {
-            Some(Err(why)) => Some(why.clone()),
-            Some(Ok(payload)) => {
-                payload.client_at(path).broken_reason().or(over.then(super::targets::closed))
-            }
-            None => over.then(super::targets::closed),
+        if let Some(was) = self.was_at(place) {
+            return Some(was.broken_reason().unwrap_or_else(super::targets::closed));
         }
+        match place {
+            Place::Import(import) => self.imports.get(&import.id)?.resolved()?.broken_reason(),
+            Place::Answer(question, path) => match question.outcome.get()? {
+                Ok(payload) => payload.client_at(path).broken_reason(),
+                Err(why) => Some(why.clone()),
+            },
+        }
+    }
+
+    /// What was at a place in the results of a question that is over: null, or broken. Its ID may name another question
+    /// by now, so it must not be used. `None` for any other place.
+    pub(super) fn was_at(&self, place: &Place) -> Option<Client> {
+        let Place::Answer(question, path) = place else { return None };
+        let known = self.question(question.id).filter(|q| q.generation == question.generation);
+        if known.is_some_and(|q| !q.entry.has_finished()) {
+            return None;
+        }
+        Some(match question.outcome.get() {
+            Some(Ok(payload)) => payload.client_at(path),
+            Some(Err(why)) => Client::broken(why.clone()),
+            None => Client::broken(super::targets::closed()),
+        })
     }
 
     /// Asks for the peer's bootstrap object. Gives the question too, unless the connection has ended.

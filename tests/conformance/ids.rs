@@ -270,6 +270,48 @@ fn rule9_results_that_named_an_answer_do_not_name_its_successor() {
     peer.finish_clean();
 }
 
+/// Rule 9: and so does what the peer gets from us: a client of ours that leads to a place in the results of a question
+/// that is over is told as what was there, not as a place in the results of whatever has the number now.
+#[test]
+fn rule9_a_client_of_results_that_are_over_is_told_as_what_was_there() {
+    for outcome in [Outcome::Results(Payload::new(1, &[])), Outcome::Exception("no results".into())] {
+        let recorder = Recorder::new();
+        let mut peer = Peer::new(recorder.client());
+        let object = peer.get_bootstrap();
+        let client = peer.introduce(Cap::Hosted(8));
+        let answer = send(&client, NOTE, 1, &[]);
+        assert_eq!(peer.expect_call_of(1).question, 0);
+        let promised = answer.pipeline.field(0).client();
+        let (ours, fulfiller) = Client::promise();
+        let p = peer.export_promise(&ours);
+        fulfiller.fulfill(promised);
+        assert_eq!(peer.expect_resolve(p), Ok(Cap::YourAnswer(0, vec![0])));
+        let failed = matches!(outcome, Outcome::Exception(_));
+        peer.send(Msg::Return(Return { answer: 0, release_params: false, no_finish: true, outcome }));
+        assert_eq!(wait(answer).is_err(), failed);
+        // The peer names the promise that it was told about: that holds our object to the place for ever.
+        let back = peer.call(Target::Import(object), HOLD, 2).caps(&[Cap::Yours(p)]).send();
+        let held = recorder.held();
+        let next = send(&client, NOTE, 3, &held.caps);
+        let call = peer.expect_call_of(3);
+        assert_eq!(call.question, 0, "the number is used again");
+        match (failed, &call.params.caps[..]) {
+            (false, [Cap::None]) => {}
+            (true, [Cap::Promise(broken)]) => {
+                assert!(peer.expect_resolve(*broken).unwrap_err().contains("no results"));
+            }
+            (_, caps) => panic!("told as {caps:?}"),
+        }
+        peer.results(0, 3, &[]);
+        assert_eq!(wait(next).unwrap().0, 3);
+        held.answer(2, &[]);
+        peer.expect_done(back, 2);
+        peer.release(p, 1);
+        drop((client, ours));
+        peer.finish_clean();
+    }
+}
+
 /// Makes a call for which there is no room yet, and waits for its answer.
 fn waits_for_room(client: Client) -> u64 {
     let answer = send(&client, NOTE, 3, &[]);

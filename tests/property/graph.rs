@@ -167,11 +167,12 @@ impl Graph {
 
     /// Whether a vat may hold the node to the place that it had when the peer named it, for ever (Note [Tribble]):
     /// what one vat promises has become what the other promises, and it travelled, so that the peer may have named
-    /// it before it was told. What a call through a promise returns is both.
+    /// it before it was told. What a call through a promise returns is both; and what is broken is told as a promise,
+    /// by either vat.
     fn may_stay(&self, node: Node) -> bool {
-        let chain = self.chain(node);
-        self.travelled.contains(&node)
-            && [0, 1].into_iter().all(|vat| chain.iter().any(|node| self.may_promise(vat, *node)))
+        let (chain, fails) = (self.chain(node), self.meaning(node).fails());
+        let may_promise = |vat| fails || chain.iter().any(|node| self.may_promise(vat, *node));
+        self.travelled.contains(&node) && [0, 1].into_iter().all(may_promise)
     }
 
     /// The promises that lead from a node to what it means, itself among them.
