@@ -351,24 +351,36 @@ impl State {
     }
 
     fn run_on_return(&mut self, on_return: Few<OnReturn>, returned: &Returned, fx: &mut Effects) {
+        for question in self.go_on(on_return, |path| returned.destination(path), fx) {
+            let outcome = match returned {
+                Returned::Results { payload, .. } => Ok(payload.clone()),
+                Returned::Failed(why) => Err(why.clone()),
+                Returned::Tail(_) => Err(Exception::failed("kept results were passed on")),
+            };
+            self.answered(question, outcome, &[], Ended::Results, false, fx);
+        }
+    }
+
+    /// It is known where calls pipelined on an answer go. First those that waited are handed on, then the promises for
+    /// its capabilities are resolved: see Note [Order across callbacks]. Gives the questions that wait for the outcome.
+    fn go_on(
+        &mut self,
+        on_return: Few<OnReturn>,
+        to: impl Fn(&[u16]) -> Destination,
+        fx: &mut Effects,
+    ) -> Vec<QuestionId> {
+        let (mut promises, mut questions) = (Vec::new(), Vec::new());
         for then in on_return.each() {
             match then {
                 OnReturn::Deliver { waiting, call, path } => {
-                    self.deliver_waiting(waiting, &call, returned.destination(&path), fx);
+                    self.deliver_waiting(waiting, &call, to(&path), fx);
                 }
-                OnReturn::Resolve { cell, path } => {
-                    fx.later(Callback::Resolve { cell, to: returned.destination(&path) });
-                }
-                OnReturn::Take(question) => {
-                    let outcome = match returned {
-                        Returned::Results { payload, .. } => Ok(payload.clone()),
-                        Returned::Failed(why) => Err(why.clone()),
-                        Returned::Tail(_) => Err(Exception::failed("kept results were passed on")),
-                    };
-                    self.answered(question, outcome, &[], Ended::Results, false, fx);
-                }
+                OnReturn::Resolve { cell, path } => promises.push(Callback::Resolve { cell, to: to(&path) }),
+                OnReturn::Take(question) => questions.push(question),
             }
         }
+        promises.into_iter().for_each(|resolve| fx.later(resolve));
+        questions
     }
 
     fn deliver_waiting(
@@ -393,23 +405,11 @@ impl State {
             return fx.discard(pipeline);
         };
         let waiting = std::mem::take(on_return);
-        let (takes, rest): (Vec<_>, Vec<_>) =
-            waiting.each().partition(|then| matches!(then, OnReturn::Take(_)));
-        takes.into_iter().for_each(|take| on_return.push(take));
         answer.onward().pipeline = Some(pipeline.clone());
-        for then in rest {
-            match then {
-                OnReturn::Deliver { waiting, call, path } => {
-                    let to = Destination::Pipeline(pipeline.at(&path));
-                    self.deliver_waiting(waiting, &call, to, fx);
-                }
-                OnReturn::Resolve { cell, path } => {
-                    let to = Destination::Pipeline(pipeline.at(&path));
-                    fx.later(Callback::Resolve { cell, to });
-                }
-                OnReturn::Take(_) => {}
-            }
-        }
+        let questions = self.go_on(waiting, |path| Destination::Pipeline(pipeline.at(path)), fx);
+        let on_return = self.answer_mut(key).and_then(|answer| answer.entry.on_return_mut());
+        let on_return = on_return.expect("found above");
+        questions.into_iter().for_each(|question| on_return.push(OnReturn::Take(question)));
         self.cancel_if_unwanted(key.id, fx);
     }
 

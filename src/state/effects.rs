@@ -142,6 +142,11 @@ fn estimate(message: &Message<Outgoing>) -> usize {
 /// a call on a promised answer that arrived before the answer was given is handed on before any that
 /// arrived after it, on the answer or on the capability in it. Embargo echoes take the same queue, and so
 /// come after all calls that came before them.
+///
+/// A promise of ours for a capability in an answer that has yet to come is resolved behind the calls on that
+/// answer which waited for it, though some came later than the promise was made: calls that this vat made on a
+/// promise of the peer's come back to the answer, and those that it makes when the echo has come back, too, wait
+/// in the promise.
 /// ```
 #[derive(Debug)]
 pub(crate) enum Callback {

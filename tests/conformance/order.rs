@@ -345,6 +345,49 @@ fn rule12_streaming_and_plain_calls_wait_together() {
     peer.finish_clean();
 }
 
+/// Rule 12: where the peer's promise becomes a place in results of ours to come, calls that were sent to it come back to
+/// that place, and wait there, while those that are made behind the Disembargo wait in a promise. They go on in order
+/// when the results are there, and when a method says ahead what they will be.
+#[test]
+fn rule12_an_import_promise_that_becomes_a_result_of_ours_to_come() {
+    for method in [GIVE, AHEAD] {
+        let (recorder, result) = (Recorder::new(), Recorder::new());
+        let (promise, fulfiller) = Client::promise();
+        let mut peer = Peer::new(promise);
+        let question = peer.bootstrap();
+        let [Cap::Promise(object)] = peer.expect_results(question).caps[..] else { panic!("a promise") };
+        peer.finish_keeping(question);
+        let id = peer.export_hosted(&result.client());
+        let theirs = peer.introduce(Cap::Promise(20));
+        let asked = peer.call(Target::Import(object), method, 0).caps(&[Cap::Yours(id)]).send();
+        let at = Target::Answer(asked, vec![0]);
+        let early = notes(&theirs, 1..3);
+        let under_way = take(&mut peer, &Target::Import(20), 1..3);
+        peer.resolve(20, Cap::YourAnswer(asked, vec![0]));
+        let (target, embargo) = peer.expect_disembargo();
+        assert_eq!(target, Target::Import(20));
+        let back = calls(&mut peer, &at, 1..3);
+        peer.echo(at, embargo);
+        peer.settle();
+        let late = notes(&theirs, 3..5);
+        fulfiller.fulfill(recorder.client());
+        assert!(matches!(peer.expect_resolve(object), Ok(Cap::Hosted(_))));
+        returned(&mut peer, back, 1);
+        result.expect(&[1, 2, 3, 4]);
+        for (question, tag) in under_way.into_iter().zip(1..) {
+            peer.results(question, tag, &[]);
+        }
+        done(early, 1);
+        done(late, 3);
+        if method == AHEAD {
+            recorder.held().answer(0, &[result.client()]);
+        }
+        assert_eq!(peer.expect_results(asked).caps, [Cap::Hosted(id)]);
+        drop(theirs);
+        peer.finish_clean();
+    }
+}
+
 /// Rule 12: calls that come for a promised answer of ours, and for the capability in it after its Return, reach it in
 /// the order of their arrival.
 #[test]
