@@ -45,6 +45,9 @@ use crate::sync::{per_thread, Duration, Instant, Mutex, Rank, Turn};
 pub enum Threads {
     /// The threads that would have to wake a stage's own do its work themselves where that can't make them wait:
     /// fewer wake-ups, so calls take less time.
+    ///
+    /// After a thread has made calls in quick succession, what arrives while it does not wait for an answer (a call of
+    /// the peer's, an answer that a callback is to get) may be seen up to two milliseconds late, once.
     #[default]
     Lending,
     /// Each stage by its own thread alone, as in the Haskell implementation.

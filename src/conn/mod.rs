@@ -8,13 +8,16 @@
 //! | [`lending`] | which threads take those steps |
 //! | [`polling`] | looking for input over and over before sleeping |
 //! | [`reading`] | the receive stage, on a thread that waits for what it reads |
+//! | [`desk`], [`keeper`] | where that stage is borrowed, and who sees to it that it is not forgotten there |
 //! | [`drops`] | references that users have dropped |
 //! | [`port`] | the connection as capabilities see it |
 //! | [`connection`] | the handle that users hold |
 
 mod connection;
+mod desk;
 mod drops;
 mod flow;
+mod keeper;
 mod lending;
 mod polling;
 mod port;

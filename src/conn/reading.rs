@@ -16,9 +16,10 @@
 //!
 //! While it is free, the receive thread waits at the open gate, which it passes when something has arrived: so
 //! nothing is left unread, and nobody is woken to hand the role on. (While answers are awaited, whoever may borrow the
-//! stage again is given a moment to come.) A borrower opens the gate after it has put the stage back, with no whole
-//! message left in the buffer, where the gate does not see it. The receive thread lends the stage once somebody has
-//! found it busy, and keeps it after it was lent some times for nothing.
+//! stage again is given a moment to come, before the receive thread takes it, and, if that has proved right, before the
+//! gate is opened: Note [The gate is opened late].) A borrower opens the gate after it has put the stage back, with no
+//! whole message left in the buffer, where the gate does not see it. The receive thread lends the stage once somebody
+//! has found it busy, and keeps it after it was lent some times for nothing.
 //!
 //! Who finds the stage busy polls for its answer, or for the stage (Note [Polling]), and then sleeps until whoever
 //! reads wakes it. It is counted meanwhile, and until it runs again: of those whose answers came together, each leaves
@@ -32,6 +33,7 @@
 use std::cell::Cell;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
+use super::desk::Desk;
 use super::lending::LINGER;
 use super::polling::Polling;
 use super::shared::Shared;
@@ -40,16 +42,12 @@ use crate::cap::port::ConnectionId;
 use crate::promise::cancel::without_current;
 use crate::promise::{Interrupt, Waiter};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::{enter_role, per_thread, Arc, Condvar, Instant, Mutex, OnceLock, Rank, Role};
+use crate::sync::{counted, enter_role, per_thread, Arc, Instant, Role};
 use crate::transport::Gate;
 
 /// Who reads. See Note [Reading is lent].
 pub(super) struct Reading {
-    /// `None` within for a source that can't be waited for by turns.
-    gate: OnceLock<Option<Arc<dyn Gate>>>,
-    free: Mutex<Free>,
-    /// Never notified: to wait for a moment.
-    nothing: Condvar,
+    desk: Arc<Desk<ReceiveStage>>,
     /// Somebody would have borrowed the stage.
     wanted: AtomicBool,
     /// How many threads wait for an answer, or have not run since it came.
@@ -57,15 +55,6 @@ pub(super) struct Reading {
     /// Whoever reads has more messages at hand, and sends what is queued after them.
     batch: AtomicBool,
 }
-
-struct Free {
-    stage: Option<ReceiveStage>,
-    /// How many times more the receive thread lends it without anybody's borrowing it.
-    chances: u8,
-}
-
-/// How many times in a row the stage is lent for nothing before the receive thread keeps it.
-const CHANCES: u8 = 8;
 
 per_thread! {
     /// How it went when this thread polled for its answer, while another one read.
@@ -76,15 +65,17 @@ per_thread! {
 
 impl Reading {
     pub(super) fn new() -> Self {
-        let free = Mutex::new(Rank::Queue, Free { stage: None, chances: 0 });
         Reading {
-            gate: OnceLock::new(),
-            free,
-            nothing: Condvar::new(),
+            desk: Arc::new(Desk::new()),
             wanted: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             batch: AtomicBool::new(false),
         }
+    }
+
+    /// Has what arrives be seen from now on, though nobody waits for it who reads.
+    pub(super) fn watch(&self) {
+        self.desk.watch();
     }
 
     /// How many threads wait for an answer, or have not run since it came.
@@ -104,54 +95,12 @@ impl Reading {
 
     /// Counts this thread as one that waits until the result is dropped.
     fn wait(&self) -> impl Drop + '_ {
-        struct Waiting<'a>(&'a AtomicUsize);
-        impl Drop for Waiting<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        Waiting(&self.waiting)
+        counted(&self.waiting)
     }
 
     /// Whether the receive thread is to lend its stage.
     fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Relaxed)
-    }
-
-    fn put(&self, stage: ReceiveStage) {
-        let before = self.free.lock().stage.replace(stage);
-        debug_assert!(before.is_none(), "one reads");
-    }
-
-    /// The stage, if it is free, and whether to lend it again. For the receive thread.
-    fn take_back(&self) -> Option<(ReceiveStage, bool)> {
-        let mut free = self.free.lock();
-        let stage = free.stage.take()?;
-        free.chances = free.chances.saturating_sub(1);
-        Some((stage, free.chances > 0))
-    }
-
-    /// Waits a moment for somebody to borrow the stage.
-    fn linger(&self) {
-        let mut free = self.free.lock();
-        if let Some(linger) = LINGER {
-            self.nothing.wait_until(&mut free, Instant::now().checked_add(linger));
-        }
-    }
-
-    fn borrow(&self) -> Option<Borrowed<'_>> {
-        let mut free = self.free.lock();
-        let Some(stage) = free.stage.take() else {
-            drop(free);
-            self.wanted.store(!matches!(self.gate.get(), Some(None)), Ordering::Relaxed);
-            return None;
-        };
-        free.chances = CHANCES;
-        drop(free);
-        let gate = self.gate.get().and_then(Option::as_deref).expect("it was lent at a gate");
-        gate.shut();
-        Some(Borrowed { reading: self, gate, stage: Some(stage) })
     }
 }
 
@@ -181,21 +130,21 @@ impl Receiver {
     /// Lends the stage until something has arrived that nobody waited for.
     fn lend(&self, mut stage: ReceiveStage) -> (ReceiveStage, Progress) {
         let reading = &self.shared.reading;
-        let Some(gate) = reading.gate.get_or_init(|| stage.gate()) else {
+        let desk = &reading.desk;
+        let Some(gate) = desk.gate_or(|| stage.gate()) else {
             reading.wanted.store(false, Ordering::Relaxed);
             return (stage, Progress::Made);
         };
-        reading.free.lock().chances = CHANCES;
+        desk.renew_chances();
         loop {
-            reading.put(stage);
-            gate.open();
+            desk.lend(stage);
             let again;
             (stage, again) = loop {
                 gate.wait_open();
-                if self.shared.flow.awaits() {
-                    reading.linger();
+                if let Some(linger) = LINGER.filter(|_| self.shared.flow.awaits()) {
+                    desk.linger(Instant::now().checked_add(linger));
                 }
-                if let Some(back) = reading.take_back() {
+                if let Some(back) = desk.take_back() {
                     break back;
                 }
             };
@@ -212,7 +161,7 @@ impl Receiver {
 
 /// The receive stage, borrowed. Given back when dropped.
 struct Borrowed<'a> {
-    reading: &'a Reading,
+    shared: &'a Shared,
     gate: &'a dyn Gate,
     stage: Option<ReceiveStage>,
 }
@@ -222,8 +171,8 @@ impl Drop for Borrowed<'_> {
         let Some(mut stage) = self.stage.take() else { return };
         // There are, for want of room. The gate does not see them.
         let messages_left = stage.is_ready();
-        self.reading.put(stage);
-        self.gate.open();
+        let desk = &self.shared.reading.desk;
+        desk.give_back(stage, || !messages_left && self.shared.is_alone());
         if messages_left {
             self.gate.interrupt();
         }
@@ -247,16 +196,32 @@ impl Shared {
 
     /// The stage, if it is free, or becomes so while this thread polls for its answer. See Note [Polling].
     fn borrow_in_time(&self, waiter: &dyn Waiter) -> Option<Borrowed<'_>> {
-        let mut borrowed = self.reading.borrow();
+        let mut borrowed = self.borrow();
         if borrowed.is_none() {
             let mut polling = POLLING.with(Cell::take);
             polling.poll(self.limits.polling, waiter.deadline(), || {
-                borrowed = self.reading.borrow();
+                borrowed = self.borrow();
                 borrowed.is_some() || !waiter.waits()
             });
             POLLING.with(|kept| kept.set(polling));
         }
         borrowed
+    }
+
+    fn borrow(&self) -> Option<Borrowed<'_>> {
+        let desk = &self.reading.desk;
+        let Some(stage) = desk.borrow() else {
+            self.reading.wanted.store(!desk.has_no_gate(), Ordering::Relaxed);
+            return None;
+        };
+        let gate = desk.gate().expect("it was lent at a gate");
+        Some(Borrowed { shared: self, gate, stage: Some(stage) })
+    }
+
+    /// Whether only this thread, which has read, is known to depend on what arrives, as far as anybody does. Model
+    /// checkers know no time, in which it may come again.
+    fn is_alone(&self) -> bool {
+        !cfg!(any(shuttle, loom)) && self.reading.waiting() <= 1 && !self.is_waited_for()
     }
 
     /// This thread reads until the result is dropped.
@@ -294,7 +259,7 @@ impl Borrowed<'_> {
 impl Interrupt for Shared {
     fn interrupt(&self) {
         if READING.with(Cell::get) != Some(self.id) {
-            if let Some(Some(gate)) = self.reading.gate.get() {
+            if let Some(gate) = self.reading.desk.gate() {
                 gate.interrupt();
             }
         }

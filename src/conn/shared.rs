@@ -16,7 +16,8 @@ use crate::promise::{cancel, enter_blocking};
 use crate::state::{Callback, Departure, Effects, Snapshot, State};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{
-    assert_unlocked, foreign, Arc, Condvar, Instant, Lane, Mutex, MutexGuard, ProcessCounter, Rank, Weak,
+    assert_unlocked, counted, foreign, Arc, Condvar, Instant, Lane, Mutex, MutexGuard, ProcessCounter, Rank,
+    Weak,
 };
 use crate::transport::Shutdown;
 use crate::wire::frame::Frame;
@@ -163,7 +164,7 @@ impl Shared {
             self.flow.sent(queued);
         }
         let unrun = self.callbacks.put_all(lists.callbacks.drain(..));
-        if self.waiting.load(Ordering::Relaxed) > 0 {
+        if self.is_waited_for() {
             self.changed.notify_all();
         }
         drop(state);
@@ -222,8 +223,8 @@ impl Shared {
                 this.changed.notify_all();
             })
         });
+        let _waiting = self.wait();
         let mut state = self.state.lock();
-        self.waiting.fetch_add(1, Ordering::Relaxed);
         let outcome = loop {
             if self.has_room(&state) {
                 break Ok(());
@@ -235,15 +236,26 @@ impl Shared {
                 break Err(crate::cap::request::deadline_passed());
             }
         };
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
         outcome.map(|()| state)
+    }
+
+    /// Counts this thread, until the result is dropped, as one that waits for a change: of the tables, by what arrives.
+    fn wait(&self) -> impl Drop + '_ {
+        let waiting = counted(&self.waiting);
+        self.reading.watch();
+        waiting
+    }
+
+    /// Whether somebody waits for a change.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Waits until the tables are as `wanted`. False if the connection has ended, or the deadline has passed,
     /// before that.
     pub(super) fn wait_until(&self, deadline: Instant, wanted: impl Fn(&Snapshot) -> bool) -> bool {
+        let _waiting = self.wait();
         let mut state = self.state.lock();
-        self.waiting.fetch_add(1, Ordering::Relaxed);
         let found = loop {
             // Not kept while waiting: by then it could be the last to hold an object, and drop it under the lock.
             let found = wanted(&Snapshot(state.clone()));
@@ -251,13 +263,13 @@ impl Shared {
                 break found || wanted(&Snapshot(state.clone()));
             }
         };
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        drop(state);
         found
     }
 
     /// Wakes callers that wait for room, after messages have been sent.
     pub(super) fn sent(&self, sent: Sending) {
-        if self.flow.sent(sent) && self.waiting.load(Ordering::Relaxed) > 0 {
+        if self.flow.sent(sent) && self.is_waited_for() {
             drop(self.state.lock());
             self.changed.notify_all();
         }

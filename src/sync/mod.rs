@@ -51,6 +51,18 @@ pub(crate) fn deadline(timeout: Duration) -> Instant {
     now.checked_add(timeout).unwrap_or_else(|| now + DECADES)
 }
 
+/// Counts one more until the result is dropped.
+pub(crate) fn counted(count: &atomic::AtomicUsize) -> impl Drop + '_ {
+    struct Counted<'a>(&'a atomic::AtomicUsize);
+    impl Drop for Counted<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, atomic::Ordering::Relaxed);
+        }
+    }
+    count.fetch_add(1, atomic::Ordering::Relaxed);
+    Counted(count)
+}
+
 /// A thread-local that a model checker's threads have one each of, too.
 macro_rules! per_thread {
     ($($(#[$doc:meta])* static $name:ident: $ty:ty = $init:expr;)*) => {$(

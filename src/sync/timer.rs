@@ -57,6 +57,12 @@ impl Timer {
         action.is_some()
     }
 
+    /// Whether deadlines that were set will be kept: there is a thread for them.
+    #[cfg(not(shuttle))]
+    pub(crate) fn is_running(&self) -> bool {
+        self.state.lock().running
+    }
+
     /// Under the model checker time stands still, and no deadline passes.
     #[cfg(shuttle)]
     fn start(self: &Arc<Self>) {}

@@ -1,0 +1,347 @@
+//! Where the receive stage is borrowed and given back.
+//!
+//! ```text
+//! Note [The gate is opened late]
+//! ==============================
+//! While the stage is free, somebody must see what arrives: the receive thread does, at the open gate. But a thread that
+//! keeps a window of calls comes back in a moment, again and again, and what arrives while it makes its next calls
+//! would wake the receive thread each time, for nothing. So whoever gives the stage back leaves the gate shut if that was
+//! done some times already, each within a moment of the time before, and if nobody else depends on what arrives. The
+//! keeper then looks every moment whether somebody has come, and opens the gate if not.
+//!
+//! So while the stage is free the gate is open, or the keeper knows of it; and nothing that arrives is left lying for
+//! longer than two moments. What decides is under the lock. The gate is opened and shut outside of it, and yet is not
+//! left shut by mistake: only a borrower shuts it, before it reads, and so before whatever is decided after that. An
+//! opening that comes too late, when the next one has borrowed the stage, wakes the receive thread for nothing.
+//! ```
+
+use super::keeper::{keep, Kept, MOMENT};
+use crate::sync::{Arc, Condvar, Instant, Mutex, MutexGuard, OnceLock, Rank, Weak};
+use crate::transport::Gate;
+
+/// How many times in a row the stage is lent for nothing before the receive thread keeps it.
+const CHANCES: u8 = 8;
+/// After how many quick turns in a row the gate is left shut.
+const QUICK: u8 = 4;
+
+/// A stage that is lent, and where to wait for what it receives.
+pub(super) struct Desk<S> {
+    /// `None` within for a source that can't be waited for by turns.
+    gate: OnceLock<Option<Arc<dyn Gate>>>,
+    state: Mutex<State<S>>,
+    /// Never notified: to wait for a moment.
+    nothing: Condvar,
+}
+
+struct State<S> {
+    /// Unless somebody has it.
+    stage: Option<S>,
+    /// How many times more the receive thread lends it without anybody's borrowing it.
+    chances: u8,
+    /// How the gate stands, or will.
+    open: bool,
+    /// Whether the keeper knows of this, or is being told.
+    kept: bool,
+    /// How often the stage has been borrowed, and how often when the keeper looked.
+    borrowed: u64,
+    seen: u64,
+    /// When it was given back, and how many times in a row within a moment of the time before.
+    given_back: Option<Instant>,
+    quick: u8,
+}
+
+impl<S> State<S> {
+    fn check(&self) {
+        debug_assert!(self.stage.is_none() || self.open || self.kept, "somebody sees what arrives");
+    }
+
+    /// Whether the stage was given back within a moment of the time before, often enough.
+    fn is_quick(&mut self) -> bool {
+        let now = Instant::now();
+        let before = self.given_back.replace(now);
+        // Model checkers know no time.
+        let quick = cfg!(loom) || before.is_some_and(|before| now.duration_since(before) < MOMENT);
+        self.quick = if quick { QUICK.min(self.quick + 1) } else { 0 };
+        self.quick == QUICK
+    }
+}
+
+impl<S> Desk<S> {
+    pub(super) fn new() -> Self {
+        let state = State {
+            stage: None,
+            chances: 0,
+            open: false,
+            kept: false,
+            borrowed: 0,
+            seen: 0,
+            given_back: None,
+            quick: 0,
+        };
+        Desk { gate: OnceLock::new(), state: Mutex::new(Rank::Queue, state), nothing: Condvar::new() }
+    }
+
+    /// The gate, if there is one, which may be asked for here.
+    pub(super) fn gate_or(&self, make: impl FnOnce() -> Option<Arc<dyn Gate>>) -> Option<&dyn Gate> {
+        self.gate.get_or_init(make).as_deref()
+    }
+
+    /// The gate, if there is one.
+    pub(super) fn gate(&self) -> Option<&dyn Gate> {
+        self.gate.get().and_then(Option::as_deref)
+    }
+
+    /// Whether it is known that there is no gate.
+    pub(super) fn has_no_gate(&self) -> bool {
+        matches!(self.gate.get(), Some(None))
+    }
+
+    /// From now on the stage may be lent for nothing some times.
+    pub(super) fn renew_chances(&self) {
+        self.state.lock().chances = CHANCES;
+    }
+
+    /// Puts the stage here, and opens the gate.
+    pub(super) fn lend(&self, stage: S) {
+        let mut state = self.state.lock();
+        debug_assert!(state.stage.is_none(), "one reads");
+        (state.stage, state.open) = (Some(stage), true);
+        state.check();
+        drop(state);
+        self.open_gate();
+    }
+
+    /// The stage, if it is free, and whether to lend it again. For the receive thread, which has passed the gate.
+    pub(super) fn take_back(&self) -> Option<(S, bool)> {
+        let mut state = self.state.lock();
+        let stage = state.stage.take()?;
+        state.open = false;
+        state.chances = state.chances.saturating_sub(1);
+        Some((stage, state.chances > 0))
+    }
+
+    /// The stage, if it is free. The gate is shut then.
+    pub(super) fn borrow(&self) -> Option<S> {
+        let mut state = self.state.lock();
+        let stage = state.stage.take()?;
+        state.chances = CHANCES;
+        state.borrowed += 1;
+        let open = std::mem::replace(&mut state.open, false);
+        drop(state);
+        if let Some(gate) = self.gate().filter(|_| open) {
+            gate.shut();
+        }
+        Some(stage)
+    }
+
+    /// Opens the gate, if it was left shut: somebody depends on what arrives.
+    pub(super) fn watch(&self) {
+        self.unshut(self.state.lock());
+    }
+
+    fn unshut(&self, mut state: MutexGuard<'_, State<S>>) {
+        if state.stage.is_some() && !state.open {
+            state.open = true;
+            drop(state);
+            self.open_gate();
+        }
+    }
+
+    /// Waits a moment for somebody to borrow the stage.
+    pub(super) fn linger(&self, until: Option<Instant>) {
+        let mut state = self.state.lock();
+        self.nothing.wait_until(&mut state, until);
+    }
+
+    fn open_gate(&self) {
+        if let Some(gate) = self.gate() {
+            gate.open();
+        }
+    }
+}
+
+impl<S: Send + 'static> Desk<S> {
+    /// Puts a borrowed stage back. The gate is opened, now or, if `may_leave_shut` (which is asked while nobody can
+    /// borrow the stage), later.
+    pub(super) fn give_back(self: &Arc<Self>, stage: S, may_leave_shut: impl FnOnce() -> bool) {
+        let mut state = self.state.lock();
+        debug_assert!(state.stage.is_none(), "one reads");
+        state.stage = Some(stage);
+        let shut = state.is_quick() && may_leave_shut();
+        state.open = !shut;
+        let known = state.kept;
+        state.kept |= shut;
+        state.check();
+        drop(state);
+        if !shut {
+            self.open_gate();
+        } else if !known {
+            let this: Weak<Self> = Arc::downgrade(self);
+            keep(this);
+        }
+    }
+}
+
+impl<S: Send> Kept for Desk<S> {
+    fn look(&self) -> bool {
+        let mut state = self.state.lock();
+        let borrowed = state.borrowed;
+        if std::mem::replace(&mut state.seen, borrowed) != borrowed {
+            return true;
+        }
+        // Who has had the stage for as long as that opens the gate.
+        state.kept = false;
+        self.unshut(state);
+        false
+    }
+
+    #[cfg(not(any(shuttle, loom)))]
+    fn open(&self) {
+        let mut state = self.state.lock();
+        state.kept = false;
+        self.unshut(state);
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+    use crate::sync::atomic::{AtomicBool, Ordering};
+
+    /// A gate that is open or shut.
+    #[derive(Default)]
+    struct Door(AtomicBool);
+
+    impl Door {
+        fn is_open(&self) -> bool {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
+
+    impl Gate for Door {
+        fn wait_open(&self) {}
+
+        fn open(&self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+
+        fn shut(&self) {
+            self.0.store(false, Ordering::SeqCst);
+        }
+
+        fn wait(&self, _deadline: Option<Instant>) {}
+
+        fn interrupt(&self) {}
+    }
+
+    /// A desk on which the stage lies, with a gate.
+    fn desk() -> (Arc<Desk<()>>, Arc<Door>) {
+        let (desk, door) = (Arc::new(Desk::new()), Arc::new(Door::default()));
+        desk.gate_or(|| Some(door.clone() as Arc<dyn Gate>)).unwrap();
+        desk.lend(());
+        (desk, door)
+    }
+
+    fn turn(desk: &Arc<Desk<()>>, may_leave_shut: bool) {
+        let stage = desk.borrow().expect("nobody else borrows it");
+        desk.give_back(stage, || may_leave_shut);
+    }
+
+    /// Whether somebody sees what arrives, now or after the keeper has looked.
+    fn is_seen(desk: &Arc<Desk<()>>, door: &Door) -> bool {
+        let free = desk.state.lock().stage.is_some();
+        while desk.state.lock().kept {
+            desk.look();
+        }
+        free && desk.state.lock().open && door.is_open()
+    }
+
+    #[cfg(loom)]
+    mod loom_tests {
+        use super::*;
+        use crate::sync::{check_all, spawn, Role};
+
+        /// A desk whose gate is left shut at the next turn.
+        fn quick_desk() -> (Arc<Desk<()>>, Arc<Door>) {
+            let (desk, door) = desk();
+            (1..QUICK).for_each(|_| turn(&desk, true));
+            (desk, door)
+        }
+
+        /// Borrowers come and go while the keeper looks.
+        #[test]
+        fn loom_a_gate_is_not_left_shut_for_ever() {
+            check_all(|| {
+                let (desk, door) = quick_desk();
+                let keeper = spawn("other", Role::User, {
+                    let desk = desk.clone();
+                    move || {
+                        desk.look();
+                        desk.look();
+                    }
+                })
+                .unwrap();
+                turn(&desk, true);
+                turn(&desk, true);
+                keeper.join().unwrap();
+                assert!(is_seen(&desk, &door));
+            });
+        }
+
+        /// Somebody who does not read comes to depend on what arrives.
+        #[test]
+        fn loom_who_depends_on_what_arrives_has_it_seen() {
+            check_all(|| {
+                let (desk, door) = quick_desk();
+                let depends = Arc::new(AtomicBool::new(false));
+                let other = spawn("other", Role::User, {
+                    let (desk, depends) = (desk.clone(), depends.clone());
+                    move || {
+                        depends.store(true, Ordering::Relaxed);
+                        desk.watch();
+                    }
+                })
+                .unwrap();
+                let stage = desk.borrow().unwrap();
+                desk.give_back(stage, || !depends.load(Ordering::Relaxed));
+                other.join().unwrap();
+                assert!(door.is_open(), "without the keeper");
+            });
+        }
+    }
+
+    #[cfg(not(loom))]
+    mod unit_tests {
+        use super::*;
+        use crate::sync::Duration;
+
+        #[test]
+        fn a_gate_is_open_while_the_stage_is_free() {
+            let (desk, door) = desk();
+            assert!(door.is_open());
+            for _ in 0..2 * QUICK {
+                let stage = desk.borrow().unwrap();
+                assert!(!door.is_open() && desk.borrow().is_none());
+                desk.give_back(stage, || false);
+                assert!(door.is_open());
+            }
+            assert!(desk.take_back().is_some());
+        }
+
+        #[test]
+        fn a_gate_that_was_left_shut_is_opened_in_a_moment() {
+            let (desk, door) = desk();
+            // It may take this thread too long to do it quickly.
+            while door.is_open() {
+                turn(&desk, true);
+            }
+            assert!(desk.state.lock().kept);
+            let deadline = crate::sync::deadline(Duration::from_secs(60));
+            while !door.is_open() {
+                assert!(Instant::now() < deadline, "the keeper looks");
+                crate::sync::yield_now();
+            }
+            assert!(is_seen(&desk, &door));
+        }
+    }
+}

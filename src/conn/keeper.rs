@@ -1,0 +1,83 @@
+//! Who opens gates that were left shut: see Note [The gate is opened late].
+
+use crate::sync::{Duration, Weak};
+
+/// How long whoever has given a stage back may take to come again before the gate is opened.
+pub(super) const MOMENT: Duration = Duration::from_millis(1);
+
+/// What the keeper looks after.
+pub(super) trait Kept: Send + Sync {
+    /// Looks whether somebody came since the last look, and opens the gate if nobody did. False: this need not be
+    /// looked after any more.
+    #[cfg_attr(any(shuttle, loom), allow(dead_code))]
+    fn look(&self) -> bool;
+
+    /// Opens the gate: nobody looks after this.
+    #[cfg(not(any(shuttle, loom)))]
+    fn open(&self);
+}
+
+#[cfg(not(any(shuttle, loom)))]
+pub(super) use of_the_process::keep;
+
+#[cfg(not(any(shuttle, loom)))]
+mod of_the_process {
+    use std::mem;
+
+    use super::*;
+    use crate::sync::{deadline, Mutex, OnceLock, Rank, Timer};
+
+    /// What is looked at once in a moment.
+    #[derive(Default)]
+    struct Keeper {
+        kept: Vec<Weak<dyn Kept>>,
+        /// The timer is to look, or does.
+        looks: bool,
+    }
+
+    fn keeper() -> &'static Mutex<Keeper> {
+        static KEEPER: OnceLock<Mutex<Keeper>> = OnceLock::new();
+        KEEPER.get_or_init(|| Mutex::new(Rank::Queue, Keeper::default()))
+    }
+
+    /// Has something looked after.
+    pub(in crate::conn) fn keep(kept: Weak<dyn Kept>) {
+        let mut keeper = keeper().lock();
+        keeper.kept.push(kept);
+        let looks = mem::replace(&mut keeper.looks, true);
+        drop(keeper);
+        if !looks {
+            look_later();
+        }
+    }
+
+    fn look_later() {
+        let timer = Timer::global();
+        let key = timer.at(deadline(MOMENT), look);
+        if !timer.is_running() && timer.cancel(key) {
+            // There is no thread for it.
+            let mut keeper = keeper().lock();
+            keeper.looks = false;
+            let all = mem::take(&mut keeper.kept);
+            drop(keeper);
+            all.iter().filter_map(Weak::upgrade).for_each(|kept| kept.open());
+        }
+    }
+
+    fn look() {
+        let mut all = mem::take(&mut keeper().lock().kept);
+        all.retain(|kept| kept.upgrade().is_some_and(|kept| kept.look()));
+        let mut keeper = keeper().lock();
+        keeper.kept.append(&mut all);
+        keeper.looks = !keeper.kept.is_empty();
+        let looks = keeper.looks;
+        drop(keeper);
+        if looks {
+            look_later();
+        }
+    }
+}
+
+/// Model checkers know no time: a test looks itself.
+#[cfg(any(shuttle, loom))]
+pub(super) fn keep(_: Weak<dyn Kept>) {}
