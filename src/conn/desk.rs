@@ -24,6 +24,12 @@ const CHANCES: u8 = 8;
 /// After how many quick turns in a row the gate is left shut.
 const QUICK: u8 = 4;
 
+/// What is lent.
+pub(super) trait Lent: Send {
+    /// Nothing may arrive for a while.
+    fn rest(&mut self);
+}
+
 /// A stage that is lent, and where to wait for what it receives.
 pub(super) struct Desk<S> {
     /// `None` within for a source that can't be waited for by turns.
@@ -66,7 +72,7 @@ impl<S> State<S> {
     }
 }
 
-impl<S> Desk<S> {
+impl<S: Lent> Desk<S> {
     pub(super) fn new() -> Self {
         let state = State {
             stage: None,
@@ -102,7 +108,8 @@ impl<S> Desk<S> {
     }
 
     /// Puts the stage here, and opens the gate.
-    pub(super) fn lend(&self, stage: S) {
+    pub(super) fn lend(&self, mut stage: S) {
+        stage.rest();
         let mut state = self.state.lock();
         debug_assert!(state.stage.is_none(), "one reads");
         (state.stage, state.open) = (Some(stage), true);
@@ -140,8 +147,9 @@ impl<S> Desk<S> {
     }
 
     fn unshut(&self, mut state: MutexGuard<'_, State<S>>) {
-        if state.stage.is_some() && !state.open {
-            state.open = true;
+        let State { stage: Some(stage), open, .. } = &mut *state else { return };
+        if !std::mem::replace(open, true) {
+            stage.rest();
             drop(state);
             self.open_gate();
         }
@@ -160,15 +168,17 @@ impl<S> Desk<S> {
     }
 }
 
-impl<S: Send + 'static> Desk<S> {
+impl<S: Lent + 'static> Desk<S> {
     /// Puts a borrowed stage back. The gate is opened, now or, if `may_leave_shut` (which is asked while nobody can
     /// borrow the stage), later.
-    pub(super) fn give_back(self: &Arc<Self>, stage: S, may_leave_shut: impl FnOnce() -> bool) {
+    pub(super) fn give_back(self: &Arc<Self>, mut stage: S, may_leave_shut: impl FnOnce() -> bool) {
         let mut state = self.state.lock();
         debug_assert!(state.stage.is_none(), "one reads");
-        state.stage = Some(stage);
         let shut = state.is_quick() && may_leave_shut();
-        state.open = !shut;
+        if !shut {
+            stage.rest();
+        }
+        (state.stage, state.open) = (Some(stage), !shut);
         let known = state.kept;
         state.kept |= shut;
         state.check();
@@ -182,7 +192,7 @@ impl<S: Send + 'static> Desk<S> {
     }
 }
 
-impl<S: Send> Kept for Desk<S> {
+impl<S: Lent> Kept for Desk<S> {
     fn look(&self) -> bool {
         let mut state = self.state.lock();
         let borrowed = state.borrowed;
@@ -207,6 +217,10 @@ impl<S: Send> Kept for Desk<S> {
 mod tests {
     use super::*;
     use crate::sync::atomic::{AtomicBool, Ordering};
+
+    impl Lent for () {
+        fn rest(&mut self) {}
+    }
 
     /// A gate that is open or shut.
     #[derive(Default)]

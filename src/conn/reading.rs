@@ -33,7 +33,7 @@
 use std::cell::Cell;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-use super::desk::Desk;
+use super::desk::{Desk, Lent};
 use super::lending::LINGER;
 use super::polling::Polling;
 use super::shared::Shared;
@@ -101,6 +101,12 @@ impl Reading {
     /// Whether the receive thread is to lend its stage.
     fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Relaxed)
+    }
+}
+
+impl Lent for ReceiveStage {
+    fn rest(&mut self) {
+        ReceiveStage::rest(self);
     }
 }
 

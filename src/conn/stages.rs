@@ -310,6 +310,11 @@ impl ReceiveStage {
         self.shared.flow.may_read()
     }
 
+    /// Nothing may arrive for a while.
+    pub(super) fn rest(&mut self) {
+        self.source.rest();
+    }
+
     /// What the source is waited for at, if more than one thread may.
     pub(super) fn gate(&mut self) -> Option<Arc<dyn Gate>> {
         self.source.gate()

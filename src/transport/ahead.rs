@@ -65,7 +65,7 @@ mod tests {
     use crate::transport::testing::{bytes_of, numbered};
     use crate::transport::{MessageSource, Transport};
 
-    const WORDS: usize = 4000;
+    const WORDS: usize = 5000;
 
     fn source() -> (UnixStream, Box<dyn MessageSource>) {
         let (a, b) = UnixStream::pair().unwrap();

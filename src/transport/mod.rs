@@ -111,6 +111,9 @@ pub trait MessageSource: Send {
         self.receive().map(|received| received.map_or(Arrived::End, Arrived::Message))
     }
 
+    /// Nothing may be received for a while: what is kept for speed alone can be given back. As provided, nothing is.
+    fn rest(&mut self) {}
+
     /// From now on the first message may take this long in all; then [`receive`](Self::receive) fails with
     /// [`TransportError::FirstMessageLate`]. Without effect once a message has come, and, as provided, on a
     /// source that can only wait forever.

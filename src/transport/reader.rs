@@ -23,10 +23,13 @@ use crate::limits::Limits;
 use crate::wire::frame::Frame;
 use crate::wire::spare;
 
-/// The size of the buffer that small messages, and the beginnings of large ones, are read into.
-const BUFFER_WORDS: usize = 4096;
-/// Its size at first: all that a connection needs that is hardly used.
+/// The size of the buffer that small messages, and the beginnings of large ones, are read into where many come: so many
+/// as a window of calls of 1 KiB has.
+const BUFFER_WORDS: usize = 8192;
+/// Its size else: all that a connection needs that is hardly used.
 const FIRST_BUFFER_WORDS: usize = 512;
+/// Smaller messages come one by one through the buffer; larger ones are read where they stay.
+const SMALL_WORDS: usize = 4096;
 /// How many words of a large message memory is made for ahead of their arrival.
 const AHEAD_WORDS: usize = 16384;
 /// How much is read of what comes after a large message, together with its end: enough for small messages, and
@@ -43,7 +46,8 @@ const ZERO: Word = word(0, 0, 0, 0, 0, 0, 0, 0);
 ///
 /// What a message claims about itself costs nothing before it is true: memory grows with the bytes that have
 /// arrived, to at most twice their number and 256 KiB. Memory that another message has left is used again (a few
-/// megabytes of it in all are kept for the process), so a stream of large messages neither makes nor clears any.
+/// megabytes of it in all are kept for the process), so a stream of large messages neither makes nor clears any. So is
+/// the buffer, if it is more than a page: a reader that waits has no larger one.
 pub struct FrameReader<R> {
     stream: R,
     buffer: Vec<Word>,
@@ -128,6 +132,11 @@ impl<R: Read> FrameReader<R> {
     /// # Blocking
     /// As long as the stream does, until it has given a whole message.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, TransportError> {
+        self.rest();
+        self.frame()
+    }
+
+    fn frame(&mut self) -> Result<Option<Frame>, TransportError> {
         let begun = match self.begun.take() {
             Some(begun) => begun,
             None => {
@@ -147,12 +156,20 @@ impl<R: Read> FrameReader<R> {
     /// # Errors
     /// As there.
     pub fn frame_now(&mut self) -> Result<Arrived, TransportError> {
-        match self.next_frame() {
+        match self.frame() {
             Ok(frame) => Ok(frame.map_or(Arrived::End, Arrived::Message)),
             Err(TransportError::Io { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => {
                 Ok(Arrived::Nothing)
             }
             Err(e) => Err(e),
+        }
+    }
+
+    /// Gives back what is kept for speed alone: nothing may be read for a while.
+    pub(super) fn rest(&mut self) {
+        if self.buffer.len() >= BUFFER_WORDS && self.buffered() == 0 {
+            (self.start, self.end) = (0, 0);
+            spare::give(std::mem::take(&mut self.buffer));
         }
     }
 
@@ -250,9 +267,10 @@ impl<R: Read> FrameReader<R> {
         let there = &Word::words_to_bytes(&self.buffer)[self.start..self.end];
         Word::words_to_bytes_mut(&mut memory[start..])[..arrived].copy_from_slice(there);
         (self.start, self.end) = (0, 0);
-        if words < BUFFER_WORDS && self.buffer.len() < BUFFER_WORDS {
+        if words < SMALL_WORDS && self.buffer.len() < BUFFER_WORDS {
             // Small messages come faster than one by one, or are not that small.
-            self.buffer = vec![ZERO; BUFFER_WORDS];
+            let new = || Word::allocate_zeroed_vec(spare::room_for(BUFFER_WORDS));
+            self.buffer = spare::take(BUFFER_WORDS).unwrap_or_else(new);
         }
         Begun { memory, start, arrived, words }
     }
@@ -289,7 +307,7 @@ impl<R: Read> FrameReader<R> {
         let rest = &mut Word::words_to_bytes_mut(&mut body[..end])[arrived..];
         let wanted = rest.len();
         let n = if complete {
-            let behind = if words < BUFFER_WORDS { self.buffer.len() } else { BEHIND_WORDS };
+            let behind = if words < SMALL_WORDS { self.buffer.len() } else { BEHIND_WORDS };
             let buffer = Word::words_to_bytes_mut(&mut self.buffer[..behind]);
             let both = &mut [IoSliceMut::new(rest), IoSliceMut::new(buffer)];
             retried(|| self.stream.read_vectored(both))?
@@ -421,7 +439,7 @@ mod tests {
         }
     }
 
-    /// A page at first, then more.
+    /// A page at first, then more; and a page again when nothing more is there.
     #[test]
     fn many_small_frames_cost_one_read() {
         let segment = [numbered(2)];
@@ -431,9 +449,30 @@ mod tests {
         for i in 0..each + 1 + BUFFER_WORDS / 3 {
             assert_eq!(reader.next_frame().unwrap().unwrap().words(), 2);
             assert_eq!(reader.stream_mut().calls(), if i < each { 1 } else { 2 });
-            assert_eq!(reader.buffer.len(), if i < each { FIRST_BUFFER_WORDS } else { BUFFER_WORDS });
+            assert_eq!(reader.buffer.len() >= BUFFER_WORDS, i >= each);
         }
         assert!(reader.next_frame().unwrap().is_none());
+        assert_eq!(reader.buffer.len(), FIRST_BUFFER_WORDS);
+    }
+
+    /// Who does not wait keeps the larger buffer until it rests.
+    #[test]
+    fn the_larger_buffer_is_kept_until_there_is_a_rest() {
+        let segment = [numbered(100)];
+        let bytes = bytes_of(&[&segment[..]; 50]);
+        let mut reader = FrameReader::new(Chunks::new(&bytes, std::iter::repeat(usize::MAX)), &limits());
+        for i in 0..50 {
+            assert!(matches!(reader.frame_now(), Ok(Arrived::Message(_))));
+            assert_eq!(reader.buffer.len() >= BUFFER_WORDS, i >= FIRST_BUFFER_WORDS / 101);
+            if i < 49 {
+                reader.rest();
+                assert!(!reader.buffer.is_empty(), "there are messages in it");
+            }
+        }
+        assert!(matches!(reader.frame_now(), Ok(Arrived::End)));
+        assert!(reader.buffer.len() >= BUFFER_WORDS);
+        reader.rest();
+        assert!(reader.buffer.is_empty());
     }
 
     #[test]

@@ -323,6 +323,10 @@ where
         }
     }
 
+    fn rest(&mut self) {
+        self.frames.rest();
+    }
+
     fn set_first_message_timeout(&mut self, timeout: Duration) {
         if !matches!(self.first, FirstMessage::Came) {
             self.first = FirstMessage::Within(timeout);

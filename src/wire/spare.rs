@@ -47,8 +47,8 @@ pub(crate) fn room_for(words: usize) -> usize {
     }
 }
 
-/// Memory [for](room_for) a message of so many words, with anything in it. `None` if there is none of about that
-/// size.
+/// Memory [for](room_for) a message of so many words, or a little more, with anything in it. `None` if there is none of
+/// about that size.
 #[cfg(not(any(shuttle, loom)))]
 pub(crate) fn take(words: usize) -> Option<Vec<Word>> {
     if words < SMALLEST_WORDS {
@@ -59,7 +59,7 @@ pub(crate) fn take(words: usize) -> Option<Vec<Word>> {
 
 /// Keeps the memory of a message that is dropped.
 #[cfg(not(any(shuttle, loom)))]
-pub(super) fn give(memory: Vec<Word>) {
+pub(crate) fn give(memory: Vec<Word>) {
     if memory.len() >= SMALLEST_WORDS {
         let pushed_out = list::of_the_process().lock().give(memory);
         drop(pushed_out);
@@ -73,7 +73,7 @@ pub(crate) fn take(_: usize) -> Option<Vec<Word>> {
 }
 
 #[cfg(any(shuttle, loom))]
-pub(super) fn give(_: Vec<Word>) {}
+pub(crate) fn give(_: Vec<Word>) {}
 
 #[cfg(not(any(shuttle, loom)))]
 mod list {
