@@ -167,7 +167,7 @@ impl<R: Read> FrameReader<R> {
 
     /// Gives back what is kept for speed alone: nothing may be read for a while.
     pub(super) fn rest(&mut self) {
-        if self.buffer.len() >= BUFFER_WORDS && self.buffered() == 0 {
+        if self.buffer.len() >= BUFFER_WORDS && !self.is_within() {
             (self.start, self.end) = (0, 0);
             spare::give(std::mem::take(&mut self.buffer));
         }
@@ -473,6 +473,24 @@ mod tests {
         assert!(reader.buffer.len() >= BUFFER_WORDS);
         reader.rest();
         assert!(reader.buffer.is_empty());
+    }
+
+    /// Where a large message has begun to arrive there is no rest: what comes behind it goes into the buffer.
+    #[test]
+    fn there_is_no_rest_within_a_message() {
+        let (small, large) = ([numbered(100)], [numbered(SMALL_WORDS + 1)]);
+        let bytes = bytes_of(&[&[&small[..]; 7][..], &[&large, &small]].concat());
+        let stream = Slow(Chunks::new(&bytes, std::iter::repeat(5000)), false);
+        let mut reader = FrameReader::new(stream, &limits());
+        let mut messages = 0;
+        loop {
+            match reader.frame_now().unwrap() {
+                Arrived::Message(_) => messages += 1,
+                Arrived::Nothing => reader.rest(),
+                Arrived::End => break,
+            }
+        }
+        assert_eq!(messages, 9);
     }
 
     #[test]
