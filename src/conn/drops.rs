@@ -47,8 +47,6 @@ pub(super) struct Drops {
 
 struct Noted {
     notices: Vec<Notice>,
-    /// Memory to be used again.
-    spare: Vec<Notice>,
     watched: bool,
     /// Something has been noted since the callback thread looked last.
     since: bool,
@@ -57,8 +55,7 @@ struct Noted {
 
 impl Drops {
     pub(super) fn new() -> Self {
-        let noted =
-            Noted { notices: Vec::new(), spare: Vec::new(), watched: false, since: false, closed: false };
+        let noted = Noted { notices: Vec::new(), watched: false, since: false, closed: false };
         Drops { noted: Mutex::new(Rank::Queue, noted), any: AtomicBool::new(false) }
     }
 
@@ -74,26 +71,15 @@ impl Drops {
         !mem::replace(&mut noted.watched, true)
     }
 
-    fn take(&self) -> Option<Vec<Notice>> {
+    /// Takes what is noted, if there is anything, into `notices`, whose memory is used again.
+    fn take(&self, notices: &mut Vec<Notice>) -> bool {
         if !self.any.load(Ordering::Relaxed) {
-            return None;
+            return false;
         }
         let mut noted = self.noted.lock();
         self.any.store(false, Ordering::Relaxed);
-        if noted.notices.is_empty() {
-            return None;
-        }
-        let spare = mem::take(&mut noted.spare);
-        Some(mem::replace(&mut noted.notices, spare))
-    }
-
-    /// Gives memory back, to be used again.
-    fn give_back(&self, spare: Vec<Notice>) {
-        /// More than what few leave.
-        const MANY: usize = 64;
-        if spare.capacity() <= MANY {
-            self.noted.lock().spare = spare;
-        }
+        mem::swap(&mut noted.notices, notices);
+        !notices.is_empty()
     }
 
     /// Notes nothing more.
@@ -152,15 +138,16 @@ impl Shared {
 
     /// Looks at what has been noted, with a transaction of somebody's.
     pub(super) fn take_drops(&self, state: &mut State, fx: &mut Effects) {
+        let mut notices = mem::take(&mut fx.notices);
         // What is dropped may have been the last to hold something else.
-        while let Some(mut notices) = self.drops.take() {
+        while self.drops.take(&mut notices) {
             let before = fx.garbage.len();
             notices.drain(..).for_each(|notice| state.notice(notice, fx));
             if let Some(garbage) = fx.garbage.take_foreign(before) {
                 fx.later(Callback::Discard(garbage));
             }
-            self.drops.give_back(notices);
         }
+        fx.notices = notices;
     }
 
     /// Looks at what has been noted, if there is anything.
@@ -178,16 +165,17 @@ mod tests {
 
     #[test]
     fn the_callback_thread_is_told_of_the_first_and_all_are_taken_in_order() {
-        let drops = Drops::new();
-        assert!(drops.take().is_none());
+        let (drops, mut taken) = (Drops::new(), Vec::new());
+        assert!(!drops.take(&mut taken));
         let notice = |n| Notice::PromiseDropped(RefId(n));
         assert_eq!([1, 2, 3].map(|n| drops.note(notice(n))), [true, false, false]);
-        let taken = drops.take().unwrap();
-        assert_eq!(taken, [notice(1), notice(2), notice(3)]);
+        assert!(drops.take(&mut taken));
+        assert_eq!(std::mem::take(&mut taken), [notice(1), notice(2), notice(3)]);
         assert!(!drops.note(notice(4)), "it is watched until the callback thread has looked in vain");
-        assert_eq!(drops.take().unwrap(), [notice(4)]);
+        assert!(drops.take(&mut taken));
+        assert_eq!(std::mem::take(&mut taken), [notice(4)]);
         drops.note(notice(5));
         drops.close();
-        assert!(!drops.note(notice(6)) && drops.take().is_none(), "after the end nothing is noted");
+        assert!(!drops.note(notice(6)) && !drops.take(&mut taken), "after the end nothing is noted");
     }
 }

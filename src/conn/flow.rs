@@ -2,7 +2,8 @@
 
 use crate::limits::Limits;
 use crate::state::Departure;
-use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Rank};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Arc, Condvar, Mutex, Rank};
 
 /// How many times the limits hold what must be read all the same.
 const HARD: usize = 4;
@@ -28,24 +29,64 @@ const HARD: usize = 4;
 /// above four times the limit are refused as `overloaded` instead, and reading stops at four times the limit
 /// of unread answers. A call counts for no more than the limit, however large it is.
 /// ```
+///
+/// The counts are read and changed without a lock, for each message. Who waits says so in the very numbers that it waits
+/// for, before it looks at them: whoever changes one after that finds it there, and wakes it.
 pub(super) struct Flow {
-    state: Mutex<Counts>,
+    /// Words of messages that arrived and are in service.
+    serving: Watched,
+    /// What is queued or being written.
+    messages: AtomicUsize,
+    bytes: Watched,
+    /// What the peer is still to send that calls in service may wait for. Changed under the lock of the state.
+    awaited: Watched,
+    closed: AtomicBool,
+    /// Held by the receive thread while it looks whether there is room.
+    looks: Mutex<()>,
     changed: Condvar,
     call_words: usize,
     send_bytes: usize,
 }
 
-#[derive(Default)]
-struct Counts {
-    /// Words of messages that arrived and are in service.
-    serving: usize,
-    /// What is queued or being written.
-    sending: Sending,
-    /// What the peer is still to send that calls in service may wait for.
-    awaited: usize,
-    closed: bool,
-    /// The receive thread waits for room.
-    waits: bool,
+/// A number, and who wants to know when it changes.
+struct Watched(AtomicUsize);
+
+/// The receive thread waits for room.
+const RECEIVER: usize = 1;
+/// Callers do.
+const CALLERS: usize = 2;
+const WATCHERS: usize = RECEIVER | CALLERS;
+const ONE: usize = WATCHERS + 1;
+
+impl Watched {
+    fn new() -> Self {
+        Watched(AtomicUsize::new(0))
+    }
+
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Acquire) / ONE
+    }
+
+    /// Gives who is to be told.
+    fn add(&self, n: usize) -> usize {
+        self.0.fetch_add(n * ONE, Ordering::AcqRel) & WATCHERS
+    }
+
+    /// Gives what it was, and who is to be told.
+    fn sub(&self, n: usize) -> (usize, usize) {
+        let before = self.0.fetch_sub(n * ONE, Ordering::AcqRel);
+        debug_assert!(before / ONE >= n, "what is given back was taken");
+        (before / ONE, before & WATCHERS)
+    }
+
+    /// From now on somebody is to be told.
+    fn watch(&self, who: usize) {
+        self.0.fetch_or(who, Ordering::AcqRel);
+    }
+
+    fn unwatch(&self, who: usize) {
+        self.0.fetch_and(!who, Ordering::AcqRel);
+    }
 }
 
 /// Messages, and how many bytes they are.
@@ -65,7 +106,12 @@ impl Sending {
 impl Flow {
     pub(super) fn new(limits: &Limits) -> Arc<Self> {
         Arc::new(Flow {
-            state: Mutex::new(Rank::Queue, Counts::default()),
+            serving: Watched::new(),
+            messages: AtomicUsize::new(0),
+            bytes: Watched::new(),
+            awaited: Watched::new(),
+            closed: AtomicBool::new(false),
+            looks: Mutex::new(Rank::Queue, ()),
             changed: Condvar::new(),
             call_words: limits.call_words.max(1),
             send_bytes: limits.send_bytes,
@@ -74,96 +120,101 @@ impl Flow {
 
     /// Waits until the next message may be read, or the connection is closed. See Note [Backpressure].
     pub(super) fn wait_for_room(&self) {
-        let mut counts = self.state.lock();
-        counts.waits = true;
-        while !counts.closed && !self.has_room(&counts) {
-            self.changed.wait(&mut counts);
+        let numbers = [&self.serving, &self.bytes, &self.awaited];
+        let mut looks = self.looks.lock();
+        numbers.iter().for_each(|number| number.watch(RECEIVER));
+        while !self.is_closed() && !self.may_read() {
+            self.changed.wait(&mut looks);
         }
-        counts.waits = false;
+        numbers.iter().for_each(|number| number.unwatch(RECEIVER));
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.state.lock().closed
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Whether the next message may be read now.
     pub(super) fn may_read(&self) -> bool {
-        self.has_room(&self.state.lock())
-    }
-
-    fn has_room(&self, counts: &Counts) -> bool {
-        match counts.awaited {
-            0 => counts.serving < self.call_words && counts.sending.bytes <= self.send_bytes,
-            _ => counts.sending.bytes <= self.send_bytes.saturating_mul(HARD),
+        match self.awaited.get() {
+            0 => self.serving.get() < self.call_words && self.may_send(),
+            _ => self.bytes.get() <= self.send_bytes.saturating_mul(HARD),
         }
     }
 
     /// Whether no more calls can be taken on, although messages are read.
     pub(super) fn refuses_calls(&self) -> bool {
-        self.state.lock().serving >= self.call_words.saturating_mul(HARD)
+        self.serving.get() >= self.call_words.saturating_mul(HARD)
     }
 
     /// Counts a message that arrived, until the result is dropped.
     pub(super) fn serve(self: &Arc<Self>, words: usize) -> Share {
         let words = words.min(self.call_words);
-        self.state.lock().serving += words;
+        self.serving.add(words);
         Share { flow: self.clone(), words }
     }
 
-    /// A transaction has left so much to be sent, and so much to be awaited.
+    /// A transaction, whose lock is held, has left so much to be sent, and so much to be awaited.
     pub(super) fn committed(&self, queued: Sending, awaited: usize) {
-        let mut counts = self.state.lock();
-        counts.sending.messages += queued.messages;
-        counts.sending.bytes += queued.bytes;
-        let before = std::mem::replace(&mut counts.awaited, awaited);
+        if queued.messages > 0 {
+            self.messages.fetch_add(queued.messages, Ordering::AcqRel);
+            self.bytes.add(queued.bytes);
+        }
+        let before = self.awaited.get();
+        let watchers = match awaited.cmp(&before) {
+            std::cmp::Ordering::Equal => return,
+            std::cmp::Ordering::Greater => self.awaited.add(awaited - before),
+            std::cmp::Ordering::Less => self.awaited.sub(before - awaited).1,
+        };
         if (before == 0) != (awaited == 0) {
-            self.changed(counts);
+            self.tell(watchers);
         }
     }
 
     /// Messages are on their way. True if callers may have waited for that.
     pub(super) fn sent(&self, sent: Sending) -> bool {
-        let mut counts = self.state.lock();
-        let full = counts.sending.bytes > self.send_bytes;
-        counts.sending.messages -= sent.messages;
-        counts.sending.bytes -= sent.bytes;
-        self.changed(counts);
-        full
+        self.messages.fetch_sub(sent.messages, Ordering::AcqRel);
+        let (_, watchers) = self.bytes.sub(sent.bytes);
+        self.tell(watchers);
+        let callers_wait = watchers & CALLERS != 0;
+        if callers_wait {
+            // They look again, and say so again.
+            self.bytes.unwatch(CALLERS);
+        }
+        callers_wait
     }
 
     /// Whether a caller may queue more.
     pub(super) fn may_send(&self) -> bool {
-        self.state.lock().sending.bytes <= self.send_bytes
+        self.bytes.get() <= self.send_bytes
+    }
+
+    /// The same, for callers that wait if they may not: [`sent`](Self::sent) says so when they are to look again.
+    pub(super) fn may_send_soon(&self) -> bool {
+        self.bytes.watch(CALLERS);
+        self.may_send()
     }
 
     /// What is queued or being written.
     pub(super) fn sending(&self) -> Sending {
-        self.state.lock().sending
+        Sending { messages: self.messages.load(Ordering::Acquire), bytes: self.bytes.get() }
     }
 
-    /// What is queued or being written, and how much the peer is still to send that calls here may wait for.
-    pub(super) fn sending_and_awaited(&self) -> (Sending, usize) {
-        let counts = self.state.lock();
-        (counts.sending, counts.awaited)
+    /// How much the peer is still to send that calls here may wait for.
+    pub(super) fn awaited(&self) -> usize {
+        self.awaited.get()
     }
 
-    /// Something has changed that the receive thread may wait for.
-    fn changed(&self, counts: MutexGuard<'_, Counts>) {
-        let waits = counts.waits;
-        drop(counts);
-        if waits {
+    /// A number has changed that these watch.
+    fn tell(&self, watchers: usize) {
+        if watchers & RECEIVER != 0 {
+            drop(self.looks.lock());
             self.changed.notify_all();
         }
     }
 
-    /// Whether calls here wait for something that the peer is to send.
-    pub(super) fn awaits(&self) -> bool {
-        self.state.lock().awaited > 0
-    }
-
     pub(super) fn close(&self) {
-        self.state.lock().closed = true;
-        self.changed.notify_all();
+        self.closed.store(true, Ordering::Release);
+        self.tell(RECEIVER);
     }
 }
 
@@ -175,8 +226,79 @@ pub(super) struct Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut counts = self.flow.state.lock();
-        counts.serving -= self.words;
-        self.flow.changed(counts);
+        let (_, watchers) = self.flow.serving.sub(self.words);
+        self.flow.tell(watchers);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::sync::{check_all, spawn, Role};
+
+    fn flow() -> Arc<Flow> {
+        Flow::new(&Limits { call_words: 1, send_bytes: 0, ..Limits::default() })
+    }
+
+    const ONE_BYTE: Sending = Sending { messages: 1, bytes: 1 };
+
+    fn on_its_own_thread(run: impl FnOnce() + Send + 'static) {
+        spawn("changes", Role::User, run).unwrap();
+    }
+
+    #[test]
+    fn loom_the_receive_thread_hears_of_room() {
+        check_all(|| {
+            let flow = flow();
+            let share = flow.serve(1);
+            flow.committed(ONE_BYTE, 0);
+            let sender = flow.clone();
+            on_its_own_thread(move || drop(share));
+            on_its_own_thread(move || {
+                sender.sent(ONE_BYTE);
+            });
+            flow.wait_for_room();
+            assert!(flow.may_read());
+        });
+    }
+
+    #[test]
+    fn loom_the_receive_thread_hears_that_something_is_awaited() {
+        check_all(|| {
+            let flow = flow();
+            let _share = flow.serve(1);
+            let caller = flow.clone();
+            on_its_own_thread(move || caller.committed(Sending::default(), 1));
+            flow.wait_for_room();
+        });
+    }
+
+    #[test]
+    fn loom_the_receive_thread_hears_of_the_end() {
+        check_all(|| {
+            let flow = flow();
+            let _share = flow.serve(1);
+            let ends = flow.clone();
+            on_its_own_thread(move || ends.close());
+            flow.wait_for_room();
+        });
+    }
+
+    #[test]
+    fn loom_callers_are_told_when_they_may_send() {
+        check_all(|| {
+            let flow = flow();
+            flow.committed(ONE_BYTE, 0);
+            let (sender, told) = (flow.clone(), Arc::new(AtomicBool::new(false)));
+            let tells = told.clone();
+            let sends = spawn("sends", Role::User, move || {
+                if sender.sent(ONE_BYTE) {
+                    tells.store(true, Ordering::Release);
+                }
+            });
+            let may_send = flow.may_send_soon();
+            sends.unwrap().join().unwrap();
+            assert!(may_send || told.load(Ordering::Acquire));
+        });
     }
 }

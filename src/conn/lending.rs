@@ -84,8 +84,8 @@ const fn model_free(linger: Duration) -> Option<Duration> {
 }
 
 per_thread! {
-    /// The connection that this thread, its receive thread, handles messages of.
-    static HANDLING: Cell<Option<ConnectionId>> = Cell::new(None);
+    /// The connection that this thread, which reads, handles messages of, and whether it has queued callbacks.
+    static HANDLING: Cell<Option<(ConnectionId, bool)>> = Cell::new(None);
     /// How often this thread had slept when it last had something sent.
     static SENT_AT: Cell<u64> = Cell::new(u64::MAX);
     /// The question that this thread has asked last.
@@ -107,14 +107,24 @@ pub(super) fn waits_for(connection: ConnectionId, question: Generation) {
 
 /// This thread handles messages of the connection until the result is dropped: it runs its callbacks, and
 /// sends what is queued, afterwards.
-pub(super) fn handling(id: ConnectionId) -> impl Drop {
-    struct Restore(Option<ConnectionId>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            HANDLING.with(|handling| handling.set(self.0));
-        }
+pub(super) fn handling(id: ConnectionId) -> Handling {
+    Handling(HANDLING.with(|handling| handling.replace(Some((id, false)))))
+}
+
+/// What this thread handled before.
+pub(super) struct Handling(Option<(ConnectionId, bool)>);
+
+impl Handling {
+    /// Whether callbacks have been queued meanwhile, by this thread.
+    pub(super) fn called_back(&self) -> bool {
+        HANDLING.with(Cell::get).is_some_and(|(_, calls_back)| calls_back)
     }
-    Restore(HANDLING.with(|handling| handling.replace(Some(id))))
+}
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        HANDLING.with(|handling| handling.set(self.0));
+    }
 }
 
 /// What the send stage holds, for whoever has its turn.
@@ -144,8 +154,8 @@ impl Slot {
 impl Shared {
     /// Sees to what a transaction of this thread's has queued. See Note [Lending].
     pub(super) fn see_to(&self, sends: bool, calls_back: bool) {
-        if HANDLING.with(Cell::get) == Some(self.id) {
-            return;
+        if let Some((id, called_back)) = HANDLING.with(Cell::get).filter(|(id, _)| *id == self.id) {
+            return HANDLING.with(|handling| handling.set(Some((id, called_back || calls_back))));
         }
         if calls_back {
             self.callbacks.wake();
@@ -153,7 +163,7 @@ impl Shared {
         if sends {
             let burst = slept() == SENT_AT.with(|at| at.replace(slept()));
             let keeps_window = KEEPS_WINDOW.with(Cell::get);
-            let (sending, awaited) = self.flow.sending_and_awaited();
+            let (sending, awaited) = (self.flow.sending(), self.flow.awaited());
             let more_comes = (burst || keeps_window) && !is_half(sending, awaited);
             if (more_comes || self.others_come(awaited)) && sending.bytes < BURST_BYTES {
                 let linger = if keeps_window { LINGER_FOR_WINDOW } else { LINGER };
@@ -172,7 +182,7 @@ impl Shared {
 
     /// Sends what this thread has left to be sent: it may be what it waits for the answer of.
     pub(super) fn send_left(&self) {
-        let (sending, awaited) = self.flow.sending_and_awaited();
+        let (sending, awaited) = (self.flow.sending(), self.flow.awaited());
         match LINGER.filter(|_| self.others_come(awaited) && sending.bytes < BURST_BYTES) {
             Some(linger) => self.outgoing.wake_later(linger),
             None => self.send_queued(),

@@ -147,7 +147,7 @@ impl Receiver {
             let again;
             (stage, again) = loop {
                 gate.wait_open();
-                if let Some(linger) = LINGER.filter(|_| self.shared.flow.awaits()) {
+                if let Some(linger) = LINGER.filter(|_| self.shared.flow.awaited() > 0) {
                     desk.linger(Instant::now().checked_add(linger));
                 }
                 if let Some(back) = desk.take_back() {

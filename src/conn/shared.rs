@@ -196,7 +196,7 @@ impl Shared {
         let mut fx = Effects::default();
         let mut state = self.state.lock();
         self.take_drops(&mut state, &mut fx);
-        if !self.has_room(&state) {
+        if !self.has_room(&state, self.flow.may_send()) {
             self.commit(state, mem::take(&mut fx));
             assert_unlocked();
             let _asleep = enter_blocking()?;
@@ -207,8 +207,8 @@ impl Shared {
         Ok(result)
     }
 
-    fn has_room(&self, state: &State) -> bool {
-        state.ended().is_some() || (state.outstanding() < self.limits.questions && self.flow.may_send())
+    fn has_room(&self, state: &State, may_send: bool) -> bool {
+        state.ended().is_some() || (state.outstanding() < self.limits.questions && may_send)
     }
 
     fn wait_for_room(
@@ -226,7 +226,7 @@ impl Shared {
         let _waiting = self.wait();
         let mut state = self.state.lock();
         let outcome = loop {
-            if self.has_room(&state) {
+            if self.has_room(&state, self.flow.may_send_soon()) {
                 break Ok(());
             }
             if current.as_ref().is_some_and(|c| c.is_canceled()) {
@@ -269,7 +269,7 @@ impl Shared {
 
     /// Wakes callers that wait for room, after messages have been sent.
     pub(super) fn sent(&self, sent: Sending) {
-        if self.flow.sent(sent) && self.is_waited_for() {
+        if self.flow.sent(sent) {
             drop(self.state.lock());
             self.changed.notify_all();
         }

@@ -328,8 +328,9 @@ impl ReceiveStage {
                 self.coordinator.one(item);
             }
         }
-        self.callback.lent();
-        drop(handling);
+        if handling.called_back() {
+            self.callback.lent();
+        }
     }
 
     /// Nothing more will come. See Note [Shutdown].
@@ -452,7 +453,8 @@ impl CallbackStage {
 
     /// Hands a call on. See Note [Order across callbacks].
     fn deliver(&self, call: CallInfo, to: Destination) {
-        if let Some(why) = self.shared.why_ended() {
+        let ended = self.shared.flow.is_closed().then(|| self.shared.why_ended());
+        if let Some(why) = ended.flatten() {
             return call.fail(why);
         }
         match to {

@@ -36,6 +36,8 @@ pub(crate) struct Lists {
     pub(crate) send: Vec<Departure>,
     pub(crate) callbacks: Vec<Callback>,
     pub(crate) garbage: Garbage,
+    /// Empty: memory for the notices that the transaction looks at.
+    pub(crate) notices: Vec<Notice>,
 }
 
 per_thread! {
@@ -72,8 +74,9 @@ impl Effects {
         lists.garbage.clear();
         /// More than a transaction that concerns few has done, or leaves.
         const MANY: usize = 64;
-        let capacity = lists.send.capacity().max(lists.callbacks.capacity()).max(lists.garbage.capacity());
-        if capacity <= MANY {
+        let Lists { send, callbacks, garbage, notices } = &*lists;
+        let capacities = [send.capacity(), callbacks.capacity(), garbage.capacity(), notices.capacity()];
+        if capacities.iter().all(|capacity| *capacity <= MANY) {
             // At the end of a thread there is no place for them.
             let _ = SPARE.try_with(|spare| spare.set(Some(lists)));
         }
