@@ -241,7 +241,7 @@ impl<R: Read> FrameReader<R> {
     fn take(&mut self, words: usize) -> Frame {
         let first = self.start / WORD;
         self.start += words * WORD;
-        Frame::new(self.buffer[first..first + words].to_vec(), self.lengths.iter().copied())
+        Frame::new(spare::copy(&self.buffer[first..first + words]), self.lengths.iter().copied())
     }
 
     /// Reads once into the buffer, which holds less than a word. Zero: the stream has ended.

@@ -11,6 +11,9 @@
 //! The list is the process's and not each connection's, so a connection that is idle keeps nothing; and it is
 //! bounded, so what is kept does not grow with the messages, nor with the connections.
 //!
+//! Small messages are received in batches, and dropped one by one, by one thread mostly. The system's allocator keeps few
+//! pieces of a size at hand for a thread, and of more than a kilobyte none. So each thread keeps some itself, of two sizes.
+//!
 //! Note [Place in a page]
 //! ======================
 //! Processors with fast string moves (`rep movsb`, which is how Linux copies from a socket) are slow, by a factor
@@ -63,7 +66,17 @@ pub(crate) fn give(memory: Vec<Word>) {
     if memory.len() >= SMALLEST_WORDS {
         let pushed_out = list::of_the_process().lock().give(memory);
         drop(pushed_out);
+    } else {
+        small::give(memory);
     }
+}
+
+/// A copy of a message, in memory that another one has left if it is small.
+#[cfg(not(any(shuttle, loom)))]
+pub(crate) fn copy(message: &[Word]) -> Vec<Word> {
+    let mut memory = small::take(message.len());
+    memory.extend_from_slice(message);
+    memory
 }
 
 /// A model checker's runs share nothing.
@@ -73,7 +86,74 @@ pub(crate) fn take(_: usize) -> Option<Vec<Word>> {
 }
 
 #[cfg(any(shuttle, loom))]
+pub(crate) fn copy(message: &[Word]) -> Vec<Word> {
+    message.to_vec()
+}
+
+#[cfg(any(shuttle, loom))]
 pub(crate) fn give(_: Vec<Word>) {}
+
+#[cfg(not(any(shuttle, loom)))]
+mod small {
+    use std::cell::RefCell;
+
+    use capnp::Word;
+
+    use crate::sync::per_thread;
+
+    /// How large what is kept is, in words: enough for calls with few params, and for a kilobyte of them.
+    const SIZES: [usize; 2] = [32, 192];
+    /// How many a thread keeps of each size.
+    const MOST: usize = 32;
+
+    type Kept = [Vec<Vec<Word>>; SIZES.len()];
+
+    per_thread! {
+        static KEPT: RefCell<Kept> = RefCell::new([const { Vec::new() }; SIZES.len()]);
+    }
+
+    /// Empty memory for so many words.
+    pub(super) fn take(words: usize) -> Vec<Word> {
+        let Some(size) = SIZES.iter().position(|size| words <= *size) else {
+            return Vec::with_capacity(words);
+        };
+        // At the end of a thread there is no list.
+        let kept = KEPT.try_with(|kept| kept.borrow_mut()[size].pop()).ok().flatten();
+        kept.unwrap_or_else(|| Vec::with_capacity(SIZES[size]))
+    }
+
+    /// Keeps memory that was [taken](take), if this thread has not too much.
+    pub(super) fn give(mut memory: Vec<Word>) {
+        let Some(size) = SIZES.iter().position(|size| memory.capacity() == *size) else { return };
+        let _ = KEPT.try_with(|kept| {
+            let kept = &mut kept.borrow_mut()[size];
+            if kept.len() < MOST {
+                memory.clear();
+                kept.push(memory);
+            }
+        });
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn small_memory_is_used_again_by_its_thread() {
+            for size in SIZES {
+                let taken: Vec<_> = (0..MOST + 5).map(|_| take(size - 1)).collect();
+                let last = taken[MOST - 1].as_ptr();
+                assert!(taken.iter().all(|memory| memory.is_empty() && memory.capacity() == size));
+                taken.into_iter().for_each(give);
+                assert_eq!(
+                    take(1 + size / 2).as_ptr(),
+                    last,
+                    "no more than {MOST} are kept, the last comes first"
+                );
+            }
+        }
+    }
+}
 
 #[cfg(not(any(shuttle, loom)))]
 mod list {
