@@ -51,6 +51,8 @@ const ZERO: Word = word(0, 0, 0, 0, 0, 0, 0, 0);
 pub struct FrameReader<R> {
     stream: R,
     buffer: Vec<Word>,
+    /// The smaller buffer, while there is a larger one.
+    first_buffer: Vec<Word>,
     /// The bytes in the buffer that no message has taken. `start` is a multiple of the word size.
     start: usize,
     end: usize,
@@ -87,6 +89,7 @@ impl<R: Read> FrameReader<R> {
         FrameReader {
             stream,
             buffer: Vec::new(),
+            first_buffer: Vec::new(),
             start: 0,
             end: 0,
             lengths: Vec::new(),
@@ -169,7 +172,8 @@ impl<R: Read> FrameReader<R> {
     pub(super) fn rest(&mut self) {
         if self.buffer.len() >= BUFFER_WORDS && !self.is_within() {
             (self.start, self.end) = (0, 0);
-            spare::give(std::mem::take(&mut self.buffer));
+            let smaller = std::mem::take(&mut self.first_buffer);
+            spare::give(std::mem::replace(&mut self.buffer, smaller));
         }
     }
 
@@ -270,7 +274,8 @@ impl<R: Read> FrameReader<R> {
         if words < SMALL_WORDS && self.buffer.len() < BUFFER_WORDS {
             // Small messages come faster than one by one, or are not that small.
             let new = || Word::allocate_zeroed_vec(spare::room_for(BUFFER_WORDS));
-            self.buffer = spare::take(BUFFER_WORDS).unwrap_or_else(new);
+            let larger = spare::take(BUFFER_WORDS).unwrap_or_else(new);
+            self.first_buffer = std::mem::replace(&mut self.buffer, larger);
         }
         Begun { memory, start, arrived, words }
     }
@@ -472,7 +477,7 @@ mod tests {
         assert!(matches!(reader.frame_now(), Ok(Arrived::End)));
         assert!(reader.buffer.len() >= BUFFER_WORDS);
         reader.rest();
-        assert!(reader.buffer.is_empty());
+        assert_eq!(reader.buffer.len(), FIRST_BUFFER_WORDS);
     }
 
     /// Where a large message has begun to arrive there is no rest: what comes behind it goes into the buffer.

@@ -104,7 +104,7 @@ mod small {
     /// How large what is kept is, in words: enough for calls with few params, and for a kilobyte of them.
     const SIZES: [usize; 2] = [32, 192];
     /// How many a thread keeps of each size.
-    const MOST: usize = 32;
+    const MOST: [usize; 2] = [64, 32];
 
     type Kept = [Vec<Vec<Word>>; SIZES.len()];
 
@@ -127,7 +127,7 @@ mod small {
         let Some(size) = SIZES.iter().position(|size| memory.capacity() == *size) else { return };
         let _ = KEPT.try_with(|kept| {
             let kept = &mut kept.borrow_mut()[size];
-            if kept.len() < MOST {
+            if kept.len() < MOST[size] {
                 memory.clear();
                 kept.push(memory);
             }
@@ -140,15 +140,15 @@ mod small {
 
         #[test]
         fn small_memory_is_used_again_by_its_thread() {
-            for size in SIZES {
-                let taken: Vec<_> = (0..MOST + 5).map(|_| take(size - 1)).collect();
-                let last = taken[MOST - 1].as_ptr();
+            for (size, most) in SIZES.into_iter().zip(MOST) {
+                let taken: Vec<_> = (0..most + 5).map(|_| take(size - 1)).collect();
+                let last = taken[most - 1].as_ptr();
                 assert!(taken.iter().all(|memory| memory.is_empty() && memory.capacity() == size));
                 taken.into_iter().for_each(give);
                 assert_eq!(
                     take(1 + size / 2).as_ptr(),
                     last,
-                    "no more than {MOST} are kept, the last comes first"
+                    "no more than {most} are kept, the last comes first"
                 );
             }
         }
