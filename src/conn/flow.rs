@@ -4,6 +4,7 @@ use crate::limits::Limits;
 use crate::state::Departure;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, Rank};
+use crate::wire::message::Message;
 
 /// How many times the limits hold what must be read all the same.
 const HARD: usize = 4;
@@ -35,8 +36,8 @@ const HARD: usize = 4;
 pub(super) struct Flow {
     /// Words of messages that arrived and are in service.
     serving: Watched,
-    /// What is queued or being written.
-    messages: AtomicUsize,
+    /// What is queued or being written: how many calls, and how many bytes in all.
+    calls: AtomicUsize,
     bytes: Watched,
     /// What the peer is still to send that calls in service may wait for. Changed under the lock of the state.
     awaited: Watched,
@@ -89,17 +90,18 @@ impl Watched {
     }
 }
 
-/// Messages, and how many bytes they are.
+/// Messages: how many bytes they are, and how many of them are calls.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Sending {
-    pub(super) messages: usize,
+    pub(super) calls: usize,
     pub(super) bytes: usize,
 }
 
 impl Sending {
     /// With one message more.
     pub(super) fn and(self, departure: &Departure) -> Self {
-        Sending { messages: self.messages + 1, bytes: self.bytes + departure.bytes }
+        let calls = usize::from(matches!(departure.message, Message::Call(_)));
+        Sending { calls: self.calls + calls, bytes: self.bytes + departure.bytes }
     }
 }
 
@@ -107,7 +109,7 @@ impl Flow {
     pub(super) fn new(limits: &Limits) -> Arc<Self> {
         Arc::new(Flow {
             serving: Watched::new(),
-            messages: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
             bytes: Watched::new(),
             awaited: Watched::new(),
             closed: AtomicBool::new(false),
@@ -155,8 +157,8 @@ impl Flow {
 
     /// A transaction, whose lock is held, has left so much to be sent, and so much to be awaited.
     pub(super) fn committed(&self, queued: Sending, awaited: usize) {
-        if queued.messages > 0 {
-            self.messages.fetch_add(queued.messages, Ordering::AcqRel);
+        if queued.bytes > 0 {
+            self.calls.fetch_add(queued.calls, Ordering::AcqRel);
             self.bytes.add(queued.bytes);
         }
         let before = self.awaited.get();
@@ -172,7 +174,7 @@ impl Flow {
 
     /// Messages are on their way. True if callers may have waited for that.
     pub(super) fn sent(&self, sent: Sending) -> bool {
-        self.messages.fetch_sub(sent.messages, Ordering::AcqRel);
+        self.calls.fetch_sub(sent.calls, Ordering::AcqRel);
         let (_, watchers) = self.bytes.sub(sent.bytes);
         self.tell(watchers);
         let callers_wait = watchers & CALLERS != 0;
@@ -196,7 +198,7 @@ impl Flow {
 
     /// What is queued or being written.
     pub(super) fn sending(&self) -> Sending {
-        Sending { messages: self.messages.load(Ordering::Acquire), bytes: self.bytes.get() }
+        Sending { calls: self.calls.load(Ordering::Acquire), bytes: self.bytes.get() }
     }
 
     /// How much the peer is still to send that calls here may wait for.
@@ -240,7 +242,7 @@ mod loom_tests {
         Flow::new(&Limits { call_words: 1, send_bytes: 0, ..Limits::default() })
     }
 
-    const ONE_BYTE: Sending = Sending { messages: 1, bytes: 1 };
+    const ONE_BYTE: Sending = Sending { calls: 1, bytes: 1 };
 
     fn on_its_own_thread(run: impl FnOnce() + Send + 'static) {
         spawn("changes", Role::User, run).unwrap();

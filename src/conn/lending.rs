@@ -13,7 +13,7 @@
 //!   waiting. What it doesn't take is the send thread's, and so is a lot of data at once: to write that, or to
 //!   wait until it can be, is nothing to put on whoever made a call.
 //! - What a thread queues after that without having slept in between is a burst. It goes out as one batch as soon
-//!   as that thread waits for an answer, or the batch is large, or half of all that is awaited; else the send thread
+//!   as that thread waits for an answer, or the batch is large, or its calls are half of all that is awaited; else the send thread
 //!   sends it after a moment. So do the calls of a thread that keeps a window of them, as its last wait was not for the
 //!   call that it had made last.
 //! - Of threads whose answers arrived together, most ask the next question as soon as they run again. So a thread that
@@ -61,8 +61,8 @@ const MOST_BATCHES: usize = 4;
 
 /// How many bytes of a burst the thread that makes it leaves to the send thread.
 const BURST_BYTES: usize = 48 << 10;
-/// How few messages of a burst are not sent by themselves.
-const FEW_MESSAGES: usize = 8;
+/// How few calls of a burst are not sent by themselves.
+const FEW_CALLS: usize = 8;
 /// How long the send thread waits for more of a burst, or the receive thread for somebody to borrow its stage. Model
 /// checkers know no time.
 pub(super) const LINGER: Option<Duration> = model_free(Duration::from_micros(150));
@@ -72,7 +72,7 @@ const LINGER_FOR_WINDOW: Option<Duration> = model_free(Duration::from_millis(1))
 /// Whether a burst is half of what its thread keeps under way: while the peer deals with one half, the thread can make the
 /// other one.
 fn is_half(burst: Sending, awaited: usize) -> bool {
-    burst.messages >= FEW_MESSAGES && burst.messages * 2 >= awaited
+    burst.calls >= FEW_CALLS && burst.calls * 2 >= awaited
 }
 
 const fn model_free(linger: Duration) -> Option<Duration> {
