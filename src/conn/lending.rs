@@ -13,9 +13,9 @@
 //!   waiting. What it doesn't take is the send thread's, and so is a lot of data at once: to write that, or to
 //!   wait until it can be, is nothing to put on whoever made a call.
 //! - What a thread queues after that without having slept in between is a burst. It goes out as one batch as soon
-//!   as that thread waits for an answer, or the batch is large, or its calls are half of all that is awaited; else the send thread
-//!   sends it after a moment. So do the calls of a thread that keeps a window of them, as its last wait was not for the
-//!   call that it had made last.
+//!   as that thread waits for an answer, or the batch is large, or its calls are half of all that it keeps under way; else
+//!   the send thread sends it after a moment. So do the calls of a thread that keeps a window of them, as its last wait was
+//!   not for the call that it had made last.
 //! - Of threads whose answers arrived together, most ask the next question as soon as they run again. So a thread that
 //!   queues something while others have yet to run leaves it to them, or to whoever reads, if that has more messages at
 //!   hand: the last one sends for all. Should they have nothing to send, the send thread does after a moment.
@@ -71,8 +71,8 @@ const LINGER_FOR_WINDOW: Option<Duration> = model_free(Duration::from_millis(1))
 
 /// Whether a burst is half of what its thread keeps under way: while the peer deals with one half, the thread can make the
 /// other one.
-fn is_half(burst: Sending, awaited: usize) -> bool {
-    burst.calls >= FEW_CALLS && burst.calls * 2 >= awaited
+fn is_half(burst: Sending, under_way: u64) -> bool {
+    burst.calls >= FEW_CALLS && burst.calls as u64 * 2 >= under_way
 }
 
 const fn model_free(linger: Duration) -> Option<Duration> {
@@ -90,8 +90,9 @@ per_thread! {
     static SENT_AT: Cell<u64> = Cell::new(u64::MAX);
     /// The question that this thread has asked last.
     static ASKED: Cell<Option<(ConnectionId, Generation)>> = Cell::new(None);
-    /// When this thread last waited, it was for an answer that was not the one to that.
-    static KEEPS_WINDOW: Cell<bool> = Cell::new(false);
+    /// How many questions lay between that and the one whose answer this thread waited for last: as large is the window
+    /// of calls that it keeps under way.
+    static WINDOW: Cell<u64> = Cell::new(0);
 }
 
 /// This thread has asked a question.
@@ -101,8 +102,8 @@ pub(super) fn asked(connection: ConnectionId, question: Generation) {
 
 /// This thread waits for the answer to a question.
 pub(super) fn waits_for(connection: ConnectionId, question: Generation) {
-    let last = ASKED.with(Cell::get) == Some((connection, question));
-    KEEPS_WINDOW.with(|keeps| keeps.set(!last));
+    let last = ASKED.with(Cell::get).filter(|(asked, _)| *asked == connection);
+    WINDOW.with(|window| window.set(last.map_or(u64::MAX, |(_, last)| last.abs_diff(question))));
 }
 
 /// This thread handles messages of the connection until the result is dropped: it runs its callbacks, and
@@ -162,9 +163,11 @@ impl Shared {
         }
         if sends {
             let burst = slept() == SENT_AT.with(|at| at.replace(slept()));
-            let keeps_window = KEEPS_WINDOW.with(Cell::get);
+            let window = WINDOW.with(Cell::get);
+            let keeps_window = window > 0;
             let (sending, awaited) = (self.flow.sending(), self.flow.awaited());
-            let more_comes = (burst || keeps_window) && !is_half(sending, awaited);
+            let under_way = if keeps_window { window.min(awaited as u64) } else { awaited as u64 };
+            let more_comes = (burst || keeps_window) && !is_half(sending, under_way);
             if (more_comes || self.others_come(awaited)) && sending.bytes < BURST_BYTES {
                 let linger = if keeps_window { LINGER_FOR_WINDOW } else { LINGER };
                 linger.map_or_else(|| self.outgoing.wake(), |linger| self.outgoing.wake_later(linger));

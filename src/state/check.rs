@@ -11,7 +11,7 @@ use crate::cap::port::Place;
 pub(crate) struct Trace {
     tables: [u64; 7],
     sets: [usize; 3],
-    counters: [u64; 3],
+    counters: [u64; 4],
     peer_ignores_pipeline_hint: bool,
     ended: bool,
 }
@@ -30,7 +30,12 @@ impl State {
                 self.embargoes.changes(),
             ],
             sets: [self.ended_answers.len(), self.export_ids.len(), self.watched],
-            counters: [self.next_generation, self.next_ref, u64::from(self.next_pipeline_question)],
+            counters: [
+                self.next_generation,
+                self.asked,
+                self.next_ref,
+                u64::from(self.next_pipeline_question),
+            ],
             peer_ignores_pipeline_hint: self.peer_ignores_pipeline_hint,
             ended: self.ended.is_some(),
         }

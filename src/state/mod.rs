@@ -88,6 +88,8 @@ pub(crate) struct State {
     watched: usize,
     embargoes: Allocated<EmbargoId, Embargo>,
     next_generation: Generation,
+    /// How many questions have been asked, which is the generation of the last.
+    asked: Generation,
     next_ref: u64,
     /// Why the connection has ended, once it has.
     ended: Option<Exception>,
@@ -118,6 +120,7 @@ impl State {
             watched: 0,
             embargoes: Allocated::new(),
             next_generation: 0,
+            asked: 0,
             next_ref: 0,
             ended: None,
         }

@@ -284,7 +284,8 @@ impl State {
         for_pipeline: bool,
         mut question: Question,
     ) -> Arc<QuestionRef> {
-        let generation = self.generation();
+        self.asked += 1;
+        let generation = self.asked;
         question.generation = generation;
         if for_pipeline {
             let id = self.free_pipeline_question();
