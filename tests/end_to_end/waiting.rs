@@ -10,7 +10,7 @@ use capnp_threads::{Client, Connection, RemotePromise, Response, Result};
 use crossbeam_channel::{bounded, select, unbounded, Receiver, Sender};
 
 use crate::support::wires::{Two, Wire};
-use crate::support::{ask, echo, object, reply, said, send, text, why, Soon, DEADLINE};
+use crate::support::{ask, cap, echo, object, reply, said, send, text, why, with_cap, Soon, DEADLINE};
 
 struct Woken(Sender<()>);
 
@@ -230,4 +230,43 @@ fn a_callback_that_panics_harms_nobody() {
         go.send(()).unwrap();
         assert_eq!(ask(client, 0, "alive").unwrap(), "alive");
     });
+}
+
+/// A thread that makes calls in quick succession reads what arrives, and then does not come again: what arrives after that
+/// comes all the same, to callbacks and to objects.
+#[test]
+fn what_arrives_after_quick_calls_is_not_left_lying() {
+    for wire in Wire::ALL {
+        let (hold, held) = unbounded();
+        let asked = object(move |call| match call.method_id() {
+            0 => text(call).and_then(|text| reply(call, &text)),
+            _ => {
+                hold.send((cap(call)?, call.defer()?)).unwrap();
+                Ok(())
+            }
+        });
+        let two = Two::offering(wire, &asked);
+        let remote = two.here.bootstrap::<Client>();
+        let (told, tells) = unbounded();
+        let told_of = told.clone();
+        let listener = object(move |call| {
+            told_of.send(text(call)?).unwrap();
+            Ok(())
+        });
+        with_cap(&remote, 1, &listener).send().on_ready(move |answer| {
+            told.send(said(&answer.unwrap())).unwrap();
+        });
+        let (listener, deferred) = (&held).soon();
+        for i in 0..100 {
+            ask(&remote, 0, &i.to_string()).unwrap();
+        }
+        let answered = send(&listener, 0, "called");
+        assert_eq!((&tells).soon(), "called", "over {wire:?}");
+        answered.soon().unwrap();
+        for i in 0..100 {
+            ask(&remote, 0, &i.to_string()).unwrap();
+        }
+        deferred.answer(|mut results| Ok(results.set_as("answered")?));
+        assert_eq!((&tells).soon(), "answered", "over {wire:?}");
+    }
 }
