@@ -12,7 +12,9 @@
 //! So while the stage is free the gate is open, or the keeper knows of it; and nothing that arrives is left lying for
 //! longer than two moments. What decides is under the lock. The gate is opened and shut outside of it, and yet is not
 //! left shut by mistake: only a borrower shuts it, before it reads, and so before whatever is decided after that. An
-//! opening that comes too late, when the next one has borrowed the stage, wakes the receive thread for nothing.
+//! opening that comes too late, when the next one has borrowed the stage, wakes the receive thread for nothing. (Who opens
+//! the gate later takes the stage for that, and lends it: whoever finds it gone in between is seen to by the receive
+//! thread.)
 //! ```
 
 use super::keeper::{keep, Kept, MOMENT};
@@ -113,9 +115,10 @@ impl<S: Lent> Desk<S> {
         let mut state = self.state.lock();
         debug_assert!(state.stage.is_none(), "one reads");
         (state.stage, state.open) = (Some(stage), true);
-        state.check();
         drop(state);
-        self.open_gate();
+        if let Some(gate) = self.gate() {
+            gate.open();
+        }
     }
 
     /// The stage, if it is free, and whether to lend it again. For the receive thread, which has passed the gate.
@@ -147,11 +150,10 @@ impl<S: Lent> Desk<S> {
     }
 
     fn unshut(&self, mut state: MutexGuard<'_, State<S>>) {
-        let State { stage: Some(stage), open, .. } = &mut *state else { return };
-        if !std::mem::replace(open, true) {
-            stage.rest();
-            drop(state);
-            self.open_gate();
+        let left_shut = if state.open { None } else { state.stage.take() };
+        drop(state);
+        if let Some(stage) = left_shut {
+            self.lend(stage);
         }
     }
 
@@ -160,32 +162,24 @@ impl<S: Lent> Desk<S> {
         let mut state = self.state.lock();
         self.nothing.wait_until(&mut state, until);
     }
-
-    fn open_gate(&self) {
-        if let Some(gate) = self.gate() {
-            gate.open();
-        }
-    }
 }
 
 impl<S: Lent + 'static> Desk<S> {
     /// Puts a borrowed stage back. The gate is opened, now or, if `may_leave_shut` (which is asked while nobody can
     /// borrow the stage), later.
-    pub(super) fn give_back(self: &Arc<Self>, mut stage: S, may_leave_shut: impl FnOnce() -> bool) {
+    pub(super) fn give_back(self: &Arc<Self>, stage: S, may_leave_shut: impl FnOnce() -> bool) {
         let mut state = self.state.lock();
         debug_assert!(state.stage.is_none(), "one reads");
         let shut = state.is_quick() && may_leave_shut();
         if !shut {
-            stage.rest();
+            drop(state);
+            return self.lend(stage);
         }
-        (state.stage, state.open) = (Some(stage), !shut);
-        let known = state.kept;
-        state.kept |= shut;
+        (state.stage, state.open) = (Some(stage), false);
+        let known = std::mem::replace(&mut state.kept, true);
         state.check();
         drop(state);
-        if !shut {
-            self.open_gate();
-        } else if !known {
+        if !known {
             let this: Weak<Self> = Arc::downgrade(self);
             keep(this);
         }
@@ -256,9 +250,11 @@ mod tests {
         (desk, door)
     }
 
+    /// Borrows the stage, unless the keeper has it just now, and gives it back.
     fn turn(desk: &Arc<Desk<()>>, may_leave_shut: bool) {
-        let stage = desk.borrow().expect("nobody else borrows it");
-        desk.give_back(stage, || may_leave_shut);
+        if let Some(stage) = desk.borrow() {
+            desk.give_back(stage, || may_leave_shut);
+        }
     }
 
     /// Whether somebody sees what arrives, now or after the keeper has looked.
@@ -316,8 +312,10 @@ mod tests {
                     }
                 })
                 .unwrap();
-                let stage = desk.borrow().unwrap();
-                desk.give_back(stage, || !depends.load(Ordering::Relaxed));
+                // Unless the other one has it just now.
+                if let Some(stage) = desk.borrow() {
+                    desk.give_back(stage, || !depends.load(Ordering::Relaxed));
+                }
                 other.join().unwrap();
                 assert!(door.is_open(), "without the keeper");
             });

@@ -111,7 +111,8 @@ pub trait MessageSource: Send {
         self.receive().map(|received| received.map_or(Arrived::End, Arrived::Message))
     }
 
-    /// Nothing may be received for a while: what is kept for speed alone can be given back. As provided, nothing is.
+    /// Nothing may be received for a while: what is kept for speed alone can be given back. Returns at once. As provided,
+    /// nothing is kept.
     fn rest(&mut self) {}
 
     /// From now on the first message may take this long in all; then [`receive`](Self::receive) fails with
