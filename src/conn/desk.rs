@@ -212,7 +212,9 @@ mod tests {
     use super::*;
     use crate::sync::atomic::{AtomicBool, Ordering};
 
-    impl Lent for () {
+    struct Stage;
+
+    impl Lent for Stage {
         fn rest(&mut self) {}
     }
 
@@ -243,22 +245,22 @@ mod tests {
     }
 
     /// A desk on which the stage lies, with a gate.
-    fn desk() -> (Arc<Desk<()>>, Arc<Door>) {
+    fn desk() -> (Arc<Desk<Stage>>, Arc<Door>) {
         let (desk, door) = (Arc::new(Desk::new()), Arc::new(Door::default()));
         desk.gate_or(|| Some(door.clone() as Arc<dyn Gate>)).unwrap();
-        desk.lend(());
+        desk.lend(Stage);
         (desk, door)
     }
 
     /// Borrows the stage, unless the keeper has it just now, and gives it back.
-    fn turn(desk: &Arc<Desk<()>>, may_leave_shut: bool) {
+    fn turn(desk: &Arc<Desk<Stage>>, may_leave_shut: bool) {
         if let Some(stage) = desk.borrow() {
             desk.give_back(stage, || may_leave_shut);
         }
     }
 
     /// Whether somebody sees what arrives, now or after the keeper has looked.
-    fn is_seen(desk: &Arc<Desk<()>>, door: &Door) -> bool {
+    fn is_seen(desk: &Arc<Desk<Stage>>, door: &Door) -> bool {
         let free = desk.state.lock().stage.is_some();
         while desk.state.lock().kept {
             desk.look();
@@ -272,7 +274,7 @@ mod tests {
         use crate::sync::{check_all, spawn, Role};
 
         /// A desk whose gate is left shut at the next turn.
-        fn quick_desk() -> (Arc<Desk<()>>, Arc<Door>) {
+        fn quick_desk() -> (Arc<Desk<Stage>>, Arc<Door>) {
             let (desk, door) = desk();
             (1..QUICK).for_each(|_| turn(&desk, true));
             (desk, door)
