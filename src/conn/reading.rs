@@ -177,8 +177,9 @@ impl Drop for Borrowed<'_> {
         let Some(mut stage) = self.stage.take() else { return };
         // There are, for want of room. The gate does not see them.
         let messages_left = stage.is_ready();
-        let desk = &self.shared.reading.desk;
-        desk.give_back(stage, || !messages_left && self.shared.is_alone());
+        // Without room, this thread does not come again: the receive thread waits for it.
+        let may_come_again = !messages_left && stage.has_room();
+        self.shared.reading.desk.give_back(stage, || may_come_again && self.shared.is_alone());
         if messages_left {
             self.gate.interrupt();
         }
