@@ -98,20 +98,28 @@ trait Socket: Descriptor + Send + Sync + 'static {
     fn read_now(&self, pieces: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
 }
 
-/// `send` with the flags that make it neither wait nor raise a signal.
+/// `send` with the flags that make it neither wait nor raise a signal. (One piece takes the system less time without
+/// `sendmsg`, and so below.)
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn send_now(socket: socket2::SockRef<'_>, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
     use nix::sys::socket::MsgFlags;
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    socket.send_vectored_with_flags(pieces, flags.bits())
+    let flags = (MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL).bits();
+    match pieces {
+        [piece] => socket.send_with_flags(piece, flags),
+        _ => socket.send_vectored_with_flags(pieces, flags),
+    }
 }
 
 /// Reads what has arrived.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn receive_now(socket: &impl AsRawFd, pieces: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-    use nix::sys::socket::{recvmsg, MsgFlags};
-    let received = recvmsg::<()>(socket.as_raw_fd(), pieces, None, MsgFlags::MSG_DONTWAIT)?;
-    Ok(received.bytes)
+    use nix::sys::socket::{recv, recvmsg, MsgFlags};
+    let (socket, flags) = (socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
+    let received = match pieces {
+        [piece] => recv(socket, piece, flags)?,
+        _ => recvmsg::<()>(socket, pieces, None, flags)?.bytes,
+    };
+    Ok(received)
 }
 
 impl Socket for TcpStream {
