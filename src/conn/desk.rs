@@ -5,9 +5,10 @@
 //! ==============================
 //! While the stage is free, somebody must see what arrives: the receive thread does, at the open gate. But a thread that
 //! keeps a window of calls comes back in a moment, again and again, and what arrives while it makes its next calls
-//! would wake the receive thread each time, for nothing. So whoever gives the stage back leaves the gate shut if that was
-//! done some times already, each within a moment of the time before, and if nobody else depends on what arrives. The
-//! keeper then looks every moment whether somebody has come, and opens the gate if not.
+//! would wake the receive thread each time, for nothing. (To open the gate and shut it again takes two system calls,
+//! besides.) So whoever gives the stage back leaves the gate shut if it was borrowed some times already within a moment
+//! of being given back, and if nobody else depends on what arrives. The keeper then looks every moment whether somebody
+//! has come, and opens the gate if not.
 //!
 //! So while the stage is free the gate is open, or the keeper knows of it; and nothing that arrives is left lying for
 //! longer than two moments. What decides is under the lock. The gate is opened and shut outside of it, and yet is not
@@ -23,8 +24,10 @@ use crate::transport::Gate;
 
 /// How many times in a row the stage is lent for nothing before the receive thread keeps it.
 const CHANCES: u8 = 8;
-/// After how many quick turns in a row the gate is left shut.
+/// After how many quick returns in a row the gate is left shut.
 const QUICK: u8 = 4;
+/// At how many looks in a row the stage may be out before the keeper looks no more.
+const PATIENCE: u8 = 4;
 
 /// What is lent.
 pub(super) trait Lent: Send {
@@ -53,7 +56,9 @@ struct State<S> {
     /// How often the stage has been borrowed, and how often when the keeper looked.
     borrowed: u64,
     seen: u64,
-    /// When it was given back, and how many times in a row within a moment of the time before.
+    /// At how many looks in a row somebody had it, the same as before.
+    had: u8,
+    /// When it was given back, and how many times in a row it was borrowed within a moment of that.
     given_back: Option<Instant>,
     quick: u8,
 }
@@ -63,13 +68,19 @@ impl<S> State<S> {
         debug_assert!(self.stage.is_none() || self.open || self.kept, "somebody sees what arrives");
     }
 
-    /// Whether the stage was given back within a moment of the time before, often enough.
-    fn is_quick(&mut self) -> bool {
-        let now = Instant::now();
-        let before = self.given_back.replace(now);
+    /// The stage, which is borrowed now.
+    fn borrow(&mut self) -> Option<S> {
+        let stage = self.stage.take()?;
+        self.borrowed += 1;
         // Model checkers know no time.
-        let quick = cfg!(loom) || before.is_some_and(|before| now.duration_since(before) < MOMENT);
+        let quick = cfg!(loom) || self.given_back.is_some_and(|at| at.elapsed() < MOMENT);
         self.quick = if quick { QUICK.min(self.quick + 1) } else { 0 };
+        Some(stage)
+    }
+
+    /// Whether who gives the stage back, as somebody does now, has come again in a moment some times.
+    fn is_quick(&mut self) -> bool {
+        self.given_back = Some(Instant::now());
         self.quick == QUICK
     }
 }
@@ -83,6 +94,7 @@ impl<S: Lent> Desk<S> {
             kept: false,
             borrowed: 0,
             seen: 0,
+            had: 0,
             given_back: None,
             quick: 0,
         };
@@ -133,9 +145,8 @@ impl<S: Lent> Desk<S> {
     /// The stage, if it is free. The gate is shut then.
     pub(super) fn borrow(&self) -> Option<S> {
         let mut state = self.state.lock();
-        let stage = state.stage.take()?;
+        let stage = state.borrow()?;
         state.chances = CHANCES;
-        state.borrowed += 1;
         let open = std::mem::replace(&mut state.open, false);
         drop(state);
         if let Some(gate) = self.gate().filter(|_| open) {
@@ -187,20 +198,26 @@ impl<S: Lent + 'static> Desk<S> {
 }
 
 impl<S: Lent> Kept for Desk<S> {
-    fn look(&self) -> bool {
+    /// Opens the gate if nobody has come since the last look.
+    fn look(self: Arc<Self>) -> bool {
         let mut state = self.state.lock();
         let borrowed = state.borrowed;
         if std::mem::replace(&mut state.seen, borrowed) != borrowed {
+            state.had = 0;
             return true;
         }
-        // Who has had the stage for as long as that opens the gate.
+        if state.stage.is_none() && state.had < PATIENCE {
+            state.had += 1;
+            return true;
+        }
+        // Should somebody still have it, the keeper will be told again.
         state.kept = false;
         self.unshut(state);
         false
     }
 
     #[cfg(not(any(shuttle, loom)))]
-    fn open(&self) {
+    fn give_up(&self) {
         let mut state = self.state.lock();
         state.kept = false;
         self.unshut(state);
@@ -263,7 +280,7 @@ mod tests {
     fn is_seen(desk: &Arc<Desk<Stage>>, door: &Door) -> bool {
         let free = desk.state.lock().stage.is_some();
         while desk.state.lock().kept {
-            desk.look();
+            desk.clone().look();
         }
         free && desk.state.lock().open && door.is_open()
     }
@@ -288,8 +305,8 @@ mod tests {
                 let keeper = spawn("other", Role::User, {
                     let desk = desk.clone();
                     move || {
-                        desk.look();
-                        desk.look();
+                        desk.clone().look();
+                        desk.clone().look();
                     }
                 })
                 .unwrap();

@@ -1,20 +1,20 @@
-//! Who opens gates that were left shut: see Note [The gate is opened late].
+//! Who looks after what nobody else does: gates that were left shut (Note [The gate is opened late]), and threads that
+//! take too long (Note [One waits for all]).
 
-use crate::sync::{Duration, Weak};
+use crate::sync::{Arc, Duration, Weak};
 
 /// How long whoever has given a stage back may take to come again before the gate is opened.
 pub(super) const MOMENT: Duration = Duration::from_millis(1);
 
 /// What the keeper looks after.
 pub(super) trait Kept: Send + Sync {
-    /// Looks whether somebody came since the last look, and opens the gate if nobody did. False: this need not be
-    /// looked after any more.
+    /// Looks what has become of it since the last look. False: this need not be looked after any more.
     #[cfg_attr(any(shuttle, loom), allow(dead_code))]
-    fn look(&self) -> bool;
+    fn look(self: Arc<Self>) -> bool;
 
-    /// Opens the gate: nobody looks after this.
+    /// Nobody looks after this.
     #[cfg(not(any(shuttle, loom)))]
-    fn open(&self);
+    fn give_up(&self);
 }
 
 #[cfg(not(any(shuttle, loom)))]
@@ -60,7 +60,7 @@ mod of_the_process {
             keeper.looks = false;
             let all = mem::take(&mut keeper.kept);
             drop(keeper);
-            all.iter().filter_map(Weak::upgrade).for_each(|kept| kept.open());
+            all.iter().filter_map(Weak::upgrade).for_each(|kept| kept.give_up());
         }
     }
 

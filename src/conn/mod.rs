@@ -8,7 +8,9 @@
 //! | [`lending`] | which threads take those steps |
 //! | [`polling`] | looking for input over and over before sleeping |
 //! | [`reading`] | the receive stage, on a thread that waits for what it reads |
-//! | [`desk`], [`keeper`] | where that stage is borrowed, and who sees to it that it is not forgotten there |
+//! | [`desk`] | where that stage is borrowed |
+//! | [`reactor`] | one thread that waits for the input of all connections whose receive threads would sleep |
+//! | [`keeper`] | who looks after both |
 //! | [`drops`] | references that users have dropped |
 //! | [`port`] | the connection as capabilities see it |
 //! | [`connection`] | the handle that users hold |
@@ -21,6 +23,8 @@ mod keeper;
 mod lending;
 mod polling;
 mod port;
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(shuttle)))]
+mod reactor;
 mod reading;
 mod shared;
 mod stages;

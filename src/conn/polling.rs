@@ -9,12 +9,12 @@
 //! are what it waits for (in a process with many connections, say), its input is there when its turn comes again.
 //!
 //! It is done only while it pays. Each time nothing has come meanwhile, the next waits go without polling: none
-//! after one miss, and then twice as many for each (2, 6, 14, ... 1022). Each time something has, one miss is forgotten.
-//! So a connection that is idle costs nothing, and one whose peer takes its time next to nothing.
+//! after one miss, and then 2, 6, and 14 each time. Each time something has, one miss is forgotten. So a connection that
+//! is idle costs nothing, and one whose peer takes its time little.
 //!
 //! Who lets others run may have to wait while they use up their time, which is long where they have nothing to do with
 //! input: some milliseconds. (Who sleeps, and uses little, is let run at once when woken.) That counts as several
-//! misses. So that many threads that poll don't take each other for such, the more they are, the longer it may take.
+//! misses, and ever more waits go without polling for it (14, 254, 1022). So that many threads that poll don't take each other for such, the more they are, the longer it may take.
 //!
 //! Connections made with `Threads::Strict` never poll.
 //! ```
@@ -23,9 +23,11 @@ use crate::sync::atomic::Ordering;
 use crate::sync::{yield_now, Duration, Instant, ProcessCounter};
 
 /// After so many misses, no more waits go without polling for another one.
-const MOST_MISSES: u32 = 10;
-/// How many misses it is to have waited long for a processor.
+const SOME_MISSES: u32 = 4;
+/// How many misses it is to have waited long for a processor, and after how many no more waits go without polling for
+/// that.
 const CROWDED: u32 = 4;
+const MOST_MISSES: u32 = 10;
 /// How much of the time between two looks counts. In more others run, and nothing is lost.
 const BRIEF: Duration = Duration::from_micros(5);
 /// How long is too long, and how much longer for each thread that polls.
@@ -35,13 +37,20 @@ const LONGER: Duration = Duration::from_micros(100);
 /// How many threads of this process poll.
 static POLLING: ProcessCounter = ProcessCounter::new(0);
 
-/// A thread that polls, and how many others did when it began.
-struct Counted(u64);
+/// A thread that polls.
+struct Counted;
 
 impl Counted {
     fn new() -> Self {
-        Counted(POLLING.fetch_add(1, Ordering::Relaxed))
+        POLLING.fetch_add(1, Ordering::Relaxed);
+        Counted
     }
+}
+
+/// How long others may keep a thread that polls from running.
+fn long() -> Duration {
+    let polling = POLLING.load(Ordering::Relaxed);
+    LONG + LONGER * u32::try_from(polling).unwrap_or(u32::MAX).saturating_sub(1)
 }
 
 impl Drop for Counted {
@@ -69,7 +78,18 @@ impl Polling {
         &mut self,
         longest: Duration,
         deadline: Option<Instant>,
-        look: impl FnMut() -> bool,
+        mut look: impl FnMut() -> bool,
+    ) -> bool {
+        self.poll_many(longest, deadline, || usize::from(look()))
+    }
+
+    /// The same for one thread that looks for many: `look` says how many it has found, and the more have come meanwhile,
+    /// the longer that may have taken.
+    pub(super) fn poll_many(
+        &mut self,
+        longest: Duration,
+        deadline: Option<Instant>,
+        look: impl FnMut() -> usize,
     ) -> bool {
         if longest.is_zero() || cfg!(any(shuttle, loom)) {
             return false;
@@ -78,24 +98,22 @@ impl Polling {
             self.skip -= 1;
             return false;
         }
-        let others = Counted::new();
-        let long = LONG + LONGER * others.0 as u32;
+        let counted = Counted::new();
         let polled = poll(Instant::now(), longest, long, deadline, look);
-        drop(others);
+        drop(counted);
         self.learn(polled);
         polled.found
     }
 
     fn learn(&mut self, polled: Polled) {
-        let missed = match polled {
-            Polled { crowded: true, .. } => CROWDED,
+        self.misses = match polled {
+            Polled { crowded: true, .. } => MOST_MISSES.min(self.misses + CROWDED),
             Polled { found: true, .. } => {
                 self.misses = self.misses.saturating_sub(1);
                 return;
             }
-            Polled { .. } => 1,
+            Polled { .. } => SOME_MISSES.min(self.misses + 1).max(self.misses),
         };
-        self.misses = MOST_MISSES.min(self.misses + missed);
         self.skip = (1 << self.misses) - 2;
     }
 }
@@ -110,15 +128,16 @@ struct Polled {
 fn poll(
     mut before: Instant,
     mut left: Duration,
-    long: Duration,
+    long: impl Fn() -> Duration,
     deadline: Option<Instant>,
-    mut look: impl FnMut() -> bool,
+    mut look: impl FnMut() -> usize,
 ) -> Polled {
     loop {
-        let found = look();
+        let many = look();
+        let found = many > 0;
         let now = Instant::now();
         let took = now.duration_since(before);
-        let crowded = took > long;
+        let crowded = took > LONG && took > long().saturating_mul(many.max(1) as u32);
         left = left.saturating_sub(took.min(BRIEF));
         if found || crowded || left.is_zero() || deadline.is_some_and(|deadline| deadline <= now) {
             return Polled { found, crowded };
@@ -158,8 +177,8 @@ mod tests {
     #[test]
     fn what_does_not_pay_is_done_ever_more_seldom() {
         let mut polling = Polling::new();
-        let skipped: Vec<_> = (0..12).map(|_| skipped(&mut polling, MISSED)).collect();
-        assert_eq!(skipped, [0, 2, 6, 14, 30, 62, 126, 254, 510, 1022, 1022, 1022]);
+        let skipped: Vec<_> = (0..6).map(|_| skipped(&mut polling, MISSED)).collect();
+        assert_eq!(skipped, [0, 2, 6, 14, 14, 14]);
     }
 
     #[test]
@@ -175,21 +194,37 @@ mod tests {
     fn while_others_run_nothing_is_lost() {
         let before = Instant::now().checked_sub(LONG / 2).unwrap();
         let mut looks = 0;
-        let polled = poll(before, BRIEF * 2, LONG * 100, None, || {
-            looks += 1;
-            false
-        });
+        let polled = poll(
+            before,
+            BRIEF * 2,
+            || LONG * 100,
+            None,
+            || {
+                looks += 1;
+                0
+            },
+        );
         assert!(!polled.found && !polled.crowded && looks >= 2);
     }
 
     #[test]
     fn to_have_waited_for_a_processor_is_several_misses() {
         let start = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
-        let polled = poll(start, HOUR, LONG, None, || true);
+        let polled = poll(start, HOUR, || LONG, None, || 1);
         assert!(polled.found && polled.crowded);
         let mut polling = Polling::new();
         polling.learn(polled);
         assert_eq!(polling.skip, 14);
+    }
+
+    #[test]
+    fn to_have_waited_again_and_again_is_many_misses() {
+        let mut polling = Polling::new();
+        let crowded = Polled { found: true, crowded: true };
+        let skipped: Vec<_> = (0..4).map(|_| skipped(&mut polling, crowded)).collect();
+        assert_eq!(skipped, [14, 254, 1022, 1022]);
+        polling.learn(MISSED);
+        assert_eq!(polling.skip, 1022);
     }
 
     #[test]

@@ -47,7 +47,7 @@ use crate::transport::Gate;
 
 /// Who reads. See Note [Reading is lent].
 pub(super) struct Reading {
-    desk: Arc<Desk<ReceiveStage>>,
+    desk: Arc<Desk<Box<ReceiveStage>>>,
     /// Somebody would have borrowed the stage.
     wanted: AtomicBool,
     /// How many threads wait for an answer, or have not run since it came.
@@ -99,12 +99,12 @@ impl Reading {
     }
 
     /// Whether the receive thread is to lend its stage.
-    fn is_wanted(&self) -> bool {
+    pub(super) fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Relaxed)
     }
 }
 
-impl Lent for ReceiveStage {
+impl Lent for Box<ReceiveStage> {
     fn rest(&mut self) {
         ReceiveStage::rest(self);
     }
@@ -114,18 +114,23 @@ impl Lent for ReceiveStage {
 pub(super) struct Receiver {
     shared: Arc<Shared>,
     /// `None` after a panic.
-    stage: Option<ReceiveStage>,
+    stage: Option<Box<ReceiveStage>>,
 }
 
 impl Receiver {
     pub(super) fn new(shared: &Arc<Shared>, stage: ReceiveStage) -> Self {
-        Receiver { shared: shared.clone(), stage: Some(stage) }
+        Receiver { shared: shared.clone(), stage: Some(Box::new(stage)) }
     }
 
-    /// Receives one message, and then lends the stage if somebody may borrow it.
+    /// Receives, and then lends the stage if somebody may borrow it.
     pub(super) fn step(&mut self, wait: Wait) -> Progress {
         let Some(mut stage) = self.stage.take() else { return Progress::Ended };
-        let mut progress = stage.step(wait);
+        let mut progress;
+        if wait == Wait::Yes && stage.has_room() && !stage.is_ready() && !stage.poll(None, false, || true) {
+            (stage, progress) = rest(stage);
+        } else {
+            progress = stage.step(wait);
+        }
         if progress == Progress::Made && self.shared.reading.is_wanted() && !stage.is_ready() {
             (stage, progress) = self.lend(stage);
         }
@@ -134,7 +139,7 @@ impl Receiver {
     }
 
     /// Lends the stage until something has arrived that nobody waited for.
-    fn lend(&self, mut stage: ReceiveStage) -> (ReceiveStage, Progress) {
+    fn lend(&self, mut stage: Box<ReceiveStage>) -> (Box<ReceiveStage>, Progress) {
         let reading = &self.shared.reading;
         let desk = &reading.desk;
         let Some(gate) = desk.gate_or(|| stage.gate()) else {
@@ -165,11 +170,35 @@ impl Receiver {
     }
 }
 
+/// Waits for input, and receives, or has it received, until this thread has something to do itself.
+fn rest(stage: Box<ReceiveStage>) -> (Box<ReceiveStage>, Progress) {
+    match rest_with_others(stage) {
+        Ok(mut stage) => match stage.receive_all() {
+            Progress::Ended => (stage, Progress::Ended),
+            // Something was, there.
+            Progress::Made | Progress::Idle => (stage, Progress::Made),
+        },
+        Err(mut stage) => {
+            let progress = stage.step(Wait::Yes);
+            (stage, progress)
+        }
+    }
+}
+
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(any(shuttle, loom))))]
+use super::reactor::rest as rest_with_others;
+
+/// Nobody else can wait for its input.
+#[cfg(not(all(any(target_os = "linux", target_os = "android"), not(any(shuttle, loom)))))]
+fn rest_with_others(stage: Box<ReceiveStage>) -> Result<Box<ReceiveStage>, Box<ReceiveStage>> {
+    Err(stage)
+}
+
 /// The receive stage, borrowed. Given back when dropped.
 struct Borrowed<'a> {
     shared: &'a Shared,
     gate: &'a dyn Gate,
-    stage: Option<ReceiveStage>,
+    stage: Option<Box<ReceiveStage>>,
 }
 
 impl Drop for Borrowed<'_> {
@@ -248,7 +277,7 @@ impl Borrowed<'_> {
         while waiter.waits() {
             let Borrowed { gate, stage: Some(stage), .. } = self else { return };
             let receive = || {
-                if !stage.poll(waiter.deadline(), || waiter.waits()) {
+                if !stage.poll(waiter.deadline(), true, || waiter.waits()) {
                     gate.wait(waiter.deadline());
                 }
                 stage.receive_all()

@@ -5,6 +5,8 @@
 
 use std::collections::vec_deque::Drain;
 use std::mem;
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(any(shuttle, loom))))]
+use std::os::fd::BorrowedFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::drops::Watch;
@@ -215,6 +217,10 @@ pub(crate) struct ReceiveStage {
 }
 
 impl ReceiveStage {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Receives one message, once there is room for it.
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
         if !self.has_room() {
@@ -228,9 +234,6 @@ impl ReceiveStage {
         }
         if self.shared.flow.is_closed() {
             return Progress::Ended;
-        }
-        if wait == Wait::Yes {
-            self.poll(None, || true);
         }
         let received = match (self.polled.take(), wait) {
             (Some(polled), _) => polled,
@@ -275,17 +278,28 @@ impl ReceiveStage {
     }
 
     /// Polls for as long as that pays and `waits` says so. Whether there is something to receive, or no need to wait.
-    /// See Note [Polling].
-    pub(super) fn poll(&mut self, deadline: Option<Instant>, waits: impl Fn() -> bool) -> bool {
+    /// See Note [Polling]. (What an answer is awaited to that has just been asked for can't be there at once.)
+    pub(super) fn poll(
+        &mut self,
+        deadline: Option<Instant>,
+        just_asked: bool,
+        waits: impl Fn() -> bool,
+    ) -> bool {
         if self.polled.is_some() || !self.shared.lends || !self.source.receives_now() {
             return self.polled.is_some();
         }
         let ReceiveStage { shared, polling, source, polled, .. } = self;
-        polling.poll(shared.limits.polling, deadline, || match source.receive_now() {
-            Ok(Arrived::Nothing) => !waits(),
-            found => {
-                *polled = Some(found);
-                true
+        let mut too_early = just_asked;
+        polling.poll(shared.limits.polling, deadline, || {
+            if mem::take(&mut too_early) {
+                return !waits();
+            }
+            match source.receive_now() {
+                Ok(Arrived::Nothing) => !waits(),
+                found => {
+                    *polled = Some(found);
+                    true
+                }
             }
         })
     }
@@ -308,6 +322,18 @@ impl ReceiveStage {
     /// Whether another message may be read.
     pub(super) fn has_room(&self) -> bool {
         self.shared.flow.may_read()
+    }
+
+    /// What becomes readable when there is something to receive, if this may rest with the reactor.
+    #[cfg(all(any(target_os = "linux", target_os = "android"), not(any(shuttle, loom))))]
+    pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.source.descriptor().filter(|_| self.shared.lends && self.source.receives_now())
+    }
+
+    /// Whether nothing can be there that has not come since it was looked for.
+    #[cfg(all(any(target_os = "linux", target_os = "android"), not(any(shuttle, loom))))]
+    pub(super) fn is_drained(&self) -> bool {
+        self.source.is_drained()
     }
 
     /// Nothing may arrive for a while.

@@ -15,6 +15,8 @@
 //! [`FrameWriter`] do the framing of a stream of bytes.
 
 use std::fmt;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::error::TransportError;
@@ -22,6 +24,8 @@ use crate::sync::{Arc, Instant};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod ahead;
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(any(shuttle, loom))))]
+mod epoll;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod gate;
 mod memory;
@@ -34,6 +38,9 @@ mod socket;
 mod testing;
 mod trace;
 mod writer;
+
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(any(shuttle, loom))))]
+pub(crate) use epoll::Epoll;
 
 pub use crate::peer::{Peer, PeerCredentials};
 pub use reader::FrameReader;
@@ -109,6 +116,20 @@ pub trait MessageSource: Send {
     /// As `receive`.
     fn receive_now(&mut self) -> Result<Arrived, TransportError> {
         self.receive().map(|received| received.map_or(Arrived::End, Arrived::Message))
+    }
+
+    /// What becomes readable when more arrives than [`receive_now`](Self::receive_now) has taken, or the source ends: one
+    /// thread can wait for many of these. Only asked for if [`receives_now`](Self::receives_now). As provided there is
+    /// none, and the receive thread waits in [`receive`](Self::receive).
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Whether `receive_now` would only say that nothing is there, had nothing come since it was called last. As
+    /// provided: unknown, so no.
+    fn is_drained(&self) -> bool {
+        false
     }
 
     /// Nothing may be received for a while: what is kept for speed alone can be given back. Returns at once. As provided,

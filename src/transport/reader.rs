@@ -105,6 +105,11 @@ impl<R: Read> FrameReader<R> {
         &mut self.stream
     }
 
+    /// The stream.
+    pub fn stream(&self) -> &R {
+        &self.stream
+    }
+
     /// Whether the next message has arrived whole: [`next_frame`](Self::next_frame) will not read the stream.
     pub fn is_ready(&self) -> bool {
         let bytes = &Word::words_to_bytes(&self.buffer)[self.start..self.end];

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{self, TcpStream};
 #[cfg(any(target_os = "linux", target_os = "android"))]
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 #[cfg(unix)]
 use std::os::unix::net::UnixStream;
 
@@ -59,7 +59,7 @@ where
 {
     socket.read_timeout(None)?;
     let socket = Arc::new(socket);
-    let incoming = Incoming { socket: socket.clone(), deadline: None, now: false };
+    let incoming = Incoming { socket: socket.clone(), deadline: None, now: false, drained: false };
     Ok(Transport {
         sink: Box::new(SocketSink {
             outgoing: Outgoing(socket.clone()),
@@ -331,6 +331,16 @@ where
         }
     }
 
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.frames.stream().socket.as_fd())
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn is_drained(&self) -> bool {
+        self.frames.stream().drained
+    }
+
     fn rest(&mut self) {
         self.frames.rest();
     }
@@ -388,6 +398,8 @@ struct Incoming<S: Socket> {
     deadline: Option<Instant>,
     /// Nothing is to be waited for.
     now: bool,
+    /// The last read that did not wait gave less than it had room for: nothing was left.
+    drained: bool,
 }
 
 impl<S: Socket> Incoming<S>
@@ -396,6 +408,14 @@ where
 {
     fn late(&self) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn read_now(&mut self, pieces: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let room: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let read = self.socket.read_now(pieces);
+        self.drained = read.as_ref().is_ok_and(|n| *n < room);
+        read
     }
 
     /// Reads once, for as long as is left until the deadline.
@@ -422,7 +442,7 @@ where
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         if self.now {
-            return self.socket.read_now(&mut [IoSliceMut::new(buf)]);
+            return self.read_now(&mut [IoSliceMut::new(buf)]);
         }
         self.read_in_time(|mut socket| socket.read(buf))
     }
@@ -430,7 +450,7 @@ where
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         if self.now {
-            return self.socket.read_now(bufs);
+            return self.read_now(bufs);
         }
         self.read_in_time(|mut socket| socket.read_vectored(bufs))
     }

@@ -1,0 +1,323 @@
+//! Waiting for the input of many connections at once.
+//!
+//! ```text
+//! Note [One waits for all]
+//! ========================
+//! A receive thread that sleeps is woken for each message, and goes back to sleep after it: in a process with many
+//! connections most of what a message costs. So a receive thread that would sleep leaves its stage to rest with the
+//! process's reactor (Schmidt's pattern of that name), and a thread of the reactor waits for the input of all stages
+//! that rest. It drives those that have some, one after the other: messages that come together, on however many
+//! connections, take one wake-up.
+//!
+//!             rest                      input
+//! own thread ------> Resting ---------------------> Ready (queued)
+//!     ^                 ^                              |
+//!     |      back       |      stays                   v
+//!     '---------------------------------------------- Driven
+//!
+//! Who waits is told of input once, when it comes. So whoever drives a stage reads until there is nothing left, and what
+//! is told of it meanwhile makes it ready again: of what comes after the last look, somebody is told after it. A stage
+//! that finds more and more goes to the end of the queue from time to time. It goes back to its own thread where that has
+//! something to do: to wait for room, to lend the stage (Note [Reading is lent]), to end.
+//!
+//! One thread works, as a rule. (With two on two processors each wakes the other up for one message at a time.) Should a
+//! stage keep it, in a callback of the user's that takes its time, then that must not stop other connections: while
+//! it works the keeper looks every moment, and has another thread take its place if it still drives what it drove
+//! before. So one connection holds up another for two moments at most. If what is ready is never worked off between two
+//! looks, and there are processors enough, there is one thread more.
+//! ```
+
+mod posts;
+#[cfg(not(loom))]
+mod stages;
+
+use std::io;
+
+use posts::Posts;
+#[cfg(not(loom))]
+pub(super) use stages::rest;
+
+use super::keeper::{keep, Kept};
+use super::polling::Polling;
+use crate::sync::{spawn, Arc, Condvar, Duration, Mutex, MutexGuard, Rank, Role, Weak};
+
+/// What rests, and is driven by whoever finds that there is input for it.
+pub(super) trait Driven: Send + Sized + 'static {
+    /// Deals with what has arrived, without waiting; `ended`: behind that its end has come, perhaps.
+    fn drive(&mut self, ended: bool) -> Next;
+
+    /// For how long whoever has driven this looks for more before sleeping. See Note [Polling].
+    fn polls_for(&self) -> Duration;
+}
+
+/// What becomes of a stage that was driven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// There was nothing more to read.
+    Rests,
+    /// There may be more, but it is others' turn.
+    Again,
+    /// Its own thread is to see to it.
+    Back,
+}
+
+/// Names what rests, to the poller.
+pub(super) type Key = u64;
+
+/// There is input.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    pub(super) key: Key,
+    /// Nothing comes after it.
+    pub(super) ended: bool,
+}
+
+/// What tells of input: of that of each thing which was added, once if there is some by then, and once each time that
+/// more comes.
+pub(super) trait Poller<S>: Send + Sync + 'static {
+    /// Begins to tell of it.
+    fn add(&self, key: Key, of: &S) -> io::Result<()>;
+
+    /// Never tells of it again, except to whoever is being told now.
+    fn remove(&self, of: &S);
+
+    /// Appends of what there is input, and whether that has ended; waits until there is some if `waits`. May give nothing
+    /// for no reason. An error is for ever.
+    fn poll(&self, waits: bool, found: &mut Vec<Told>) -> io::Result<()>;
+}
+
+/// Where stages rest. See Note [One waits for all].
+pub(super) struct Reactor<P, S> {
+    poller: P,
+    crew: Mutex<Crew<S>>,
+    /// Threads that nobody needs now wait here.
+    off: Condvar,
+    /// How many threads work at most, for want of time.
+    most: usize,
+}
+
+/// The threads of a reactor, and what they work on.
+struct Crew<S> {
+    posts: Posts<S>,
+    /// How many threads work, and how many are to. Those that take too long don't count.
+    working: usize,
+    wanted: usize,
+    /// One of them waits for input.
+    waits: bool,
+    /// How many threads wait until they are called, and how many of them are.
+    off: usize,
+    called: usize,
+    /// What is driven now by threads that count: by how many were before it.
+    driven: Vec<u64>,
+    /// How often something was driven, in all and when the keeper looked.
+    drives: u64,
+    seen: u64,
+    /// Everything was worked off since the keeper looked.
+    worked_off: bool,
+    /// Whether the keeper knows of this, or is being told.
+    kept: bool,
+    /// Nobody can be told of input any more.
+    broken: bool,
+    /// For how long to look for input before sleeping.
+    polls_for: Duration,
+}
+
+impl<P: Poller<S>, S: Driven> Reactor<P, S> {
+    /// With at most so many threads that work, besides those which take too long.
+    pub(super) fn new(poller: P, most: usize) -> Arc<Self> {
+        let crew = Crew {
+            posts: Posts::new(),
+            working: 0,
+            wanted: 1,
+            waits: false,
+            off: 0,
+            called: 0,
+            driven: Vec::new(),
+            drives: 0,
+            seen: 0,
+            worked_off: true,
+            kept: false,
+            broken: false,
+            polls_for: Duration::ZERO,
+        };
+        Arc::new(Reactor { poller, crew: Mutex::new(Rank::Queue, crew), off: Condvar::new(), most })
+    }
+
+    /// Leaves a stage here until its own thread, which this is, is to drive it. Given back at once, as an error, if nobody
+    /// can wait for its input.
+    pub(super) fn rest(self: &Arc<Self>, stage: S) -> Result<S, S> {
+        let own = Arc::new(Condvar::new());
+        let mut crew = self.crew.lock();
+        if crew.broken {
+            return Err(stage);
+        }
+        let key = crew.posts.make(&own);
+        if !self.see_that_enough_work(crew) || self.poller.add(key, &stage).is_err() {
+            self.crew.lock().posts.remove(key);
+            return Err(stage);
+        }
+        let mut crew = self.crew.lock();
+        if crew.broken || crew.posts.has_more(key) {
+            crew.posts.remove(key);
+            drop(crew);
+            self.poller.remove(&stage);
+            return Ok(stage);
+        }
+        crew.posts.put(key, stage, false);
+        loop {
+            match crew.posts.claim(key) {
+                Some(stage) => return Ok(stage),
+                None => own.wait(&mut crew),
+            }
+        }
+    }
+
+    /// Has as many threads work as are to. False if the system has none to give, and none works.
+    fn see_that_enough_work<'a>(self: &'a Arc<Self>, mut crew: MutexGuard<'a, Crew<S>>) -> bool {
+        while crew.working < crew.wanted {
+            crew.working += 1;
+            if crew.off > crew.called {
+                crew.called += 1;
+                self.off.notify_one();
+                continue;
+            }
+            drop(crew);
+            let this = self.clone();
+            let started = spawn("capnp-reactor", Role::Connection, move || this.work());
+            crew = self.crew.lock();
+            if let Err(e) = started {
+                log::error!("no thread to wait for input: {e}");
+                crew.working -= 1;
+                return crew.working > 0;
+            }
+        }
+        true
+    }
+
+    /// What a thread of the reactor runs.
+    fn work(self: &Arc<Self>) {
+        let mut counts = true;
+        let mut polling = Polling::new();
+        let mut found = Vec::new();
+        let mut crew = self.crew.lock();
+        while !crew.broken {
+            // What is ready is not for who waits for input.
+            let needed = !crew.waits || crew.posts.any_ready();
+            if !counts && needed && (crew.waits || crew.working < crew.wanted) {
+                crew.working += 1;
+                counts = true;
+            }
+            if !counts || !needed {
+                crew.working -= usize::from(counts);
+                crew.wanted = crew.wanted.min(crew.working).max(1);
+                crew = self.be_off(crew);
+                counts = true;
+            } else if let Some(ready) = crew.posts.take() {
+                (crew, counts) = self.drive(crew, ready);
+            } else {
+                crew.waits = true;
+                crew.worked_off = true;
+                let polls_for = crew.polls_for;
+                drop(crew);
+                let outcome = self.wait(&mut polling, polls_for, &mut found);
+                crew = self.crew.lock();
+                crew.waits = false;
+                found.drain(..).for_each(|told| crew.posts.found(told));
+                if let Err(e) = outcome {
+                    log::error!("waiting for input: {e}");
+                    crew.broken = true;
+                    crew.posts.give_all_back();
+                    self.off.notify_all();
+                }
+            }
+        }
+    }
+
+    /// Waits for input.
+    fn wait(&self, polling: &mut Polling, polls_for: Duration, found: &mut Vec<Told>) -> io::Result<()> {
+        let mut outcome = Ok(());
+        let polled = polling.poll_many(polls_for, None, || {
+            outcome = self.poller.poll(false, found);
+            found.len()
+        });
+        if !polled && outcome.is_ok() {
+            outcome = self.poller.poll(true, found);
+        }
+        outcome
+    }
+
+    /// Waits until this thread is called.
+    fn be_off<'a>(&self, mut crew: MutexGuard<'a, Crew<S>>) -> MutexGuard<'a, Crew<S>> {
+        crew.off += 1;
+        while crew.called == 0 && !crew.broken {
+            self.off.wait(&mut crew);
+        }
+        crew.off -= 1;
+        crew.called = crew.called.saturating_sub(1);
+        crew
+    }
+
+    /// Drives a stage, and puts it where it belongs. Whether this thread counts as one that works, still.
+    fn drive<'a>(
+        self: &'a Arc<Self>,
+        mut crew: MutexGuard<'a, Crew<S>>,
+        (key, mut stage, ended): (Key, S, bool),
+    ) -> (MutexGuard<'a, Crew<S>>, bool) {
+        crew.drives += 1;
+        let drive = crew.drives;
+        crew.driven.push(drive);
+        let known = std::mem::replace(&mut crew.kept, true);
+        drop(crew);
+        if !known {
+            let this: Weak<Self> = Arc::downgrade(self);
+            keep(this);
+        }
+        let next = stage.drive(ended);
+        if next == Next::Back {
+            self.poller.remove(&stage);
+        }
+        let mut crew = self.crew.lock();
+        if next == Next::Back || crew.broken {
+            crew.posts.give_back(key, stage);
+        } else {
+            crew.polls_for = stage.polls_for();
+            crew.posts.put(key, stage, next == Next::Again);
+        }
+        let mine = crew.driven.iter().position(|one| *one == drive);
+        let counts = mine.map(|mine| crew.driven.swap_remove(mine)).is_some();
+        (crew, counts)
+    }
+
+    /// Replaces threads that drive what they drove when this was called last, and adds one where that is needed. Whether
+    /// to go on looking.
+    fn look_after(self: &Arc<Self>) -> bool {
+        let mut crew = self.crew.lock();
+        let (seen, counted) = (crew.seen, crew.driven.len());
+        crew.driven.retain(|drive| *drive > seen);
+        let late = counted - crew.driven.len();
+        crew.working -= late;
+        let too_much = !std::mem::replace(&mut crew.worked_off, false) && crew.posts.any_ready();
+        if late == 0 && too_much && crew.wanted < self.most {
+            crew.wanted += 1;
+        }
+        let idle = crew.drives == crew.seen && crew.driven.is_empty() && !crew.posts.any_ready();
+        crew.seen = crew.drives;
+        crew.kept = !idle;
+        self.see_that_enough_work(crew);
+        !idle
+    }
+}
+
+impl<P: Poller<S>, S: Driven> Kept for Reactor<P, S> {
+    fn look(self: Arc<Self>) -> bool {
+        self.look_after()
+    }
+
+    #[cfg(not(any(shuttle, loom)))]
+    fn give_up(&self) {
+        self.crew.lock().kept = false;
+    }
+}
+
+#[cfg(test)]
+mod tests;
