@@ -7,27 +7,29 @@
 //! keeps a window of calls comes back in a moment, again and again, and what arrives while it makes its next calls
 //! would wake the receive thread each time, for nothing. (To open the gate and shut it again takes two system calls,
 //! besides.) So whoever gives the stage back leaves the gate shut if it was borrowed some times already within a moment
-//! of being given back, and if nobody else depends on what arrives. The keeper then looks every moment whether somebody
-//! has come, and opens the gate if not.
+//! of being given back, and if nobody else depends on what arrives. The keeper then looks from time to time whether
+//! somebody has come in a moment, and opens the gate if not.
 //!
 //! So while the stage is free the gate is open, or the keeper knows of it; and nothing that arrives is left lying for
-//! longer than two moments. What decides is under the lock. The gate is opened and shut outside of it, and yet is not
+//! longer than a moment and the keeper's interval. What decides is under the lock. The gate is opened and shut outside of it, and yet is not
 //! left shut by mistake: only a borrower shuts it, before it reads, and so before whatever is decided after that. An
 //! opening that comes too late, when the next one has borrowed the stage, wakes the receive thread for nothing. (Who opens
 //! the gate later takes the stage for that, and lends it: whoever finds it gone in between is seen to by the receive
 //! thread.)
 //! ```
 
-use super::keeper::{keep, Kept, MOMENT};
-use crate::sync::{Arc, Condvar, Instant, Mutex, MutexGuard, OnceLock, Rank, Weak};
+use super::keeper::{keep, Kept};
+use crate::sync::{Arc, Condvar, Duration, Instant, Mutex, MutexGuard, OnceLock, Rank, Weak};
 use crate::transport::Gate;
 
 /// How many times in a row the stage is lent for nothing before the receive thread keeps it.
 const CHANCES: u8 = 8;
+/// How long whoever has given the stage back may take to come again before the gate is opened.
+const MOMENT: Duration = Duration::from_millis(1);
 /// After how many quick returns in a row the gate is left shut.
 const QUICK: u8 = 4;
 /// At how many looks in a row the stage may be out before the keeper looks no more.
-const PATIENCE: u8 = 4;
+const PATIENCE: u8 = 2;
 
 /// What is lent.
 pub(super) trait Lent: Send {
@@ -72,10 +74,13 @@ impl<S> State<S> {
     fn borrow(&mut self) -> Option<S> {
         let stage = self.stage.take()?;
         self.borrowed += 1;
-        // Model checkers know no time.
-        let quick = cfg!(loom) || self.given_back.is_some_and(|at| at.elapsed() < MOMENT);
-        self.quick = if quick { QUICK.min(self.quick + 1) } else { 0 };
+        self.quick = if self.is_recent() { QUICK.min(self.quick + 1) } else { 0 };
         Some(stage)
+    }
+
+    /// Whether the stage was given back just now. Model checkers know no time.
+    fn is_recent(&self) -> bool {
+        cfg!(loom) || self.given_back.is_some_and(|at| at.elapsed() < MOMENT)
     }
 
     /// Whether who gives the stage back, as somebody does now, has come again in a moment some times.
@@ -202,12 +207,13 @@ impl<S: Lent> Kept for Desk<S> {
     fn look(self: Arc<Self>) -> bool {
         let mut state = self.state.lock();
         let borrowed = state.borrowed;
-        if std::mem::replace(&mut state.seen, borrowed) != borrowed {
-            state.had = 0;
-            return true;
-        }
-        if state.stage.is_none() && state.had < PATIENCE {
-            state.had += 1;
+        let changed = std::mem::replace(&mut state.seen, borrowed) != borrowed;
+        let stays = match &state.stage {
+            Some(_) => changed && state.is_recent(),
+            None => changed || state.had < PATIENCE,
+        };
+        if stays {
+            state.had = if changed { 0 } else { state.had + 1 };
             return true;
         }
         // Should somebody still have it, the keeper will be told again.

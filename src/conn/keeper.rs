@@ -1,10 +1,7 @@
 //! Who looks after what nobody else does: gates that were left shut (Note [The gate is opened late]), and threads that
 //! take too long (Note [One waits for all]).
 
-use crate::sync::{Arc, Duration, Weak};
-
-/// How long whoever has given a stage back may take to come again before the gate is opened.
-pub(super) const MOMENT: Duration = Duration::from_millis(1);
+use crate::sync::{Arc, Weak};
 
 /// What the keeper looks after.
 pub(super) trait Kept: Send + Sync {
@@ -25,9 +22,13 @@ mod of_the_process {
     use std::mem;
 
     use super::*;
-    use crate::sync::{deadline, Mutex, OnceLock, Rank, Timer};
+    use crate::sync::{deadline, Duration, Mutex, OnceLock, Rank, Timer};
 
-    /// What is looked at once in a moment.
+    /// How long after one look the next one is. (In a virtual machine a timer is dear: with a quarter of this time, a
+    /// twentieth of all time went into it where a hundred threads make calls.)
+    const INTERVAL: Duration = Duration::from_millis(4);
+
+    /// What is looked at.
     #[derive(Default)]
     struct Keeper {
         kept: Vec<Weak<dyn Kept>>,
@@ -53,7 +54,7 @@ mod of_the_process {
 
     fn look_later() {
         let timer = Timer::global();
-        let key = timer.at(deadline(MOMENT), look);
+        let key = timer.at(deadline(INTERVAL), look);
         if !timer.is_running() && timer.cancel(key) {
             // There is no thread for it.
             let mut keeper = keeper().lock();

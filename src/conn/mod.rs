@@ -23,7 +23,7 @@ mod keeper;
 mod lending;
 mod polling;
 mod port;
-#[cfg(all(any(target_os = "linux", target_os = "android"), not(shuttle)))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(shuttle), any(not(loom), test)))]
 mod reactor;
 mod reading;
 mod shared;

@@ -42,7 +42,7 @@ use crate::cap::port::ConnectionId;
 use crate::promise::cancel::without_current;
 use crate::promise::{Interrupt, Waiter};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::{counted, enter_role, per_thread, Arc, Instant, Role};
+use crate::sync::{counted, enter_role, per_thread, Arc, Instant, ProcessCounter, Role};
 use crate::transport::Gate;
 
 /// Who reads. See Note [Reading is lent].
@@ -117,8 +117,20 @@ pub(super) struct Receiver {
     stage: Option<Box<ReceiveStage>>,
 }
 
+/// How many receive threads this process has.
+static RECEIVERS: ProcessCounter = ProcessCounter::new(0);
+/// With fewer of them each waits for its own input: that takes a system call less.
+const MANY_RECEIVERS: u64 = 4;
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        RECEIVERS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Receiver {
     pub(super) fn new(shared: &Arc<Shared>, stage: ReceiveStage) -> Self {
+        RECEIVERS.fetch_add(1, Ordering::Relaxed);
         Receiver { shared: shared.clone(), stage: Some(Box::new(stage)) }
     }
 
@@ -172,7 +184,8 @@ impl Receiver {
 
 /// Waits for input, and receives, or has it received, until this thread has something to do itself.
 fn rest(stage: Box<ReceiveStage>) -> (Box<ReceiveStage>, Progress) {
-    match rest_with_others(stage) {
+    let many = RECEIVERS.load(Ordering::Relaxed) >= MANY_RECEIVERS;
+    match if many { rest_with_others(stage) } else { Err(stage) } {
         Ok(mut stage) => match stage.receive_all() {
             Progress::Ended => (stage, Progress::Ended),
             // Something was, there.

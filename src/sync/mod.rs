@@ -30,6 +30,13 @@ pub(crate) use turns::in_turn;
 
 #[cfg(all(loom, test))]
 pub(crate) use loom::model as check_all;
+/// Checks all interleavings in which a thread that could go on is made to wait at most twice: for what has too many.
+#[cfg(all(loom, test))]
+pub(crate) fn check_most(body: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(2);
+    model.check(body);
+}
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic;
 #[cfg(all(shuttle, test))]
