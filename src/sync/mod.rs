@@ -24,6 +24,8 @@ pub(crate) use foreign::foreign;
 pub(crate) use lane::{Lane, Turn, Waited};
 pub(crate) use lock::{assert_unlocked, Condvar, Mutex, MutexGuard, Rank};
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
+#[cfg(not(any(shuttle, loom)))]
+pub(crate) use thread::processors;
 pub(crate) use thread::{enter_role, role, spawn, yield_now, JoinHandle, Role};
 pub(crate) use timer::{Timer, TimerKey};
 pub(crate) use turns::in_turn;

@@ -59,3 +59,9 @@ pub(crate) fn spawn(
     };
     raw::Builder::new().name(name.into()).spawn(body)
 }
+
+/// How many threads can run at once.
+#[cfg(not(any(shuttle, loom)))]
+pub(crate) fn processors() -> usize {
+    raw::available_parallelism().map_or(1, usize::from)
+}

@@ -29,9 +29,11 @@ fn connected(bootstrap: &Client, threads: Threads) -> [Connection; 2] {
 fn methods_run_where_the_call_is() {
     let here = thread::current().name().unwrap().to_owned();
     assert_eq!(ask(&telling(), 0, "").unwrap(), here);
-    for (threads, expected) in [(Threads::Lending, "capnp-receive"), (Threads::Strict, "capnp-callback")] {
+    let reading: &[_] = &["capnp-receive", "capnp-reactor"];
+    for (threads, expected) in [(Threads::Lending, reading), (Threads::Strict, &["capnp-callback"])] {
         let [_server, client] = connected(&telling(), threads);
-        assert_eq!(ask(&client.bootstrap(), 0, "").unwrap(), expected);
+        let there = ask(&client.bootstrap(), 0, "").unwrap();
+        assert!(expected.contains(&there.as_str()), "{there}");
     }
 }
 

@@ -16,6 +16,7 @@ mod many;
 mod peers;
 mod promises;
 mod proxies;
+mod reactor;
 mod serving;
 mod support;
 mod waiting;

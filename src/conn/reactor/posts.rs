@@ -113,6 +113,12 @@ impl<S> Posts<S> {
         }
     }
 
+    /// How many rest.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn resting(&self) -> usize {
+        self.posts.values().filter(|post| matches!(post.place, Place::Resting(_))).count()
+    }
+
     /// Gives back all that is not driven just now.
     pub(super) fn give_all_back(&mut self) {
         self.ready.clear();

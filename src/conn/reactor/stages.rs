@@ -5,7 +5,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::{Driven, Key, Next, Poller, Reactor, Told};
 use crate::conn::stages::{Progress, ReceiveStage};
-use crate::sync::{Arc, Duration, OnceLock};
+use crate::sync::{processors, Arc, Duration, OnceLock};
 use crate::transport::Epoll;
 
 type Stage = Box<ReceiveStage>;
@@ -17,10 +17,7 @@ const MOST_BATCHES: usize = 8;
 /// an error if nobody else can wait for its input.
 pub(in crate::conn) fn rest(mut stage: Stage) -> Result<Stage, Stage> {
     static REACTOR: OnceLock<Option<Arc<Reactor<Epoll, Stage>>>> = OnceLock::new();
-    let made = || {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Epoll::new().ok().map(|epoll| Reactor::new(epoll, processors.div_ceil(2)))
-    };
+    let made = || Epoll::new().ok().map(|epoll| Reactor::new(epoll, processors().div_ceil(2)));
     match (stage.descriptor(), REACTOR.get_or_init(made)) {
         (Some(_), Some(reactor)) => {
             stage.rest();
