@@ -11,11 +11,11 @@
 //! somebody has come in a moment, and opens the gate if not.
 //!
 //! So while the stage is free the gate is open, or the keeper knows of it; and nothing that arrives is left lying for
-//! longer than a moment and the keeper's interval. What decides is under the lock. The gate is opened and shut outside of it, and yet is not
-//! left shut by mistake: only a borrower shuts it, before it reads, and so before whatever is decided after that. An
-//! opening that comes too late, when the next one has borrowed the stage, wakes the receive thread for nothing. (Who opens
-//! the gate later takes the stage for that, and lends it: whoever finds it gone in between is seen to by the receive
-//! thread.)
+//! longer than a moment and the keeper's interval. What decides is under the lock. The gate is opened and shut outside of
+//! it, and yet is not left shut by mistake: only a borrower shuts it, before it reads, and so before whatever is decided
+//! after that. An opening that comes too late, when the next one has borrowed the stage, wakes the receive thread for
+//! nothing. (Who opens the gate later takes the stage for that, and lends it: whoever finds it gone in between is seen to
+//! by the receive thread.)
 //! ```
 
 use super::keeper::{keep, Kept};

@@ -20,6 +20,8 @@
 //!   queues something while others have yet to run leaves it to them, or to whoever reads, if that has more messages at
 //!   hand: the last one sends for all. Should they have nothing to send, the send thread does after a moment.
 //! - A thread that waits for an answer reads (Note [Reading is lent]).
+//! - A receive thread that would sleep has its stage driven by the reactor, which is awake if others have input (Note [One
+//!   waits for all]).
 //! - What users drop is seen to by whichever transaction is next (Note [Drops are noted]).
 //!
 //! Callbacks are lent to whoever reads alone: they run foreign code, and a thread of the user's may hold locks that it
@@ -47,7 +49,7 @@ pub enum Threads {
     /// fewer wake-ups, so calls take less time.
     ///
     /// After a thread has made calls in quick succession, what arrives while it does not wait for an answer (a call of
-    /// the peer's, an answer that a callback is to get) may be seen up to two milliseconds late, once.
+    /// the peer's, an answer that a callback is to get) may be seen up to five milliseconds late, once.
     #[default]
     Lending,
     /// Each stage by its own thread alone, as in the Haskell implementation.

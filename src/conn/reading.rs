@@ -14,6 +14,8 @@
 //!       something               give back
 //!       has arrived
 //!
+//! (Before anybody has wanted to borrow it, the reactor may have it: Note [One waits for all].)
+//!
 //! While it is free, the receive thread waits at the open gate, which it passes when something has arrived: so
 //! nothing is left unread, and nobody is woken to hand the role on. (While answers are awaited, whoever may borrow the
 //! stage again is given a moment to come, before the receive thread takes it, and, if that has proved right, before the

@@ -308,7 +308,7 @@ impl ReceiveStage {
     pub(super) fn receive_all(&mut self) -> Progress {
         loop {
             let progress = self.step(Wait::No);
-            if progress != Progress::Made || !self.is_ready() {
+            if progress != Progress::Made || !self.shared.reading.is_in_batch() {
                 return progress;
             }
         }

@@ -88,7 +88,8 @@ pub(crate) fn with_blocking<R>(observer: Arc<dyn Blocking>, body: impl FnOnce() 
 /// their own queue. They never wait for an answer, for room in a queue, for a question ID, or for a user's
 /// method; neither does the timer. Two vats whose coordinators wait for each other would never wake. So
 /// waiting on such a thread is refused here, and calls made there are queued instead of blocking. That is why
-/// one of them can do another's work (Note [Lending]), and why methods that run in place may not wait either.
+/// one of them can do another's work (Note [Lending]), or the reactor that of all receive threads (Note [One waits for
+/// all]), and why methods that run in place may not wait either.
 /// ```
 pub(crate) fn enter_blocking() -> Result<Asleep, Exception> {
     if role() != Role::User {

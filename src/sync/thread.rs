@@ -9,7 +9,8 @@ use super::per_thread;
 pub(crate) enum Role {
     /// A thread of the user's or of a pool: it may wait for anything.
     User,
-    /// One of the four threads of a connection: it waits for its own queue (or for its socket) alone.
+    /// One of the four threads of a connection, which waits for its own queue (or for its socket) alone; or of the reactor,
+    /// which waits for all sockets.
     Connection,
     /// The timer, which waits for the next deadline alone.
     #[cfg(not(any(shuttle, loom)))]

@@ -1,6 +1,6 @@
 //! What rests, and what is to be driven.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::mem;
 
 use super::{Key, Told};
@@ -8,14 +8,18 @@ use crate::sync::{Arc, Condvar};
 
 /// All that was left with the reactor.
 pub(super) struct Posts<S> {
-    posts: HashMap<Key, Post<S>>,
-    next: Key,
+    posts: Vec<Option<Post<S>>>,
+    free: Vec<usize>,
+    /// How many there have been.
+    made: u32,
     /// Those that have input, in the order in which it came.
     ready: VecDeque<Key>,
 }
 
 struct Post<S> {
-    place: Place<S>,
+    /// Another one has had the same place before.
+    key: Key,
+    stands: Stands<S>,
     /// Its end has been told of.
     ended: bool,
     /// Where its own thread waits.
@@ -23,7 +27,7 @@ struct Post<S> {
 }
 
 /// See Note [One waits for all].
-enum Place<S> {
+enum Stands<S> {
     Resting(S),
     Ready(S),
     Driven {
@@ -34,24 +38,40 @@ enum Place<S> {
     Back(S),
 }
 
-const DRIVEN: &str = "what is driven has its post";
+/// The place of what a key names. What else is in the key tells it from those which had the place before.
+fn place(key: Key) -> usize {
+    key as u32 as usize
+}
 
 impl<S> Posts<S> {
     pub(super) fn new() -> Self {
-        Posts { posts: HashMap::new(), next: 0, ready: VecDeque::new() }
+        Posts { posts: Vec::new(), free: Vec::new(), made: 0, ready: VecDeque::new() }
     }
 
     /// A post for what its own thread, which waits at `own` later, has still got.
     pub(super) fn make(&mut self, own: &Arc<Condvar>) -> Key {
-        let key = self.next;
-        self.next += 1;
-        self.posts
-            .insert(key, Post { place: Place::Driven { again: false }, ended: false, own: own.clone() });
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.posts.push(None);
+            self.posts.len() - 1
+        });
+        self.made = self.made.wrapping_add(1);
+        let key = Key::from(self.made) << 32 | place as Key;
+        self.posts[place] =
+            Some(Post { key, stands: Stands::Driven { again: false }, ended: false, own: own.clone() });
         key
     }
 
     pub(super) fn remove(&mut self, key: Key) {
-        self.posts.remove(&key);
+        self.posts[place(key)] = None;
+        self.free.push(place(key));
+    }
+
+    fn get(&mut self, key: Key) -> Option<&mut Post<S>> {
+        self.posts.get_mut(place(key))?.as_mut().filter(|post| post.key == key)
+    }
+
+    fn at(&mut self, key: Key) -> &mut Post<S> {
+        self.get(key).expect("what is driven, or ready, has its post")
     }
 
     /// Whether something has input.
@@ -62,70 +82,77 @@ impl<S> Posts<S> {
     /// What has had input for longest, to be driven, and whether its end has been told of.
     pub(super) fn take(&mut self) -> Option<(Key, S, bool)> {
         let key = self.ready.pop_front()?;
-        let post = self.posts.get_mut(&key).expect("what is ready has its post");
-        match mem::replace(&mut post.place, Place::Driven { again: false }) {
-            Place::Ready(stage) => Some((key, stage, post.ended)),
+        let post = self.at(key);
+        match mem::replace(&mut post.stands, Stands::Driven { again: false }) {
+            Stands::Ready(stage) => Some((key, stage, post.ended)),
             _ => unreachable!("it is in the queue once, while it is ready"),
         }
     }
 
     /// Whether more input was told of for what is driven.
-    pub(super) fn has_more(&self, key: Key) -> bool {
-        matches!(self.posts.get(&key).expect(DRIVEN).place, Place::Driven { again: true })
+    pub(super) fn has_more(&mut self, key: Key) -> bool {
+        matches!(self.at(key).stands, Stands::Driven { again: true })
     }
 
     /// Puts what was driven back to rest, unless there is more input for it: `again`, or as was told of meanwhile.
     pub(super) fn put(&mut self, key: Key, stage: S, again: bool) {
-        let again = again || self.has_more(key);
-        let post = self.posts.get_mut(&key).expect(DRIVEN);
-        post.place = if again { Place::Ready(stage) } else { Place::Resting(stage) };
-        if again {
+        let post = self.at(key);
+        if again || matches!(post.stands, Stands::Driven { again: true }) {
+            post.stands = Stands::Ready(stage);
             self.ready.push_back(key);
+        } else {
+            post.stands = Stands::Resting(stage);
         }
     }
 
     /// Gives what was driven back to its own thread.
     pub(super) fn give_back(&mut self, key: Key, stage: S) {
-        self.posts.get_mut(&key).expect(DRIVEN).give_back(stage);
+        self.at(key).give_back(stage);
     }
 
     /// What was given back to this thread, which has left it here.
     pub(super) fn claim(&mut self, key: Key) -> Option<S> {
-        let is_back = matches!(self.posts.get(&key)?.place, Place::Back(_));
-        match is_back.then(|| self.posts.remove(&key))?? {
-            Post { place: Place::Back(stage), .. } => Some(stage),
-            _ => unreachable!("it is there"),
+        let post = self.at(key);
+        match mem::replace(&mut post.stands, Stands::Driven { again: false }) {
+            Stands::Back(stage) => {
+                self.remove(key);
+                Some(stage)
+            }
+            stands => {
+                post.stands = stands;
+                None
+            }
         }
     }
 
     /// There is input.
     pub(super) fn found(&mut self, told: Told) {
         // What was told of just before it was removed is gone.
-        let Some(post) = self.posts.get_mut(&told.key) else { return };
+        let Some(post) = self.get(told.key) else { return };
         post.ended |= told.ended;
-        match mem::replace(&mut post.place, Place::Driven { again: true }) {
-            Place::Resting(stage) => {
-                post.place = Place::Ready(stage);
+        match mem::replace(&mut post.stands, Stands::Driven { again: true }) {
+            Stands::Resting(stage) => {
+                post.stands = Stands::Ready(stage);
                 self.ready.push_back(told.key);
             }
-            Place::Driven { .. } => {}
-            place @ (Place::Ready(_) | Place::Back(_)) => post.place = place,
+            Stands::Driven { .. } => {}
+            stands @ (Stands::Ready(_) | Stands::Back(_)) => post.stands = stands,
         }
     }
 
     /// How many rest.
     #[cfg(all(test, not(loom)))]
     pub(super) fn resting(&self) -> usize {
-        self.posts.values().filter(|post| matches!(post.place, Place::Resting(_))).count()
+        self.posts.iter().flatten().filter(|post| matches!(post.stands, Stands::Resting(_))).count()
     }
 
     /// Gives back all that is not driven just now.
     pub(super) fn give_all_back(&mut self) {
         self.ready.clear();
-        for post in self.posts.values_mut() {
-            match mem::replace(&mut post.place, Place::Driven { again: false }) {
-                Place::Resting(stage) | Place::Ready(stage) | Place::Back(stage) => post.give_back(stage),
-                driven @ Place::Driven { .. } => post.place = driven,
+        for post in self.posts.iter_mut().flatten() {
+            match mem::replace(&mut post.stands, Stands::Driven { again: false }) {
+                Stands::Resting(stage) | Stands::Ready(stage) | Stands::Back(stage) => post.give_back(stage),
+                driven @ Stands::Driven { .. } => post.stands = driven,
             }
         }
     }
@@ -133,7 +160,7 @@ impl<S> Posts<S> {
 
 impl<S> Post<S> {
     fn give_back(&mut self, stage: S) {
-        self.place = Place::Back(stage);
+        self.stands = Stands::Back(stage);
         self.own.notify_one();
     }
 }

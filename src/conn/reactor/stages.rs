@@ -37,7 +37,7 @@ impl Driven for Stage {
             if progress == Progress::Ended || self.shared().reading.is_wanted() || !self.has_room() {
                 return Next::Back;
             }
-            if progress == Progress::Idle || (self.is_drained() && !ended && !self.is_ready()) {
+            if progress == Progress::Idle || (self.is_drained() && !ended) {
                 self.rest();
                 return Next::Rests;
             }
