@@ -72,6 +72,11 @@ impl Polling {
         Polling { misses: 0, skip: 0 }
     }
 
+    /// Something has changed: the next wait may go with polling.
+    pub(super) fn retry(&mut self) {
+        self.skip = 0;
+    }
+
     /// Has `look` look until it has found something, or has taken `longest`, or the deadline has passed. Whether it
     /// has found something. Model checkers know no time, and do not poll.
     pub(super) fn poll(

@@ -188,11 +188,14 @@ impl Receiver {
 fn rest(stage: Box<ReceiveStage>) -> (Box<ReceiveStage>, Progress) {
     let many = RECEIVERS.load(Ordering::Relaxed) >= MANY_RECEIVERS;
     match if many { rest_with_others(stage) } else { Err(stage) } {
-        Ok(mut stage) => match stage.receive_all() {
-            Progress::Ended => (stage, Progress::Ended),
-            // Something was, there.
-            Progress::Made | Progress::Idle => (stage, Progress::Made),
-        },
+        Ok(mut stage) => {
+            stage.poll_anew();
+            match stage.receive_all() {
+                Progress::Ended => (stage, Progress::Ended),
+                // Something was, there.
+                Progress::Made | Progress::Idle => (stage, Progress::Made),
+            }
+        }
         Err(mut stage) => {
             let progress = stage.step(Wait::Yes);
             (stage, progress)

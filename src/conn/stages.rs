@@ -304,6 +304,11 @@ impl ReceiveStage {
         })
     }
 
+    /// It may pay to poll now, whatever was so before.
+    pub(super) fn poll_anew(&mut self) {
+        self.polling.retry();
+    }
+
     /// Receives what is there, without waiting.
     pub(super) fn receive_all(&mut self) -> Progress {
         loop {

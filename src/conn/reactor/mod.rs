@@ -18,7 +18,8 @@
 //! Who waits is told of input once, when it comes. So whoever drives a stage reads until there is nothing left, and what
 //! is told of it meanwhile makes it ready again: of what comes after the last look, somebody is told after it. A stage
 //! that finds more and more goes to the end of the queue from time to time. It goes back to its own thread where that has
-//! something to do: to wait for room, to lend the stage (Note [Reading is lent]), to end.
+//! something to do: to wait for room, to lend the stage (Note [Reading is lent]), to end; or to look for input without
+//! asking the poller first, if of all stages only this one has had any for a while.
 //!
 //! One thread works, as a rule. (With two on two processors each wakes the other up for one message at a time.) Should a
 //! stage keep it, in a callback of the user's that takes its time, then that must not stop other connections: while
@@ -40,6 +41,9 @@ pub(super) use stages::rest;
 use super::keeper::{keep, Kept};
 use super::polling::Polling;
 use crate::sync::{spawn, Arc, Condvar, Duration, Mutex, MutexGuard, Rank, Role, Weak};
+
+/// How many times in a row a stage is driven, and no other one, before it goes back to its own thread.
+const ALONE: u32 = 64;
 
 /// What rests, and is driven by whoever finds that there is input for it.
 pub(super) trait Driven: Send + Sized + 'static {
@@ -112,6 +116,9 @@ struct Crew<S> {
     /// How often something was driven, in all and when the keeper looked.
     drives: u64,
     seen: u64,
+    /// What was driven last, and how many times in a row while nothing else was to be.
+    last: Key,
+    alone: u32,
     /// Everything was worked off since the keeper looked.
     worked_off: bool,
     /// Whether the keeper knows of this, or is being told.
@@ -135,6 +142,8 @@ impl<P: Poller<S>, S: Driven> Reactor<P, S> {
             driven: Vec::new(),
             drives: 0,
             seen: 0,
+            last: 0,
+            alone: 0,
             worked_off: true,
             kept: false,
             broken: false,
@@ -266,13 +275,19 @@ impl<P: Poller<S>, S: Driven> Reactor<P, S> {
         crew.drives += 1;
         let drive = crew.drives;
         crew.driven.push(drive);
+        let same = std::mem::replace(&mut crew.last, key) == key && !crew.posts.any_ready();
+        crew.alone = if same { crew.alone + 1 } else { 0 };
+        let alone = crew.alone >= ALONE;
         let known = std::mem::replace(&mut crew.kept, true);
         drop(crew);
         if !known {
             let this: Weak<Self> = Arc::downgrade(self);
             keep(this);
         }
-        let next = stage.drive(ended);
+        let next = match stage.drive(ended) {
+            Next::Rests if alone => Next::Back,
+            next => next,
+        };
         if next == Next::Back {
             self.poller.remove(&stage);
         }

@@ -218,6 +218,27 @@ mod unit_tests {
     }
 
     #[test]
+    fn what_alone_has_input_goes_back_to_its_own_thread() {
+        let (reactor, inputs) = reactor();
+        let stage = stage(&inputs, 0, usize::MAX, || {});
+        let own = on_its_own_thread({
+            let reactor = reactor.clone();
+            move || assert!(reactor.rest(stage).ok().unwrap().read > ALONE as usize)
+        });
+        for _ in 0..=ALONE {
+            while reactor.crew.lock().posts.resting() == 0 {
+                yield_now();
+            }
+            inputs.comes(0);
+            while inputs.state.lock().come[&0] > 0 {
+                yield_now();
+            }
+        }
+        own.join().unwrap();
+        inputs.close();
+    }
+
+    #[test]
     fn if_nothing_tells_of_input_any_more_all_goes_back() {
         let (reactor, inputs) = reactor();
         let resting = stage(&inputs, 0, 1, || {});
