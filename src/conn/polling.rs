@@ -59,6 +59,14 @@ impl Drop for Counted {
     }
 }
 
+/// When to look for the first time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum First {
+    AtOnce,
+    /// When others have run: what is looked for has just been asked for, and can't be there.
+    AfterOthers,
+}
+
 /// See Note [Polling].
 #[derive(Default)]
 pub(super) struct Polling {
@@ -83,9 +91,10 @@ impl Polling {
         &mut self,
         longest: Duration,
         deadline: Option<Instant>,
+        first: First,
         mut look: impl FnMut() -> bool,
     ) -> bool {
-        self.poll_many(longest, deadline, || usize::from(look()))
+        self.poll_many(longest, deadline, first, || usize::from(look()))
     }
 
     /// The same for one thread that looks for many: `look` says how many it has found, and the more have come meanwhile,
@@ -94,6 +103,7 @@ impl Polling {
         &mut self,
         longest: Duration,
         deadline: Option<Instant>,
+        first: First,
         look: impl FnMut() -> usize,
     ) -> bool {
         if longest.is_zero() || cfg!(any(shuttle, loom)) {
@@ -104,7 +114,11 @@ impl Polling {
             return false;
         }
         let counted = Counted::new();
-        let polled = poll(Instant::now(), longest, long, deadline, look);
+        let start = Instant::now();
+        if first == First::AfterOthers {
+            yield_now();
+        }
+        let polled = poll(start, longest, long, deadline, look);
         drop(counted);
         self.learn(polled);
         polled.found
@@ -166,9 +180,9 @@ mod tests {
         polling.learn(polled);
         let skipped = polling.skip;
         for _ in 0..skipped {
-            assert!(!polling.poll(HOUR, None, || panic!("it is not done now")));
+            assert!(!polling.poll(HOUR, None, First::AtOnce, || panic!("it is not done now")));
         }
-        assert!(polling.poll(HOUR, None, || true));
+        assert!(polling.poll(HOUR, None, First::AtOnce, || true));
         polling.misses += 1;
         skipped
     }
@@ -176,7 +190,7 @@ mod tests {
     #[test]
     fn what_pays_is_done_each_time() {
         let mut polling = Polling::new();
-        assert!((0..100).all(|_| polling.poll(HOUR, None, || true)));
+        assert!((0..100).all(|_| polling.poll(HOUR, None, First::AtOnce, || true)));
     }
 
     #[test]
@@ -234,11 +248,11 @@ mod tests {
 
     #[test]
     fn no_time_is_none() {
-        assert!(!Polling::new().poll(Duration::ZERO, None, || true));
+        assert!(!Polling::new().poll(Duration::ZERO, None, First::AtOnce, || true));
     }
 
     #[test]
     fn a_deadline_ends_it() {
-        assert!(!Polling::new().poll(HOUR, Some(Instant::now()), || false));
+        assert!(!Polling::new().poll(HOUR, Some(Instant::now()), First::AfterOthers, || false));
     }
 }

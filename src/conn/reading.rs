@@ -37,7 +37,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::desk::{Desk, Lent};
 use super::lending::LINGER;
-use super::polling::Polling;
+use super::polling::{First, Polling};
 use super::shared::Shared;
 use super::stages::{Progress, ReceiveStage, Wait};
 use crate::cap::port::ConnectionId;
@@ -140,7 +140,11 @@ impl Receiver {
     pub(super) fn step(&mut self, wait: Wait) -> Progress {
         let Some(mut stage) = self.stage.take() else { return Progress::Ended };
         let mut progress;
-        if wait == Wait::Yes && stage.has_room() && !stage.is_ready() && !stage.poll(None, false, || true) {
+        if wait == Wait::Yes
+            && stage.has_room()
+            && !stage.is_ready()
+            && !stage.poll(None, First::AtOnce, || true)
+        {
             (stage, progress) = rest(stage);
         } else {
             progress = stage.step(wait);
@@ -253,7 +257,7 @@ impl Shared {
         let mut borrowed = self.borrow();
         if borrowed.is_none() {
             let mut polling = POLLING.with(Cell::take);
-            polling.poll(self.limits.polling, waiter.deadline(), || {
+            polling.poll(self.limits.polling, waiter.deadline(), First::AtOnce, || {
                 borrowed = self.borrow();
                 borrowed.is_some() || !waiter.waits()
             });
@@ -295,7 +299,7 @@ impl Borrowed<'_> {
         while waiter.waits() {
             let Borrowed { gate, stage: Some(stage), .. } = self else { return };
             let receive = || {
-                if !stage.poll(waiter.deadline(), true, || waiter.waits()) {
+                if !stage.poll(waiter.deadline(), First::AfterOthers, || waiter.waits()) {
                     gate.wait(waiter.deadline());
                 }
                 stage.receive_all()

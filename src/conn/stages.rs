@@ -12,7 +12,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use super::drops::Watch;
 use super::flow::{Sending, Share};
 use super::lending::handling;
-use super::polling::Polling;
+use super::polling::{First, Polling};
 use super::shared::{Incoming, Shared};
 use crate::cap::call::{CallInfo, Mode};
 use crate::cap::port::Notice;
@@ -278,28 +278,17 @@ impl ReceiveStage {
     }
 
     /// Polls for as long as that pays and `waits` says so. Whether there is something to receive, or no need to wait.
-    /// See Note [Polling]. (What an answer is awaited to that has just been asked for can't be there at once.)
-    pub(super) fn poll(
-        &mut self,
-        deadline: Option<Instant>,
-        just_asked: bool,
-        waits: impl Fn() -> bool,
-    ) -> bool {
+    /// See Note [Polling].
+    pub(super) fn poll(&mut self, deadline: Option<Instant>, first: First, waits: impl Fn() -> bool) -> bool {
         if self.polled.is_some() || !self.shared.lends || !self.source.receives_now() {
             return self.polled.is_some();
         }
         let ReceiveStage { shared, polling, source, polled, .. } = self;
-        let mut too_early = just_asked;
-        polling.poll(shared.limits.polling, deadline, || {
-            if mem::take(&mut too_early) {
-                return !waits();
-            }
-            match source.receive_now() {
-                Ok(Arrived::Nothing) => !waits(),
-                found => {
-                    *polled = Some(found);
-                    true
-                }
+        polling.poll(shared.limits.polling, deadline, first, || match source.receive_now() {
+            Ok(Arrived::Nothing) => !waits(),
+            found => {
+                *polled = Some(found);
+                true
             }
         })
     }

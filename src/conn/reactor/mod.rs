@@ -39,7 +39,7 @@ use posts::Posts;
 pub(super) use stages::rest;
 
 use super::keeper::{keep, Kept};
-use super::polling::Polling;
+use super::polling::{First, Polling};
 use crate::sync::{spawn, Arc, Condvar, Duration, Mutex, MutexGuard, Rank, Role, Weak};
 
 /// How many times in a row a stage is driven, and no other one, before it goes back to its own thread.
@@ -245,7 +245,7 @@ impl<P: Poller<S>, S: Driven> Reactor<P, S> {
     /// Waits for input.
     fn wait(&self, polling: &mut Polling, polls_for: Duration, found: &mut Vec<Told>) -> io::Result<()> {
         let mut outcome = Ok(());
-        let polled = polling.poll_many(polls_for, None, || {
+        let polled = polling.poll_many(polls_for, None, First::AtOnce, || {
             outcome = self.poller.poll(false, found);
             found.len()
         });
