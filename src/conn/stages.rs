@@ -217,10 +217,6 @@ pub(crate) struct ReceiveStage {
 }
 
 impl ReceiveStage {
-    pub(super) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
     /// Receives one message, once there is room for it.
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
         if !self.has_room() {
@@ -318,18 +314,6 @@ impl ReceiveStage {
         self.shared.flow.may_read()
     }
 
-    /// What becomes readable when there is something to receive, if this may rest with the reactor.
-    #[cfg(all(any(target_os = "linux", target_os = "android"), not(any(shuttle, loom))))]
-    pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.source.descriptor().filter(|_| self.shared.lends && self.source.receives_now())
-    }
-
-    /// Whether nothing can be there that has not come since it was looked for.
-    #[cfg(all(any(target_os = "linux", target_os = "android"), not(any(shuttle, loom))))]
-    pub(super) fn is_drained(&self) -> bool {
-        self.source.is_drained()
-    }
-
     /// Nothing may arrive for a while.
     pub(super) fn rest(&mut self) {
         self.source.rest();
@@ -358,6 +342,24 @@ impl ReceiveStage {
         // If the queue is closed, the connection has ended before.
         let _ = self.shared.incoming.push(Incoming::End(why));
         Progress::Ended
+    }
+}
+
+/// What the reactor asks of it.
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(any(shuttle, loom))))]
+impl ReceiveStage {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// What becomes readable when there is something to receive, if this may rest with the reactor.
+    pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.source.descriptor().filter(|_| self.shared.lends && self.source.receives_now())
+    }
+
+    /// Whether nothing can be there that has not come since it was looked for.
+    pub(super) fn is_drained(&self) -> bool {
+        self.source.is_drained()
     }
 }
 
