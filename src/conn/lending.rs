@@ -48,6 +48,10 @@ pub enum Threads {
     /// The threads that would have to wake a stage's own do its work themselves where that can't make them wait:
     /// fewer wake-ups, so calls take less time.
     ///
+    /// In a process with at least four connections over sockets (on Linux), one thread more waits for the input of those
+    /// whose own would sleep, and handles it: so what runs there should be short, or it holds up other connections too,
+    /// for some milliseconds.
+    ///
     /// After a thread has made calls in quick succession, what arrives while it does not wait for an answer (a call of
     /// the peer's, an answer that a callback is to get) may be seen up to five milliseconds late, once.
     #[default]

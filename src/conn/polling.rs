@@ -14,7 +14,8 @@
 //!
 //! Who lets others run may have to wait while they use up their time, which is long where they have nothing to do with
 //! input: some milliseconds. (Who sleeps, and uses little, is let run at once when woken.) That counts as several
-//! misses, and ever more waits go without polling for it (14, 254, 1022). So that many threads that poll don't take each other for such, the more they are, the longer it may take.
+//! misses, and ever more waits go without polling for it (14, 254, 1022). So that many threads that poll don't take each
+//! other for such, the more they are, the longer it may take.
 //!
 //! Connections made with `Threads::Strict` never poll.
 //! ```

@@ -24,8 +24,8 @@
 //! One thread works, as a rule. (With two on two processors each wakes the other up for one message at a time.) Should a
 //! stage keep it, in a callback of the user's that takes its time, then that must not stop other connections: while
 //! it works the keeper looks from time to time, and has another thread take its place if it still drives what it drove
-//! before. So one connection holds up another for two of the keeper's intervals at most. If what is ready is never worked off between two
-//! looks, and there are processors enough, there is one thread more.
+//! before. So one connection holds up another for two of the keeper's intervals at most. If what is ready is never worked
+//! off between two looks, and there are processors enough, there is one thread more.
 //! ```
 
 mod posts;
