@@ -193,9 +193,11 @@ impl<P: Poller<S>, S: Driven> Reactor<P, S> {
             drop(crew);
             let this = self.clone();
             let started = spawn("capnp-reactor", Role::Connection, move || this.work());
-            crew = self.crew.lock();
-            if let Err(e) = started {
+            if let Err(e) = &started {
                 log::error!("no thread to wait for input: {e}");
+            }
+            crew = self.crew.lock();
+            if started.is_err() {
                 crew.working -= 1;
                 return crew.working > 0;
             }
@@ -229,11 +231,13 @@ impl<P: Poller<S>, S: Driven> Reactor<P, S> {
                 let polls_for = crew.polls_for;
                 drop(crew);
                 let outcome = self.wait(&mut polling, polls_for, &mut found);
+                if let Err(e) = &outcome {
+                    log::error!("waiting for input: {e}");
+                }
                 crew = self.crew.lock();
                 crew.waits = false;
                 found.drain(..).for_each(|told| crew.posts.found(told));
-                if let Err(e) = outcome {
-                    log::error!("waiting for input: {e}");
+                if outcome.is_err() {
                     crew.broken = true;
                     crew.posts.give_all_back();
                     self.off.notify_all();
