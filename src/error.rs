@@ -6,9 +6,11 @@
 //! * [`TransportError`]: bytes could not be moved, or were no Cap'n Proto message. Ends the connection.
 //! * [`Error`]: any of the three, which is what the functions of this crate return.
 
+use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use crate::id::{AnswerId, EmbargoId, ExportId, ImportId, QuestionId};
 use crate::sync::Arc;
@@ -141,6 +143,20 @@ impl Exception {
         let body = self.body_mut();
         body.reason = format!("{context}: {}", body.reason);
         self
+    }
+
+    /// What those are told who needed a connection that this exception has ended: its trace and details say why, as in the
+    /// C++ implementation.
+    pub(crate) fn as_disconnected(&self, reason: String) -> Self {
+        let (trace, details) = (self.0.trace.clone(), self.0.details.clone());
+        Exception(Arc::new(Body { kind: ExceptionKind::Disconnected, reason, trace, details, source: None }))
+    }
+
+    /// What callers are told of a panic in the user's code `what`.
+    pub(crate) fn panicked(what: &str, panic: &(dyn Any + Send)) -> Self {
+        let text =
+            panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+        Exception::failed(format!("{what} panicked: {}", text.unwrap_or("(no message)")))
     }
 
     /// How many bytes it takes to send, about.
@@ -398,6 +414,13 @@ impl From<capnp::Error> for Error {
     fn from(e: capnp::Error) -> Self {
         Error::Exception(e.into())
     }
+}
+
+/// Runs the user's code `what`. A panic in it is an exception, with the panic's text. (The panic hook has reported the
+/// panic by then.)
+pub(crate) fn catch_panic<T>(what: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
+    let outcome = catch_unwind(AssertUnwindSafe(body));
+    outcome.unwrap_or_else(|panic| Err(Exception::panicked(what, &*panic).into()))
 }
 
 /// What `?` in a method most often meets besides: the call fails for that reason, and it is the source.

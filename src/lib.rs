@@ -79,8 +79,9 @@ mod vat;
 mod wire;
 
 pub use cap::{
-    Call, Capability, Client, ClientFulfiller, ConnectionId, Deferred, Filled, FromServer, Params, Pipeline,
-    Pool, RemotePromise, Request, Response, Results, Server, Stream, StreamingRequest,
+    Call, Capability, Client, ClientFulfiller, ConnectionId, Deferred, Filled, FromServer, LocalServer,
+    Params, Pipeline, Pool, RemotePromise, Request, Response, Results, Server, Stream, StreamingRequest,
+    WeakClient,
 };
 pub use conn::{Connection, Options, Threads};
 pub use error::{Error, Exception, ExceptionKind, ProtocolError, Result, TransportError};

@@ -374,16 +374,19 @@ impl Pipeline {
         }
     }
 
-    /// The same place, taken to hold an `R`.
-    pub fn cast<R>(self) -> Pipeline<R> {
-        Pipeline { root: self.root, path: self.path, marker: PhantomData }
-    }
-
     /// The place that `path` leads to from here.
     pub(crate) fn at(&self, path: &[u16]) -> Self {
         let mut at = self.clone();
         at.path.extend_from_slice(path);
         at
+    }
+}
+
+impl<R> Pipeline<R> {
+    /// The same place, taken to hold a `T`: a struct of another type, or (`any_pointer::Owned`) one of which no more is
+    /// known.
+    pub fn cast<T>(self) -> Pipeline<T> {
+        Pipeline { root: self.root, path: self.path, marker: PhantomData }
     }
 }
 
@@ -396,7 +399,7 @@ where
     ///
     /// What they are called on is bound to its thread; the clients that they give are not.
     pub fn get(&self) -> R::Pipeline {
-        let untyped = Pipeline { root: self.root.clone(), path: self.path.clone(), marker: PhantomData };
+        let untyped: Pipeline = self.clone().cast();
         FromTypelessPipeline::new(any_pointer::Pipeline::new(Box::new(untyped)))
     }
 }

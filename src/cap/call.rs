@@ -158,11 +158,15 @@ impl Responder {
 impl Drop for Responder {
     fn drop(&mut self) {
         if self.0.is_some() {
-            static DROPPED: OnceLock<Exception> = OnceLock::new();
-            let why = || Exception::failed("the call was dropped without an answer");
-            self.respond(Err(DROPPED.get_or_init(why).clone()));
+            self.respond(Err(unanswered()));
         }
     }
+}
+
+/// The answer to a call that nobody answers any more.
+pub(super) fn unanswered() -> Exception {
+    static UNANSWERED: OnceLock<Exception> = OnceLock::new();
+    UNANSWERED.get_or_init(|| Exception::failed("the call was dropped without an answer")).clone()
 }
 
 impl fmt::Debug for Responder {

@@ -5,11 +5,12 @@ use std::fmt;
 
 use capnp::private::capability::ClientHook;
 
-use super::client::Client;
-use super::object::Server;
+use super::client::{Client, Kind, LocalServer};
+use super::object::{LocalObject, Server};
 use super::pool::Pool;
 use super::promised::ClientFulfiller;
 use super::serving::Call;
+use super::weak::WeakClient;
 use crate::error::{Exception, Result};
 use crate::sync::Arc;
 
@@ -40,6 +41,26 @@ pub trait Capability:
         Client::of_object::<S, Self>(server, pool).into()
     }
 
+    /// As [`new`](Self::new), for a server value that knows its own client: `make` makes it, given a reference that does
+    /// not keep the object alive. (In a method there is also [`Results::this_client`](super::Results::this_client).)
+    fn new_cyclic<S: Any + Send + Sync>(make: impl FnOnce(&WeakClient<Self>) -> S) -> Self
+    where
+        Self: FromServer<S>,
+    {
+        Self::with_pool_cyclic(Pool::global(), make)
+    }
+
+    /// As [`new_cyclic`](Self::new_cyclic), with methods run on the given pool.
+    fn with_pool_cyclic<S: Any + Send + Sync>(pool: &Pool, make: impl FnOnce(&WeakClient<Self>) -> S) -> Self
+    where
+        Self: FromServer<S>,
+    {
+        let object = Arc::new_cyclic(|this| {
+            LocalObject::new::<S, Self>(make(&WeakClient::new(this.clone())), pool.clone())
+        });
+        Client(Kind::Local(object)).into()
+    }
+
     /// The null capability: what a pointer field that was never set holds. Calls on it fail.
     fn null() -> Self {
         Client::null().into()
@@ -61,7 +82,8 @@ pub trait Capability:
         self.as_ref().is_null()
     }
 
-    /// Why calls on this client fail, if it is known that they do.
+    /// Why calls on this client fail, if it is known that they do: the client is broken, or the connection to the object
+    /// has ended.
     fn broken_reason(&self) -> Option<Exception> {
         self.as_ref().broken_reason()
     }
@@ -82,11 +104,23 @@ pub trait Capability:
         self.as_ref().resolve().map(Self::from)
     }
 
-    /// The server value behind a client of this vat, if the client (once resolved) is of an object made here
-    /// from an `S`: what a `ServerSet` is for in other implementations. Whoever holds the client cannot forge
-    /// that.
-    fn local_server<S: Any + Send + Sync>(&self) -> Option<Arc<S>> {
+    /// Waits until it is known which object this client is of, and gives the server value behind it, if that is an object
+    /// of this vat which was made from an `S`: what a `CapabilityServerSet` is for in other implementations. Whoever
+    /// holds the client cannot forge that.
+    ///
+    /// # Blocking
+    /// As [`resolve`](Self::resolve). Where nothing may wait: [`try_local_server`](Self::try_local_server).
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    fn local_server<S: Any + Send + Sync>(&self) -> Result<Option<Arc<S>>> {
         self.as_ref().local_server()
+    }
+
+    /// What is known now of the server value behind this client: for callbacks, and methods of objects that run in
+    /// place, where nothing may wait. Never waits.
+    fn try_local_server<S: Any + Send + Sync>(&self) -> LocalServer<S> {
+        self.as_ref().try_local_server()
     }
 
     /// This client as the `capnp` crate holds clients, where that asks for it: to set an element of a list.

@@ -61,7 +61,7 @@ impl Client {
     }
 
     pub(crate) fn of_object<S: Any + Send + Sync, C: FromServer<S>>(server: S, pool: &Pool) -> Self {
-        Client(Kind::Local(LocalObject::new::<S, C>(server, pool.clone())))
+        Client(Kind::Local(Arc::new(LocalObject::new::<S, C>(server, pool.clone()))))
     }
 
     /// The null capability: what a pointer field that was never set holds. Calls on it fail.
@@ -104,8 +104,19 @@ impl Client {
         matches!(self.resolved().0, Kind::Null)
     }
 
-    /// Why calls on this client fail, if it is known that they do.
+    /// Why calls on this client fail, if it is known that they do: the client is broken, or the connection to the object
+    /// has ended.
     pub fn broken_reason(&self) -> Option<Exception> {
+        match self.resolved().0 {
+            Kind::Import(import) => import.port.why_ended(),
+            Kind::Fixed(place) => place.port().why_ended(),
+            Kind::Remote(promise) => promise.port.why_ended(),
+            Kind::Broken(_) | Kind::Null | Kind::Local(_) | Kind::Promise(_) => self.broken_with(),
+        }
+    }
+
+    /// The exception that this client was broken with, if it is. Looks at no connection: for transactions.
+    pub(crate) fn broken_with(&self) -> Option<Exception> {
         match self.resolved().0 {
             Kind::Broken(why) => Some(why),
             _ => None,
@@ -125,22 +136,42 @@ impl Client {
     /// Until every promise on the way is resolved, or its connection has ended. May be called inside a method.
     ///
     /// # Errors
-    /// If a promise was broken; and as [`Promise::wait`].
+    /// If the client is broken: a promise was, or the connection to the object has ended. And as [`Promise::wait`].
     pub fn resolve(&self) -> Result<Client> {
         let mut client = self.resolved();
         while let Some(promise) = client.next_resolution() {
             client = promise.wait()?.resolved();
         }
-        match client.0 {
-            Kind::Broken(why) => Err(why.into()),
-            _ => Ok(client),
+        match client.broken_reason() {
+            Some(why) => Err(why.into()),
+            None => Ok(client),
         }
     }
 
-    /// The server value behind a client of this vat, if the client (once resolved) is of an object made here
-    /// from an `S`.
-    pub fn local_server<S: Any + Send + Sync>(&self) -> Option<Arc<S>> {
-        match self.resolved().0 {
+    /// Waits until it is known which object this client is of, and gives the server value behind it, if that is an object
+    /// of this vat which was made from an `S`.
+    ///
+    /// # Blocking
+    /// As [`resolve`](Self::resolve). Where nothing may wait: [`try_local_server`](Self::try_local_server).
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn local_server<S: Any + Send + Sync>(&self) -> Result<Option<Arc<S>>> {
+        Ok(self.resolve()?.server())
+    }
+
+    /// What is known now of the server value behind this client. Never waits.
+    pub fn try_local_server<S: Any + Send + Sync>(&self) -> LocalServer<S> {
+        let client = self.resolved();
+        match client.0 {
+            Kind::Promise(_) | Kind::Remote(_) => LocalServer::NotYet,
+            _ => client.server().map_or(LocalServer::Elsewhere, LocalServer::Here),
+        }
+    }
+
+    /// The server value of an object of this vat that was made from an `S`.
+    fn server<S: Any + Send + Sync>(&self) -> Option<Arc<S>> {
+        match &self.0 {
             Kind::Local(object) => object.server.clone().downcast().ok(),
             _ => None,
         }
@@ -238,6 +269,36 @@ impl Client {
             Kind::Fixed(place) => Arc::as_ptr(place) as usize,
             Kind::Remote(promise) => Arc::as_ptr(promise) as usize,
         }
+    }
+}
+
+/// What [`Capability::try_local_server`](super::Capability::try_local_server) knows of the server value behind a client.
+pub enum LocalServer<S> {
+    /// The value: the object is of this vat, and was made from an `S`.
+    Here(Arc<S>),
+    /// The object is of another vat, or was made from another type; or the client is null or broken.
+    Elsewhere,
+    /// The client is a promise that has not been resolved.
+    NotYet,
+}
+
+impl<S> LocalServer<S> {
+    /// The value, if it is here.
+    pub fn here(self) -> Option<Arc<S>> {
+        match self {
+            LocalServer::Here(server) => Some(server),
+            LocalServer::Elsewhere | LocalServer::NotYet => None,
+        }
+    }
+}
+
+impl<S> fmt::Debug for LocalServer<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LocalServer::Here(_) => "LocalServer(here)",
+            LocalServer::Elsewhere => "LocalServer(elsewhere)",
+            LocalServer::NotYet => "LocalServer(not yet)",
+        })
     }
 }
 

@@ -197,7 +197,7 @@ impl ClientHook for Client {
             while let Some(next) = client.next_resolution() {
                 client = next.await?;
             }
-            Ok(())
+            client.broken_reason().map_or(Ok(()), |why| Err(crate::error::Error::from(why).into()))
         })
     }
 }

@@ -14,6 +14,7 @@
 //! | [`serving`] | a call as its method sees it |
 //! | [`results`] | its results, and what a method may do with its call, typed |
 //! | [`object`] | objects and their mailboxes |
+//! | [`weak`] | references that do not keep their object alive |
 //! | [`pool`] | the threads that run methods |
 //! | [`stream`] | streaming calls |
 
@@ -31,10 +32,11 @@ pub(crate) mod request;
 pub(crate) mod results;
 pub(crate) mod serving;
 pub(crate) mod stream;
+pub(crate) mod weak;
 
 pub use answer::Pipeline;
 pub use capability::{Capability, FromServer};
-pub use client::Client;
+pub use client::{Client, LocalServer};
 pub use contents::{Params, Response};
 pub use object::Server;
 pub use pool::Pool;
@@ -44,3 +46,4 @@ pub use request::{Filled, RemotePromise, Request};
 pub use results::Results;
 pub use serving::{Call, Deferred};
 pub use stream::{Stream, StreamingRequest};
+pub use weak::WeakClient;

@@ -2,14 +2,14 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::call::CallInfo;
 use super::capability::FromServer;
 use super::pool::{Pool, Scheduled, Task};
 use super::serving::Call;
-use crate::error::{Exception, Result};
-use crate::promise::cancel;
+use crate::error::{catch_panic, Exception, Result};
+use crate::promise::{cancel, Cancel};
+use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::sync::{Arc, Mutex, OnceLock, Rank};
 
 /// An object: what answers calls.
@@ -40,10 +40,11 @@ pub trait Server: Any + Send + Sync {
 /// ```text
 /// Note [Mailbox]
 /// ==============
-/// An object is scheduled (a task in its pool, or a thread running it) exactly while `busy` is true: a call
-/// that finds it false makes it true and submits the task, and it becomes false in the critical section
-/// that finds the queue empty. So no call is left lying, and two threads never run one object unless a
-/// method has let the next call start. That method's thread gives its turn away, and ends after the method.
+/// An object is scheduled (a task in its pool, or a thread running it), or a streaming call holds its turn (Note [A
+/// streaming call holds the turn]), exactly while `busy` is true: a call that finds it false makes it true and submits
+/// the task, and it becomes false in the critical section that finds the queue empty. So no call is left lying, and two
+/// threads never run one object unless a method has let the next call start. That method's thread gives its turn away,
+/// and ends after the method.
 /// ```
 pub(crate) struct LocalObject {
     /// The user's value, for whoever has a client of it and wants it back.
@@ -65,10 +66,10 @@ struct Mailbox {
 
 impl LocalObject {
     /// An object that a `C` can be a client of: which methods `server` has is known there.
-    pub(crate) fn new<S: Any + Send + Sync, C: FromServer<S>>(server: S, pool: Pool) -> Arc<Self> {
+    pub(crate) fn new<S: Any + Send + Sync, C: FromServer<S>>(server: S, pool: Pool) -> Self {
         let mailbox = Mutex::new(Rank::Mailbox, Mailbox { calls: VecDeque::new(), busy: false });
         let (server, broken) = (Arc::new(server), OnceLock::new());
-        Arc::new(LocalObject { server, dispatch: dispatch::<S, C>, pool, mailbox, broken })
+        LocalObject { server, dispatch: dispatch::<S, C>, pool, mailbox, broken }
     }
 
     /// Appends a call to the mailbox. Never waits. See Note [Mailbox].
@@ -106,7 +107,7 @@ impl LocalObject {
     }
 
     /// A streaming call has failed. The calls that were sent after it relied on it, so they fail too.
-    pub(crate) fn break_stream(&self, why: &Exception) {
+    pub(super) fn break_stream(&self, why: &Exception) {
         // The first failure counts.
         let _ = self.broken.set(why.clone().with_context("an earlier streaming call failed"));
     }
@@ -125,9 +126,71 @@ impl LocalObject {
         let token = call.cancel.clone();
         let mut call = Call::new(self.clone(), call);
         let body = || (self.dispatch)(&*self.server, &mut call);
-        let outcome = cancel::with_current(token, || catch_unwind(AssertUnwindSafe(body)));
-        let outcome = outcome.unwrap_or_else(|panic| Err(panicked(&*panic).into()));
+        let outcome = cancel::with_current(token, || catch_panic("the method", body));
         call.finish(outcome)
+    }
+}
+
+/// The turn of an object, while a streaming call is answered later than its method returns.
+///
+/// ```text
+/// Note [A streaming call holds the turn]
+/// ======================================
+/// Whoever sends streaming calls relies on each of them before it is answered, so in C++ an object starts no other call
+/// before a streaming one is answered, and none at all after one has failed. A method that answers before it returns has
+/// the object's turn for that long anyway. One that answers later (`Call::defer`), or hands its call on, leaves the turn
+/// to the call: two then hold the turn together, the method that runs and the call that is not answered. The one that
+/// ends last has it: the method's thread goes on with the next call, or whoever answers passes the turn on. If the call
+/// fails, the object is broken before that.
+///
+/// A call that is canceled is answered by that (nobody relies on it), so it no longer holds the turn, whatever becomes of
+/// the duty to answer it. A method that has called `Call::allow_next` has given the turn away: nobody holds it then.
+/// ```
+pub(super) struct StreamTurn {
+    object: Arc<LocalObject>,
+    /// Which of the two have let go of the turn.
+    gone: AtomicU8,
+}
+
+impl StreamTurn {
+    /// The method has returned.
+    const RETURNED: u8 = 1;
+    /// The call has been answered or canceled, or the turn has been given away.
+    const ANSWERED: u8 = 2;
+
+    /// Has a call hold the turn until it is [answered](Self::answered) or canceled.
+    pub(super) fn new(object: Arc<LocalObject>, cancel: &Cancel) -> Arc<Self> {
+        let turn = Arc::new(StreamTurn { object, gone: AtomicU8::new(0) });
+        let canceled = turn.clone();
+        cancel.on_cancel(move || canceled.answered());
+        turn
+    }
+
+    /// The method has returned. True if it has the turn now.
+    pub(super) fn returned(&self) -> bool {
+        self.let_go(Self::RETURNED) & Self::ANSWERED != 0
+    }
+
+    /// The call has been answered or canceled. The first time counts.
+    pub(super) fn answered(&self) {
+        if self.let_go(Self::ANSWERED) == Self::RETURNED {
+            self.object.pass_turn();
+        }
+    }
+
+    /// The method gives the turn away before the call is answered.
+    pub(super) fn give_away(&self) {
+        self.let_go(Self::ANSWERED);
+    }
+
+    /// The call has failed.
+    pub(super) fn failed(&self, why: &Exception) {
+        self.object.break_stream(why);
+    }
+
+    /// Tells who had let go before.
+    fn let_go(&self, who: u8) -> u8 {
+        self.gone.fetch_or(who, Ordering::AcqRel)
     }
 }
 
@@ -164,14 +227,44 @@ fn dispatch<S: Any, C: FromServer<S>>(server: &(dyn Any + Send + Sync), call: &m
     C::dispatch(server.downcast_ref().expect("the object was made with this value"), call)
 }
 
-fn panicked(panic: &(dyn Any + Send)) -> Exception {
-    let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
-    Exception::failed(format!("the method panicked: {}", text.unwrap_or("(no message)")))
-}
-
 impl Drop for LocalObject {
     fn drop(&mut self) {
         // The user's value goes now: see Note [Effects run after unlock].
         crate::sync::assert_unlocked();
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::cap::Client;
+    use crate::sync::{check_all, spawn, Role};
+
+    struct Nothing;
+
+    impl Server for Nothing {
+        fn dispatch(&self, _: &mut Call) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The method returns, the call is answered, and it is canceled: one of them has the turn in the end.
+    #[test]
+    fn loom_the_turn_of_a_streaming_call_goes_to_one() {
+        check_all(|| {
+            let pool = Pool::manual();
+            let object = Arc::new(LocalObject::new::<_, Client>(Nothing, pool.clone()));
+            object.mailbox.lock().busy = true;
+            let cancel = Cancel::new();
+            cancel.start();
+            let turn = StreamTurn::new(object.clone(), &cancel);
+            let answered = turn.clone();
+            let answering = spawn("answering", Role::User, move || answered.answered()).unwrap();
+            let canceling = spawn("canceling", Role::User, move || cancel.cancel(false)).unwrap();
+            let has_turn = turn.returned();
+            answering.join().unwrap();
+            canceling.join().unwrap();
+            assert_eq!(object.mailbox.lock().busy, has_turn);
+        });
     }
 }

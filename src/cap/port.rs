@@ -57,6 +57,9 @@ pub(crate) trait Port: Send + Sync {
 
     fn peer(&self) -> &Peer;
 
+    /// Why the connection has ended, if it has.
+    fn why_ended(&self) -> Option<Exception>;
+
     /// Sends a call. Gives it back if `to` has been resolved meanwhile, with what to call instead.
     fn call(&self, to: To<'_>, call: CallInfo, mode: Mode) -> Sent;
 

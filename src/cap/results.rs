@@ -7,6 +7,8 @@ use capnp::any_pointer;
 use capnp::traits::{Owned, SetterInput};
 use capnp::MessageSize;
 
+use super::answer::Pipeline;
+use super::capability::Capability;
 use super::port::ConnectionId;
 use super::request::{BoundToItsThread, Request};
 use super::serving::{Call, Deferred};
@@ -64,6 +66,14 @@ impl<R: Owned> Results<'_, R> {
     pub fn set_pipeline(&mut self) -> Result<()> {
         self.call.set_pipeline()
     }
+
+    /// Says that the capabilities in the results will be those that `pipeline` leads to: [`Call::set_pipeline_to`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_pipeline_to(&mut self, pipeline: Pipeline<R>) -> Result<()> {
+        self.call.set_pipeline_to(pipeline)
+    }
 }
 
 impl<R: 'static> Results<'_, R> {
@@ -99,6 +109,12 @@ impl<R: 'static> Results<'_, R> {
     /// The call's cancellation, to be kept, waited for, or registered with.
     pub fn cancellation(&self) -> &Cancel {
         self.call.cancellation()
+    }
+
+    /// A client of the object that is being called: [`Call::this_client`]. Unchecked: it is for the method to know which
+    /// interfaces its object has.
+    pub fn this_client<C: Capability>(&self) -> C {
+        self.call.this_client().into()
     }
 
     /// The connection that the call came over, or `None` if it was made in this vat.

@@ -2,21 +2,23 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 
 use capnp::any_pointer;
 use capnp::traits::{FromPointerBuilder, FromPointerReader, Owned, SetterInput};
 use capnp::MessageSize;
 
-use super::answer::Pipeline;
-use super::call::{CallInfo, Responder, Route};
-use super::contents::{Params, Payload};
-use super::object::LocalObject;
+use super::answer::{MadeCall, Pipeline};
+use super::call::{unanswered, CallInfo, Responder, Route};
+use super::client::{Client, Kind};
+use super::contents::{Params, Payload, Response};
+use super::object::{LocalObject, StreamTurn};
 use super::port::ConnectionId;
 use super::request::{Builder, Request};
 use super::results::Results;
 use crate::error::{Error, Exception, Result};
 use crate::peer::Peer;
-use crate::promise::Cancel;
+use crate::promise::{Cancel, Promise, Stake};
 use crate::sync::Arc;
 use crate::wire::content::Place;
 
@@ -35,6 +37,8 @@ pub struct Call {
     cancel: Cancel,
     holds_turn: bool,
     streams: bool,
+    /// If a streaming call is answered later than its method returns.
+    stream: Option<Arc<StreamTurn>>,
 }
 
 impl Call {
@@ -49,6 +53,7 @@ impl Call {
             cancel: call.cancel,
             holds_turn: true,
             streams: false,
+            stream: None,
         }
     }
 
@@ -104,8 +109,9 @@ impl Call {
         (self.params.clone().cast(), Results::new(self))
     }
 
-    /// The call as a streaming method with these params sees it: if it fails (and was not canceled), so do all
-    /// later calls of the object, as in the C++ implementation. Who sends ahead relies on what was sent before.
+    /// The call as a streaming method with these params sees it: the object's next call starts when it has been
+    /// answered, also if that is later than its method returns. If it fails (and was not canceled), so do all later
+    /// calls of the object. Both are as in the C++ implementation: who sends ahead relies on what was sent before.
     pub fn streaming<P>(&mut self) -> (Params<P>, Results<'_, ()>) {
         self.streams = true;
         self.typed()
@@ -125,6 +131,9 @@ impl Call {
     /// Lets the object's next call start now, beside this one, on another thread.
     pub fn allow_next(&mut self) {
         if std::mem::take(&mut self.holds_turn) {
+            if let Some(stream) = &self.stream {
+                stream.give_away();
+            }
             self.object.pass_turn();
         }
     }
@@ -140,8 +149,17 @@ impl Call {
             Some(results) => results.snapshot(Place::ReturnResults)?,
             None => super::request::empty(),
         };
+        self.set_pipeline_to(Pipeline::of_payload(payload))
+    }
+
+    /// As [`set_pipeline`](Self::set_pipeline), with the capabilities that `pipeline` leads to: of a call to another
+    /// object, say, out of whose results this call's are made. The first time counts.
+    ///
+    /// # Errors
+    /// If the call was handed on already.
+    pub fn set_pipeline_to<R>(&mut self, pipeline: Pipeline<R>) -> Result<()> {
         let responder = self.responder.as_ref().ok_or_else(handed_on)?;
-        responder.route().set_pipeline(Pipeline::of_payload(payload));
+        responder.route().set_pipeline(pipeline.cast());
         Ok(())
     }
 
@@ -149,27 +167,38 @@ impl Call {
     /// Where both lead over the same connection, the results do not even come here (`sendResultsTo.yourself`).
     /// The caller waits, so a timeout of the request's has no effect.
     ///
+    /// If this is a [streaming](Self::streaming) call, the object's next call starts when the other has been answered.
+    ///
     /// # Blocking
     /// As [`Request::send`].
     ///
     /// # Errors
     /// If the call was handed on already.
     pub fn tail_call<P, R: 'static>(&mut self, request: Request<P, R>) -> Result<()> {
-        let responder = self.responder.take().ok_or_else(handed_on)?;
-        request.deliver(responder, self.cancel.clone(), None);
+        self.hand_over()?.tail_call(request);
         Ok(())
     }
 
     /// Takes the duty to answer out of the method: what returns can be sent to any thread and answers from
-    /// there. The method then returns `Ok`, and the next call may start.
+    /// there. The method then returns `Ok`, and the next call may start; if this is a [streaming](Self::streaming)
+    /// call, it starts when this one has been answered or canceled.
     ///
     /// # Errors
     /// If the call was handed on already.
     pub fn defer(&mut self) -> Result<Deferred> {
+        let duty = self.hand_over()?;
+        Ok(Deferred { duty, params: self.params.clone(), marker: PhantomData })
+    }
+
+    /// The duty to answer leaves the method.
+    fn hand_over(&mut self) -> Result<Duty> {
         let responder = self.responder.take().ok_or_else(handed_on)?;
-        let (cancel, params) = (self.cancel.clone(), self.params.clone());
-        let stream = self.streams.then(|| self.object.clone());
-        Ok(Deferred { responder, cancel, params, stream, marker: PhantomData })
+        let stream = self.streams.then(|| StreamTurn::new(self.object.clone(), &self.cancel));
+        self.stream = stream.clone();
+        if let Some(stream) = stream.as_ref().filter(|_| !self.holds_turn) {
+            stream.give_away();
+        }
+        Ok(Duty { responder: Some(responder), cancel: self.cancel.clone(), stream })
     }
 
     /// Whether the caller has canceled the call.
@@ -180,6 +209,12 @@ impl Call {
     /// The call's cancellation, to be kept, waited for, or registered with.
     pub fn cancellation(&self) -> &Cancel {
         &self.cancel
+    }
+
+    /// A client of the object that is being called: what `thisCap` is in C++. A method that gives it away makes no
+    /// circle; a server value that would keep it takes a [`WeakClient`](super::WeakClient).
+    pub fn this_client(&self) -> Client {
+        Client(Kind::Local(self.object.clone()))
     }
 
     /// The connection that the call came over, or `None` if it was made in this vat.
@@ -204,24 +239,14 @@ impl Call {
         if let Some(responder) = self.responder.take() {
             let results = self.results.take();
             let outcome = outcome.map_err(Exception::from).and_then(|()| built(results));
-            let stream = self.streams.then_some(&self.object);
-            answer(responder, &self.cancel, stream, outcome);
+            if let (true, Err(why), false) = (self.streams, &outcome, self.cancel.is_canceled()) {
+                self.object.break_stream(why);
+            }
+            self.cancel.end();
+            responder.answer(outcome);
         }
-        self.holds_turn
+        self.holds_turn && self.stream.as_ref().is_none_or(|stream| stream.returned())
     }
-}
-
-fn answer(
-    responder: Responder,
-    cancel: &Cancel,
-    stream: Option<&Arc<LocalObject>>,
-    outcome: Result<Payload, Exception>,
-) {
-    if let (Some(object), Err(why), false) = (stream, &outcome, cancel.is_canceled()) {
-        object.break_stream(why);
-    }
-    cancel.end();
-    responder.answer(outcome);
 }
 
 fn built(results: Option<Builder>) -> Result<Payload, Exception> {
@@ -238,15 +263,61 @@ impl fmt::Debug for Call {
     }
 }
 
-/// The duty to answer a call later, from any thread. Dropped unused, it answers with an exception.
+/// The duty to answer a call that has left its method.
+struct Duty {
+    /// `None` once the call has been answered.
+    responder: Option<Responder>,
+    cancel: Cancel,
+    /// If the call streams. See Note [A streaming call holds the turn].
+    stream: Option<Arc<StreamTurn>>,
+}
+
+impl Duty {
+    fn answer(&mut self, outcome: Result<Payload, Exception>) {
+        let Some(responder) = self.responder.take() else { return };
+        if let (Some(stream), Err(why), false) = (&self.stream, &outcome, self.cancel.is_canceled()) {
+            stream.failed(why);
+        }
+        self.cancel.end();
+        responder.answer(outcome);
+        if let Some(stream) = &self.stream {
+            stream.answered();
+        }
+    }
+
+    /// Hands the call on. The answer to a streaming call comes through here: its failure breaks the object.
+    fn tail_call<P, R: 'static>(mut self, request: Request<P, R>) {
+        let cancel = self.cancel.clone();
+        if self.stream.is_none() {
+            if let Some(responder) = self.responder.take() {
+                request.deliver(responder, cancel, None);
+            }
+            return;
+        }
+        let made = MadeCall::<R>::new();
+        let wanted = Stake::new(made.clone());
+        let answered: Promise<Response<R>> = Promise::new(made.clone(), None);
+        answered.on_ready(move |outcome| {
+            self.answer(outcome.map(|_| super::request::empty()).map_err(Exception::from));
+        });
+        cancel.on_cancel(move || drop(wanted));
+        request.deliver(Responder::new(Route::Here(made.clone())), Cancel::of(made), None);
+    }
+}
+
+impl Drop for Duty {
+    fn drop(&mut self) {
+        self.answer(Err(unanswered()));
+    }
+}
+
+/// The duty to answer a call later, from any thread. Dropped unused, it answers with an exception, as if the method had
+/// failed: so if the call [streams](Call::streaming), all later calls of the object fail too, unless it was canceled.
 ///
 /// `R` is the type that the compiler generated for the results.
 pub struct Deferred<R = any_pointer::Owned> {
-    responder: Responder,
-    cancel: Cancel,
+    duty: Duty,
     params: Params,
-    /// The object, if the call streams.
-    stream: Option<Arc<LocalObject>>,
     marker: PhantomData<fn() -> R>,
 }
 
@@ -258,12 +329,17 @@ impl<R: 'static> Deferred<R> {
 
     /// The call's cancellation.
     pub fn cancellation(&self) -> &Cancel {
-        &self.cancel
+        &self.duty.cancel
+    }
+
+    /// Answers with results in which nothing is set: for methods without results, as streaming ones are.
+    pub fn done(mut self) {
+        self.duty.answer(Ok(super::request::empty()));
     }
 
     /// Answers with an exception.
-    pub fn fail(self, why: impl Into<Exception>) {
-        self.settle(Err(why.into()));
+    pub fn fail(mut self, why: impl Into<Exception>) {
+        self.duty.answer(Err(why.into()));
     }
 
     /// Hands the call on: [`Call::tail_call`].
@@ -271,34 +347,33 @@ impl<R: 'static> Deferred<R> {
     /// # Blocking
     /// As [`Request::send`].
     pub fn tail_call<P>(self, request: Request<P, R>) {
-        request.deliver(self.responder, self.cancel, None);
+        self.duty.tail_call(request);
     }
 
     /// The same duty, taken to be that of a method with these results.
     pub(crate) fn cast<T>(self) -> Deferred<T> {
-        let Deferred { responder, cancel, params, stream, .. } = self;
-        Deferred { responder, cancel, params, stream, marker: PhantomData }
-    }
-
-    fn settle(self, outcome: Result<Payload, Exception>) {
-        answer(self.responder, &self.cancel, self.stream.as_ref(), outcome);
-    }
-}
-
-impl Deferred<()> {
-    /// Answers a streaming call: it has been dealt with.
-    pub fn done(self) {
-        self.settle(Ok(super::request::empty()));
+        Deferred { duty: self.duty, params: self.params, marker: PhantomData }
     }
 }
 
 impl<R: Owned + 'static> Deferred<R> {
     /// Answers with the results that `fill` fills in, or with its error.
-    pub fn answer(self, fill: impl FnOnce(R::Builder<'_>) -> Result<()>) {
+    ///
+    /// # Panics
+    /// If `fill` does. The caller is told so.
+    pub fn answer(mut self, fill: impl FnOnce(R::Builder<'_>) -> Result<()>) {
         let mut results = Builder::new(Place::ReturnResults, None);
-        let filled = results.get().get_as().map_err(Error::from).and_then(fill);
-        let outcome = filled.map_err(Exception::from).and_then(|()| results.finish());
-        self.settle(outcome);
+        let body = || results.get().get_as().map_err(Error::from).and_then(fill);
+        match catch_unwind(AssertUnwindSafe(body)) {
+            Ok(filled) => {
+                let outcome = filled.map_err(Exception::from).and_then(|()| results.finish());
+                self.duty.answer(outcome);
+            }
+            Err(panic) => {
+                self.duty.answer(Err(Exception::panicked("the function that fills in the results", &*panic)));
+                resume_unwind(panic);
+            }
+        }
     }
 }
 

@@ -96,6 +96,10 @@ impl Port for Lease {
         &self.0.peer
     }
 
+    fn why_ended(&self) -> Option<Exception> {
+        self.0.why_ended()
+    }
+
     fn call(&self, to: To<'_>, call: CallInfo, mode: Mode) -> Sent {
         let promise = match to {
             To::Promise(promise) => Some(promise),

@@ -304,8 +304,9 @@ impl Shared {
     /// `Limits::linger`, the failed write ends all.
     /// ```
     pub(super) fn end(self: &Arc<Self>, cause: Error, abort: bool) {
-        let message = abort.then(|| Exception::from(cause.clone()));
-        let why = Exception::disconnected(format!("the connection has ended: {cause}")).with_source(cause);
+        let reason = Exception::from(cause.clone());
+        let why = reason.as_disconnected(format!("the connection has ended: {cause}")).with_source(cause);
+        let message = abort.then_some(reason);
         let first = self.transact(|state, fx| {
             if state.ended().is_some() {
                 return false;

@@ -12,7 +12,7 @@ use super::blocking::{Asleep, Sleeper};
 use super::cancel::{self, canceled, Cancel, Unwatch};
 use super::enter_blocking;
 use super::reading::{Interrupt, Reading, Stake, Waiter};
-use crate::error::{Error, Exception, Result};
+use crate::error::{catch_panic, Error, Exception, Result};
 use crate::sync::{self, assert_unlocked, foreign, Arc, Condvar, Duration, Instant, Mutex, Rank};
 
 /// Something that lives as long as somebody wants a promise's value.
@@ -163,15 +163,15 @@ impl<T: Send + 'static> Promise<T> {
         receiver
     }
 
-    /// A promise for what `f` makes of the value. `f` runs where [`on_ready`](Self::on_ready)'s callback does;
-    /// dropping the new promise cancels as dropping this one would have.
+    /// A promise for what `f` makes of the value. `f` runs where [`on_ready`](Self::on_ready)'s callback does; if it
+    /// panics, the new promise fails, and says so. Dropping the new promise cancels as dropping this one would have.
     pub fn map<U: Send + 'static>(mut self, f: impl FnOnce(T) -> Result<U> + Send + 'static) -> Promise<U> {
         let (mut mapped, fulfiller) = promise();
         mapped.attached = mem::take(&mut self.attached);
         mapped.reading = self.reading.take();
-        self.on_ready(move |result| match result.and_then(f) {
-            Ok(value) => fulfiller.fulfill(value),
-            Err(e) => fulfiller.reject(e.into()),
+        self.on_ready(move |result| {
+            let outcome = catch_panic("the function given to `map`", || result.and_then(f));
+            fulfiller.settle_with(outcome.map_err(Exception::from));
         });
         mapped
     }
@@ -331,13 +331,13 @@ pub(crate) struct Fulfiller<T> {
 
 impl<T> Fulfiller<T> {
     /// Gives the promise its value.
-    pub(crate) fn fulfill(mut self, value: T) {
-        self.settle(Ok(value));
+    pub(crate) fn fulfill(self, value: T) {
+        self.settle_with(Ok(value));
     }
 
-    /// Breaks the promise.
-    pub(crate) fn reject(mut self, why: Exception) {
-        self.settle(Err(why));
+    /// Gives the promise its value, or breaks it.
+    fn settle_with(mut self, result: Result<T, Exception>) {
+        self.settle(result);
     }
 
     fn settle(&mut self, result: Result<T, Exception>) {
@@ -461,7 +461,7 @@ mod tests {
         f.fulfill(1);
         assert_eq!(r.recv().unwrap().unwrap(), 2);
         let (p, f) = promise::<u32>();
-        f.reject(Exception::overloaded("x"));
+        f.settle_with(Err(Exception::overloaded("x")));
         let r = p.into_channel();
         assert_eq!(r.recv().unwrap().unwrap_err().kind(), crate::error::ExceptionKind::Overloaded);
     }
@@ -476,117 +476,5 @@ mod tests {
     }
 }
 
-/// Every order of the threads' steps: whoever waits is told, once.
 #[cfg(all(test, loom))]
-mod loom_tests {
-    use super::*;
-    use crate::promise::{with_blocking, Blocking};
-    use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-    use crate::sync::{check_all, spawn, Role};
-
-    fn beside(run: impl FnOnce() + Send + 'static) -> crate::sync::JoinHandle<()> {
-        spawn("beside", Role::User, run).unwrap()
-    }
-
-    #[test]
-    fn loom_a_waiter_gets_the_value() {
-        check_all(|| {
-            let (p, f) = promise();
-            let fulfilling = beside(move || f.fulfill(7));
-            assert_eq!(p.wait().unwrap(), 7);
-            fulfilling.join().unwrap();
-        });
-    }
-
-    #[test]
-    fn loom_a_waiter_hears_of_a_dropped_fulfiller() {
-        check_all(|| {
-            let (p, f) = promise::<u8>();
-            let dropping = beside(move || drop(f));
-            assert!(p.wait().is_err());
-            dropping.join().unwrap();
-        });
-    }
-
-    #[test]
-    fn loom_a_callback_is_called_once() {
-        check_all(|| {
-            let (p, f) = promise();
-            let calls = Arc::new(AtomicUsize::new(0));
-            let count = calls.clone();
-            let fulfilling = beside(move || f.fulfill(1));
-            p.on_ready(move |value| {
-                count.fetch_add(value.unwrap(), Ordering::SeqCst);
-            });
-            fulfilling.join().unwrap();
-            assert_eq!(calls.load(Ordering::SeqCst), 1);
-        });
-    }
-
-    #[test]
-    fn loom_a_canceled_waiter_wakes() {
-        check_all(|| {
-            let cancel = Cancel::new();
-            cancel.start();
-            let (p, f) = promise::<u8>();
-            let canceler = cancel.clone();
-            let canceling = beside(move || canceler.cancel(false));
-            let outcome = cancel::with_current(cancel, || p.wait());
-            assert!(outcome.is_err());
-            canceling.join().unwrap();
-            drop(f);
-        });
-    }
-
-    /// How many threads are asleep: what a pool keeps.
-    struct Count(Mutex<usize>);
-
-    impl Blocking for Count {
-        fn begin(&self) -> Result<(), Exception> {
-            *self.0.lock() += 1;
-            Ok(())
-        }
-
-        fn end(&self, awake: &AtomicBool) {
-            let mut asleep = self.0.lock();
-            if !awake.swap(true, Ordering::SeqCst) {
-                *asleep -= 1;
-            }
-        }
-    }
-
-    /// Else a bounded pool would refuse what the thread is free to do.
-    #[test]
-    fn loom_a_canceled_waiter_is_not_counted_as_asleep() {
-        check_all(|| {
-            let cancel = Cancel::new();
-            cancel.start();
-            let (p, f) = promise::<u8>();
-            let count = Arc::new(Count(Mutex::new(Rank::Pool, 0)));
-            let (canceler, asleep) = (cancel.clone(), count.clone());
-            let canceling = beside(move || {
-                canceler.cancel(false);
-                assert_eq!(*asleep.0.lock(), 0);
-            });
-            let outcome = with_blocking(count, || cancel::with_current(cancel, || p.wait()));
-            assert!(outcome.is_err());
-            canceling.join().unwrap();
-            drop(f);
-        });
-    }
-
-    #[test]
-    fn loom_a_value_races_with_a_cancellation() {
-        check_all(|| {
-            let cancel = Cancel::new();
-            cancel.start();
-            let (p, f) = promise();
-            let canceler = cancel.clone();
-            let others = [beside(move || canceler.cancel(false)), beside(move || f.fulfill(3))];
-            if let Ok(value) = cancel::with_current(cancel, || p.wait()) {
-                assert_eq!(value, 3);
-            }
-            others.into_iter().for_each(|other| other.join().unwrap());
-        });
-    }
-}
+mod loom_tests;

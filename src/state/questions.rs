@@ -244,12 +244,12 @@ impl State {
     /// - It was in the results of a question that is over.
     fn why_unreachable(&self, place: &Place) -> Option<Exception> {
         if let Some(was) = self.was_at(place) {
-            return Some(was.broken_reason().unwrap_or_else(super::targets::closed));
+            return Some(was.broken_with().unwrap_or_else(super::targets::closed));
         }
         match place {
-            Place::Import(import) => self.imports.get(&import.id)?.resolved()?.broken_reason(),
+            Place::Import(import) => self.imports.get(&import.id)?.resolved()?.broken_with(),
             Place::Answer(question, path) => match question.outcome.get()? {
-                Ok(payload) => payload.client_at(path).broken_reason(),
+                Ok(payload) => payload.client_at(path).broken_with(),
                 Err(why) => Some(why.clone()),
             },
         }

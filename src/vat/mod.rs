@@ -15,7 +15,7 @@ pub use listener::Listener;
 use crate::cap::pool::{Pool, Task};
 use crate::cap::Client;
 use crate::conn::{Connection, Options, Threads};
-use crate::error::{Error, Exception, Result, TransportError};
+use crate::error::{catch_panic, Error, Exception, Result, TransportError};
 use crate::limits::Limits;
 use crate::peer::Peer;
 use crate::sync::{Arc, Duration};
@@ -75,8 +75,8 @@ impl Vat {
     }
 
     /// Offers each peer a bootstrap object of its own, which `factory` makes when the connection is made. The
-    /// factory sees who the peer is, runs on a thread of the pool, and may wait; calls wait for it. Its error is
-    /// what calls on the bootstrap object fail with.
+    /// factory sees who the peer is, runs on a thread of the pool, and may wait; calls wait for it. Its error, or that it
+    /// panicked, is what calls on the bootstrap object fail with.
     #[must_use]
     pub fn bootstrap_with<C: Into<Client>>(
         mut self,
@@ -173,12 +173,14 @@ impl Vat {
             Offer::Each(factory) => {
                 let (client, fulfiller) = Client::promise();
                 let (factory, peer) = (factory.clone(), peer.clone());
-                let run = move |thread: Result<(), Exception>| match thread
-                    .map_err(Error::from)
-                    .and_then(|()| factory(&peer))
-                {
-                    Ok(bootstrap) => fulfiller.fulfill(bootstrap),
-                    Err(e) => fulfiller.reject(e),
+                let run = move |thread: Result<(), Exception>| {
+                    let made = thread
+                        .map_err(Error::from)
+                        .and_then(|()| catch_panic("the bootstrap factory", || factory(&peer)));
+                    match made {
+                        Ok(bootstrap) => fulfiller.fulfill(bootstrap),
+                        Err(e) => fulfiller.reject(e),
+                    }
                 };
                 self.pool.submit(Task::Run(Box::new(run)));
                 client

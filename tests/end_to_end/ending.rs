@@ -6,7 +6,9 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use capnp_threads::transport::Transport;
-use capnp_threads::{Client, Connection, Error, Exception, ExceptionKind, Limits, TransportError, Vat};
+use capnp_threads::{
+    Client, Connection, Error, Exception, ExceptionKind, Limits, Threads, TransportError, Vat,
+};
 use crossbeam_channel::{bounded, unbounded, RecvTimeoutError};
 
 use crate::support::wires::{tcp_pair, Two, Wire};
@@ -167,11 +169,12 @@ fn the_reason_of_an_abort_comes_over_whole() {
         let answer = send(&two.here.bootstrap::<Client>(), 0, "");
         (&entered).soon();
         let why = Exception::overloaded("enough is enough").with_trace("a trace").with_detail(7, [1, 2, 3]);
-        two.there.abort(why);
+        two.there.abort(why.clone());
         let error = answer.soon().unwrap_err();
         for ended in [Exception::from(error), two.here.wait_closed().unwrap()] {
             assert_eq!(ended.kind(), ExceptionKind::Disconnected);
             assert!(ended.reason().contains("enough is enough"), "{ended}");
+            assert_eq!((ended.trace(), ended.details()), (why.trace(), why.details()));
             let source = ended.source().and_then(|source| source.downcast_ref::<Error>());
             let Some(Error::Exception(cause)) = source else { panic!("no cause: {source:?}") };
             assert_eq!(cause.kind(), ExceptionKind::Overloaded);
@@ -181,6 +184,7 @@ fn the_reason_of_an_abort_comes_over_whole() {
         }
         let mine = two.there.wait_closed().unwrap();
         assert!(mine.reason().contains("enough is enough"), "{mine}");
+        assert_eq!((mine.trace(), mine.details()), (why.trace(), why.details()));
         go.send(()).unwrap();
     }
 }
@@ -324,4 +328,69 @@ fn what_came_over_a_connection_is_broken_by_its_end() {
     let kept = crate::support::given_back(&kept);
     assert_eq!(ask(&kept, 0, "x").unwrap_err().kind(), ExceptionKind::Disconnected);
     assert!(near.here.is_connected());
+}
+
+/// The exception goes on to whoever is behind another connection.
+#[test]
+fn the_details_of_an_abort_reach_callers_behind_a_proxy() {
+    let (held, entered, go) = held();
+    let far = Two::offering(Wire::Memory, &held);
+    let near = Two::offering(Wire::Tcp, &far.here.bootstrap::<Client>());
+    let proxied = near.here.bootstrap::<Client>();
+    let answer = send(&proxied, 0, "");
+    (&entered).soon();
+    far.there.abort(Exception::failed("over").with_trace("a trace").with_detail(7, [1, 2, 3]));
+    for error in [answer.soon().unwrap_err(), ask(&proxied, 0, "").unwrap_err()] {
+        let why = Exception::from(error);
+        assert_eq!(why.kind(), ExceptionKind::Disconnected);
+        assert_eq!(
+            (why.trace(), why.details()[0].id, &*why.details()[0].data),
+            ("a trace", 7, &[1, 2, 3][..])
+        );
+    }
+    go.send(()).unwrap();
+}
+
+/// Every kind of reference that leads over a connection: it is broken once that has ended, and not before.
+#[test]
+fn clients_of_a_connection_that_has_ended_are_broken() {
+    for threads in [Threads::Lending, Threads::Strict] {
+        let (held, entered, go) = held();
+        let giving = object(move |call| {
+            match call.method_id() {
+                0 => crate::support::reply_cap(call, &echo()),
+                _ => crate::support::reply_cap(call, &held),
+            }
+            Ok(())
+        });
+        let vat = Vat::new().threads(threads);
+        let two = Two::new(Wire::Tcp, vat.clone(), vat.bootstrap(giving), &Limits::default());
+        let bootstrap = two.here.bootstrap::<Client>();
+        let response = send(&bootstrap, 0, "").soon().unwrap();
+        let import = crate::support::given_back(&response);
+        let answered = send(&bootstrap, 0, "");
+        let (ahead, unused) = (answered.pipeline.client(), send(&bootstrap, 0, "").pipeline.client());
+        assert_eq!(ask(&ahead, 0, "x").unwrap(), "x");
+        drop(answered.soon().unwrap());
+        let slow = send(&bootstrap, 1, "").pipeline.client();
+        let pending = send(&slow, 0, "");
+        (&entered).soon();
+        let in_pending = pending.pipeline.client();
+        let (promise, fulfiller) = Client::promise();
+        fulfiller.fulfill(import.clone());
+        let all = [&bootstrap, &import, &ahead, &unused, &slow, &in_pending, &promise];
+        assert!(all.iter().all(|client| client.broken_reason().is_none()));
+        two.there.abort(Exception::failed("over").with_detail(7, [1]));
+        two.here.wait_closed().unwrap();
+        for (n, client) in all.iter().enumerate() {
+            let why = client.broken_reason().unwrap_or_else(|| panic!("client {n} is not broken"));
+            assert_eq!(why.kind(), ExceptionKind::Disconnected);
+            assert_eq!(why.details()[0].id, 7);
+            assert!(!client.is_promise() && !client.is_null());
+            let refused = client.resolve().expect_err("there is no object any more");
+            assert_eq!(Exception::from(refused), why);
+            assert_eq!(Exception::from(ask(client, 0, "").unwrap_err()), why);
+        }
+        go.send(()).unwrap();
+    }
 }

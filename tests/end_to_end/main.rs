@@ -18,5 +18,6 @@ mod promises;
 mod proxies;
 mod reactor;
 mod serving;
+mod streaming;
 mod support;
 mod waiting;

@@ -72,7 +72,8 @@ fn a_factory_may_wait_and_fail() {
     let there = Vat::new().bootstrap_with(move |_| match gone.recv().unwrap() {
         0 => Ok(echo()),
         1 => Err(capnp_threads::Exception::overloaded("not for you").into()),
-        _ => panic!("on purpose"),
+        2 => panic!("no object today"),
+        n => panic!("no object {n}"),
     });
     let two = || Two::new(Wire::Tcp, Vat::new(), there.clone(), &Limits::default());
     let waiting = two();
@@ -86,10 +87,14 @@ fn a_factory_may_wait_and_fail() {
     let error = ask(&refused.here.bootstrap::<Client>(), 0, "").unwrap_err();
     assert_eq!(error.kind(), ExceptionKind::Overloaded);
     assert!(error.to_string().contains("not for you"));
-    let panicked = two();
-    go.send(2).unwrap();
-    assert!(ask(&panicked.here.bootstrap::<Client>(), 0, "").is_err());
-    assert!(panicked.here.is_connected());
+    for (n, text) in [(2, "no object today"), (3, "no object 3")] {
+        let panicked = two();
+        go.send(n).unwrap();
+        let error = ask(&panicked.here.bootstrap::<Client>(), 0, "").unwrap_err();
+        assert_eq!(error.kind(), ExceptionKind::Failed);
+        assert!(error.to_string().contains(&format!("the bootstrap factory panicked: {text}")), "{error}");
+        assert!(panicked.here.is_connected());
+    }
 }
 
 /// A factory whose pool has no thread for it is overloaded, as a method would be.

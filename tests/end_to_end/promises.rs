@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use capnp_threads::{Call, Client, Exception, ExceptionKind, Result, Server};
-use crossbeam_channel::unbounded;
+use capnp_threads::{
+    Call, Capability, Client, Exception, ExceptionKind, LocalServer, Pool, Result, Server, WeakClient,
+};
+use crossbeam_channel::{unbounded, Sender};
 
 use crate::support::wires::{Two, Wire};
 use crate::support::{
@@ -301,27 +303,118 @@ impl Server for Named {
 #[test]
 fn the_server_behind_a_client() {
     let named = Client::new(Named("the value"));
-    let found: Arc<Named> = named.local_server().unwrap();
+    let found: Arc<Named> = named.local_server().unwrap().unwrap();
     assert_eq!(found.0, "the value");
-    assert!(echo().local_server::<Named>().is_none());
-    assert!(Client::null().local_server::<Named>().is_none());
+    assert!(echo().local_server::<Named>().unwrap().is_none());
+    assert!(Client::null().local_server::<Named>().unwrap().is_none());
     let (promised, fulfiller) = Client::promise();
-    assert!(promised.local_server::<Named>().is_none());
+    assert!(matches!(promised.try_local_server::<Named>(), LocalServer::NotYet));
     fulfiller.fulfill(named.clone());
-    assert!(Arc::ptr_eq(&promised.local_server::<Named>().unwrap(), &found));
+    assert!(Arc::ptr_eq(&promised.try_local_server::<Named>().here().unwrap(), &found));
+    assert!(Arc::ptr_eq(&promised.local_server::<Named>().unwrap().unwrap(), &found));
     promises(|remote| {
         let round = exchange(remote, 0, &named).unwrap().resolve().unwrap();
-        assert!(Arc::ptr_eq(&round.local_server::<Named>().unwrap(), &found));
+        assert!(Arc::ptr_eq(&round.local_server::<Named>().unwrap().unwrap(), &found));
         assert_eq!(ask(&round, 0, "").unwrap(), "the value");
-        assert!(remote.resolve().unwrap().local_server::<Named>().is_none());
+        let remote = remote.resolve().unwrap();
+        assert!(remote.local_server::<Named>().unwrap().is_none());
+        assert!(matches!(remote.try_local_server::<Named>(), LocalServer::Elsewhere));
     });
+}
+
+/// An object that is had back through a pipeline is found whether or not the answer has come.
+#[test]
+fn the_server_behind_a_promise_is_waited_for() {
+    let named = Client::new(Named("the value"));
+    let found: Arc<Named> = named.local_server().unwrap().unwrap();
+    promises(|remote| {
+        for _ in 0..50 {
+            let ahead = with_cap(remote, 0, &named).send().pipeline.client();
+            assert!(Arc::ptr_eq(&ahead.local_server::<Named>().unwrap().unwrap(), &found));
+            assert!(ahead.local_server::<String>().unwrap().is_none());
+            // Now it is known.
+            assert!(Arc::ptr_eq(&ahead.try_local_server::<Named>().here().unwrap(), &found));
+        }
+    });
+    let (promised, fulfiller) = Client::promise();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| promised.local_server::<Named>());
+        fulfiller.fulfill(named.clone());
+        assert!(Arc::ptr_eq(&waiting.join().unwrap().unwrap().unwrap(), &found));
+    });
+    let (promised, fulfiller) = Client::promise();
+    fulfiller.reject(Exception::failed("torn up"));
+    assert!(why(promised.local_server::<Named>().map(|_| ())).contains("torn up"));
+    assert!(matches!(promised.try_local_server::<Named>(), LocalServer::Elsewhere));
+}
+
+/// Where nothing may wait, only what is known can be had.
+#[test]
+fn waiting_for_the_server_behind_a_promise_is_refused_in_a_callback() {
+    let (promised, _fulfiller) = Client::promise();
+    let two = Two::offering(Wire::Tcp, &echo());
+    let (put, got) = unbounded();
+    send(&two.here.bootstrap::<Client>(), 0, "").on_ready(move |_| {
+        let refused = why(promised.local_server::<Named>().map(|_| ()));
+        put.send((refused, matches!(promised.try_local_server::<Named>(), LocalServer::NotYet))).unwrap();
+    });
+    let (refused, not_yet) = (&got).soon();
+    assert!(refused.contains("own thread") && not_yet, "{refused}");
+}
+
+/// An object that knows itself, and hands itself out.
+struct Knowing(WeakClient, Sender<()>);
+
+impl Server for Knowing {
+    fn dispatch(&self, call: &mut Call) -> Result<()> {
+        let this = match call.method_id() {
+            0 => call.this_client(),
+            _ => self.0.upgrade().expect("it is being called"),
+        };
+        crate::support::reply_cap(call, &this);
+        Ok(())
+    }
+}
+
+impl Drop for Knowing {
+    fn drop(&mut self) {
+        self.1.send(()).unwrap();
+    }
+}
+
+#[test]
+fn an_object_hands_itself_out_and_is_dropped_all_the_same() {
+    for pool in [Pool::global(), Pool::in_place()] {
+        for far in [false, true] {
+            let (drops, dropped) = unbounded();
+            let mut outside = None;
+            let object = Client::with_pool_cyclic(pool, |this| {
+                assert!(this.upgrade().is_none(), "it is not there yet");
+                outside = Some(this.clone());
+                Knowing(this.clone(), drops)
+            });
+            let outside = outside.unwrap();
+            assert!(outside.upgrade().unwrap() == object);
+            let two = far.then(|| Two::offering(Wire::Tcp, &object));
+            let client = two.as_ref().map_or(object, |two| two.here.bootstrap());
+            for method in [0, 1] {
+                let itself = given_back(&send(&client, method, "").soon().unwrap());
+                assert!(itself.resolve().unwrap() == client.resolve().unwrap());
+            }
+            assert!(dropped.is_empty());
+            drop(client);
+            drop(two);
+            (&dropped).soon();
+            assert!(outside.upgrade().is_none());
+        }
+    }
 }
 
 /// The value outlives its object while somebody holds it, and the other way round.
 #[test]
 fn the_server_and_its_clients_live_apart() {
     let named = Client::new(Named("the value"));
-    let found: Arc<Named> = named.local_server().unwrap();
+    let found: Arc<Named> = named.local_server().unwrap().unwrap();
     let weak = Arc::downgrade(&found);
     drop(named);
     assert_eq!(found.0, "the value");

@@ -270,3 +270,38 @@ fn what_arrives_after_quick_calls_is_not_left_lying() {
         assert_eq!((&tells).soon(), "answered", "over {wire:?}");
     }
 }
+
+/// Whether the value is there already, comes from this vat, or comes over a connection.
+#[test]
+fn a_panic_in_map_is_the_error_of_the_mapped_promise() {
+    let (held, go) = held();
+    near_and_far(&held, |client| {
+        let mapped = send(client, 0, "x").map(|_| -> Result<()> { panic!("bad map") });
+        go.send(()).unwrap();
+        assert!(why(mapped.soon()).contains("the function given to `map` panicked: bad map"));
+        let call = send(client, 0, "x");
+        go.send(()).unwrap();
+        while !call.is_ready() {
+            std::thread::yield_now();
+        }
+        let mapped = call.map(|_| -> Result<()> { std::panic::panic_any(7) }).map(Ok);
+        assert!(why(mapped.soon()).contains("panicked: (no message)"));
+    });
+}
+
+/// The thread that answers panics; its caller is told of that.
+#[test]
+fn a_panic_in_filling_results_in_later_is_the_answer() {
+    let (tell, told) = unbounded();
+    let later = object(move |call| {
+        tell.send(call.defer()?).unwrap();
+        Ok(())
+    });
+    near_and_far(&later, |client| {
+        let call = send(client, 0, "");
+        let duty = (&told).soon();
+        let answering = std::thread::spawn(move || duty.answer(|_| panic!("bad results")));
+        assert!(answering.join().is_err());
+        assert!(why(call.soon()).contains("panicked: bad results"));
+    });
+}

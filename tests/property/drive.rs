@@ -529,7 +529,7 @@ impl Run {
             _ => None,
         };
         drop(world);
-        let local = held.client.local_server::<Object>().map(|object| object.id);
+        let local = held.client.try_local_server::<Object>().here().map(|object| object.id);
         let place = format!("{:?} on side {side}, which means {meaning:?}", held.node);
         assert_eq!(local, object, "{place}");
         assert!(!held.client.is_promise(), "a promise is left: {place}");

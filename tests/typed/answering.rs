@@ -2,7 +2,8 @@
 
 use std::sync::Mutex;
 
-use capnp_threads::{Capability, Error, Exception, ExceptionKind, Result};
+use capnp::any_pointer;
+use capnp_threads::{Capability, Deferred, Error, Exception, ExceptionKind, Result, WeakClient};
 use crossbeam_channel::{unbounded, Sender};
 
 use crate::support::{offered, text, why, Setting, Soon};
@@ -25,6 +26,9 @@ in_each_setting!(
     a_method_calls_its_caller,
     an_error_takes_the_place_of_results,
     results_are_set_as_a_whole,
+    a_pipeline_leads_to_that_of_another_call,
+    a_method_without_results_is_answered_later,
+    an_object_hands_itself_out,
 );
 
 fn a_call_is_answered_from_another_thread(setting: Setting) {
@@ -286,4 +290,75 @@ fn results_are_set_as_a_whole(setting: Setting) {
         }
     }
     offered(setting, worker::Client::new(Whole), |whole| assert_eq!(add(&whole, 0, 0).unwrap(), 77));
+}
+
+/// Answers `next` later, with what another worker's `next` gives.
+struct Front(
+    worker::Client,
+    Sender<Deferred<worker::next_results::Owned>>,
+    Sender<Deferred<worker::panic_results::Owned>>,
+);
+
+impl worker::Server for Front {
+    fn next(&self, _: worker::NextParams, mut results: worker::NextResults<'_>) -> Result<()> {
+        let inner = self.0.open(|_| ());
+        results.set_pipeline_to(inner.pipeline.clone().cast::<any_pointer::Owned>().field(1).cast())?;
+        // The first one counts.
+        results.set_pipeline()?;
+        self.1.send(results.defer()?).unwrap();
+        Ok(())
+    }
+
+    fn panic(&self, _: worker::PanicParams, results: worker::PanicResults<'_>) -> Result<()> {
+        self.2.send(results.defer()?).unwrap();
+        Ok(())
+    }
+}
+
+fn a_pipeline_leads_to_that_of_another_call(setting: Setting) {
+    let (tell, told) = unbounded();
+    offered(setting, worker::Client::new(Front(silent(), tell, unbounded().0)), |front| {
+        let next = front.next();
+        let ahead = next.pipeline.get().get_worker();
+        assert_eq!(add(&ahead, 1, 2).unwrap(), 3);
+        let duty = (&told).soon();
+        assert!(!next.is_ready());
+        duty.answer(|mut results| {
+            results.set_worker(silent());
+            Ok(())
+        });
+        let next = next.soon().unwrap();
+        assert_eq!(add(&next.get().unwrap().get_worker().unwrap(), 3, 4).unwrap(), 7);
+    });
+}
+
+fn a_method_without_results_is_answered_later(setting: Setting) {
+    let (tell, told) = unbounded();
+    offered(setting, worker::Client::new(Front(silent(), unbounded().0, tell)), |front| {
+        let call = front.panic(|_| ());
+        (&told).soon().done();
+        assert!(call.soon().unwrap().get().is_ok());
+    });
+}
+
+fn an_object_hands_itself_out(setting: Setting) {
+    struct Itself(WeakClient<worker::Client>);
+    impl worker::Server for Itself {
+        fn add(&self, _: worker::AddParams, mut results: worker::AddResults<'_>) -> Result<()> {
+            results.get().set_sum(12);
+            Ok(())
+        }
+        fn next(&self, _: worker::NextParams, mut results: worker::NextResults<'_>) -> Result<()> {
+            let this: worker::Client = results.this_client();
+            assert_eq!(self.0.upgrade().expect("it is being called"), this);
+            results.get().set_worker(this);
+            Ok(())
+        }
+    }
+    let object = worker::Client::new_cyclic(|this| Itself(this.clone()));
+    offered(setting, object, |object| {
+        let next = object.next().pipeline.get().get_worker();
+        assert_eq!(add(&next, 0, 0).unwrap(), 12);
+        assert_eq!(next.resolve().unwrap(), object.resolve().unwrap());
+    });
 }
