@@ -16,13 +16,16 @@ pub struct Limits {
     /// `overloaded`.
     pub exports: usize,
     /// How many words of incoming calls may be in service, here or in a vat that they were handed on to, before
-    /// the connection stops reading. One call is always admitted, however large. While questions of ours are
-    /// outstanding, or a promise of the peer's is waited for, what comes must be read: then calls above four times
-    /// the limit fail as `overloaded`.
+    /// the connection admits no further call and stops reading at the next one. One call is always admitted, however
+    /// large. While questions of ours are outstanding, or a promise of the peer's is waited for, what comes must be read:
+    /// then calls above four times the limit fail as `overloaded`.
     pub call_words: usize,
     /// How many bytes may be queued for sending before a call blocks its caller, and before answers that the
     /// peer does not read stop the connection from reading.
     pub send_bytes: usize,
+    /// How long a call waits for room: one of ours because of `questions` or `send_bytes`, one of the peer's because of
+    /// `call_words`. Then it fails as `overloaded`, and so does each call behind it until there is room. `None`: for ever.
+    pub room_timeout: Option<Duration>,
     /// The size of the largest message, in words, either way. A larger one from the peer ends the connection,
     /// since its bytes can't be skipped safely; a larger one of ours fails its call.
     pub message_words: usize,
@@ -54,6 +57,7 @@ impl Default for Limits {
             exports: 65536,
             call_words: 8 << 20,
             send_bytes: 64 << 20,
+            room_timeout: Some(Duration::from_secs(10)),
             message_words: 8 << 20,
             segments: 512,
             traversal_words: 64 << 20,

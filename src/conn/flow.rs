@@ -3,8 +3,10 @@
 use crate::limits::Limits;
 use crate::state::Departure;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::{Arc, Condvar, Mutex, Rank};
+use crate::sync::{assert_unlocked, Arc, Condvar, Instant, Mutex, Rank};
+use crate::transport::EndWatch;
 use crate::wire::message::Message;
+use crate::wire::needs::Needs;
 
 /// How many times the limits hold what must be read all the same.
 const HARD: usize = 4;
@@ -19,10 +21,15 @@ const HARD: usize = 4;
 /// - Questions and bytes to send, by callers: a call waits for room on its caller's own thread. Where nothing
 ///   may wait (callbacks, forwarded calls, answers) messages are queued above the limit; those are bounded by
 ///   the limits on the calls that cause them.
-/// - Calls in service, by the receive thread: it reads on while they are below the limit, so one is always
+/// - Calls in service, by the receive thread: it admits calls while they are below the limit, so one is always
 ///   admitted. A call that was handed on over another connection is in service until its Return comes from
 ///   there (or, if none will, until it is sent).
 /// - Answers that the peer does not read, by the receive thread too: the peer gets no more calls in.
+///
+/// What stops is the first message that needs room (`Needs`): it is kept, and nothing behind it is read. What needs
+/// none is handled though the limits are reached: a Finish or a Release may be what makes room. While a message waits
+/// for room, the receive thread also waits for the end of the input (`EndWatch`). A peer that has gone is noticed
+/// whatever it has left unread, and its messages are dropped, up to an Abort: its calls would be canceled.
 ///
 /// But while questions or Disembargoes of ours are outstanding, or somebody watches a promise of the peer's (a
 /// thread, or another connection that has exported it), the receive thread reads on: calls in service may
@@ -42,11 +49,27 @@ pub(super) struct Flow {
     /// What the peer is still to send that calls in service may wait for. Changed under the lock of the state.
     awaited: Watched,
     closed: AtomicBool,
-    /// Held by the receive thread while it looks whether there is room.
-    looks: Mutex<()>,
+    /// Held by the receive thread while it looks whether there is room. What it waits at, if that is not `changed`.
+    looks: Mutex<Option<Arc<dyn EndWatch>>>,
     changed: Condvar,
     call_words: usize,
     send_bytes: usize,
+}
+
+/// Who is to be told that a number has changed.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Watchers(usize);
+
+/// What a wait for room found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    Room,
+    /// The connection is closed.
+    Closed,
+    /// Nothing more comes than is there.
+    End,
+    /// The deadline has passed.
+    Late,
 }
 
 /// A number, and who wants to know when it changes.
@@ -113,34 +136,78 @@ impl Flow {
             bytes: Watched::new(),
             awaited: Watched::new(),
             closed: AtomicBool::new(false),
-            looks: Mutex::new(Rank::Queue, ()),
+            looks: Mutex::new(Rank::Queue, None),
             changed: Condvar::new(),
             call_words: limits.call_words.max(1),
             send_bytes: limits.send_bytes,
         })
     }
 
-    /// Waits until the next message may be read, or the connection is closed. See Note [Backpressure].
-    pub(super) fn wait_for_room(&self) {
+    /// Waits until there is what a message needs, the connection is closed, or the input has ended, which `watch` sees.
+    /// See Note [Backpressure].
+    pub(super) fn wait_for_room(
+        &self,
+        needs: Needs,
+        watch: Option<&Arc<dyn EndWatch>>,
+        deadline: Option<Instant>,
+    ) -> Found {
         let numbers = [&self.serving, &self.bytes, &self.awaited];
         let mut looks = self.looks.lock();
+        *looks = watch.cloned();
         numbers.iter().for_each(|number| number.watch(RECEIVER));
-        while !self.is_closed() && !self.may_read() {
-            self.changed.wait(&mut looks);
-        }
+        let mut late = false;
+        let found = loop {
+            if self.is_closed() {
+                break Found::Closed;
+            }
+            if self.has(needs) {
+                break Found::Room;
+            }
+            if late {
+                break Found::Late;
+            }
+            late = match watch {
+                None => self.changed.wait_until(&mut looks, deadline),
+                Some(watch) => {
+                    drop(looks);
+                    if watch.has_ended() {
+                        looks = self.looks.lock();
+                        break Found::End;
+                    }
+                    watch.wait_end(deadline);
+                    looks = self.looks.lock();
+                    deadline.is_some_and(|deadline| deadline <= Instant::now())
+                }
+            };
+        };
         numbers.iter().for_each(|number| number.unwatch(RECEIVER));
+        let watch = looks.take();
+        drop(looks);
+        drop(watch);
+        found
     }
 
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Whether the next message may be read now.
-    pub(super) fn may_read(&self) -> bool {
-        match self.awaited.get() {
-            0 => self.serving.get() < self.call_words && self.may_send(),
-            _ => self.bytes.get() <= self.send_bytes.saturating_mul(HARD),
+    /// Whether there is what a message needs to be handled.
+    pub(super) fn has(&self, needs: Needs) -> bool {
+        match needs {
+            Needs::Service if self.awaited.get() == 0 => self.is_below_call_words() && self.may_send(),
+            Needs::Output if self.awaited.get() == 0 => self.may_send(),
+            Needs::Service | Needs::Output => self.bytes.get() <= self.send_bytes.saturating_mul(HARD),
+            Needs::Nothing => self.serving.get() < self.call_words.saturating_mul(HARD + 2),
         }
+    }
+
+    /// Whether the next message may be handled, whatever it is.
+    pub(super) fn may_read(&self) -> bool {
+        self.has(Needs::Service)
+    }
+
+    fn is_below_call_words(&self) -> bool {
+        self.serving.get() < self.call_words
     }
 
     /// Whether no more calls can be taken on, although messages are read.
@@ -155,20 +222,24 @@ impl Flow {
         Share { flow: self.clone(), words }
     }
 
-    /// A transaction, whose lock is held, has left so much to be sent, and so much to be awaited.
-    pub(super) fn committed(&self, queued: Sending, awaited: usize) {
+    /// A transaction, whose lock is held, has left so much to be sent, and so much to be awaited. Gives who is to be
+    /// [told](Self::tell) once the lock is released.
+    #[must_use]
+    pub(super) fn committed(&self, queued: Sending, awaited: usize) -> Watchers {
         if queued.bytes > 0 {
             self.calls.fetch_add(queued.calls, Ordering::AcqRel);
             self.bytes.add(queued.bytes);
         }
         let before = self.awaited.get();
         let watchers = match awaited.cmp(&before) {
-            std::cmp::Ordering::Equal => return,
+            std::cmp::Ordering::Equal => return Watchers::default(),
             std::cmp::Ordering::Greater => self.awaited.add(awaited - before),
             std::cmp::Ordering::Less => self.awaited.sub(before - awaited).1,
         };
         if (before == 0) != (awaited == 0) {
-            self.tell(watchers);
+            Watchers(watchers)
+        } else {
+            Watchers::default()
         }
     }
 
@@ -176,7 +247,7 @@ impl Flow {
     pub(super) fn sent(&self, sent: Sending) -> bool {
         self.calls.fetch_sub(sent.calls, Ordering::AcqRel);
         let (_, watchers) = self.bytes.sub(sent.bytes);
-        self.tell(watchers);
+        self.tell(Watchers(watchers));
         let callers_wait = watchers & CALLERS != 0;
         if callers_wait {
             // They look again, and say so again.
@@ -206,17 +277,21 @@ impl Flow {
         self.awaited.get()
     }
 
-    /// A number has changed that these watch.
-    fn tell(&self, watchers: usize) {
-        if watchers & RECEIVER != 0 {
-            drop(self.looks.lock());
+    /// A number has changed that these watch. No lock is held: what the receive thread waits at may be foreign.
+    pub(super) fn tell(&self, watchers: Watchers) {
+        if watchers.0 & RECEIVER != 0 {
+            assert_unlocked();
+            let watch = self.looks.lock().clone();
             self.changed.notify_all();
+            if let Some(watch) = watch {
+                watch.wake();
+            }
         }
     }
 
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        self.tell(RECEIVER);
+        self.tell(Watchers(RECEIVER));
     }
 }
 
@@ -229,7 +304,7 @@ pub(super) struct Share {
 impl Drop for Share {
     fn drop(&mut self) {
         let (_, watchers) = self.flow.serving.sub(self.words);
-        self.flow.tell(watchers);
+        self.flow.tell(Watchers(watchers));
     }
 }
 
@@ -253,13 +328,13 @@ mod loom_tests {
         check_all(|| {
             let flow = flow();
             let share = flow.serve(1);
-            flow.committed(ONE_BYTE, 0);
+            flow.tell(flow.committed(ONE_BYTE, 0));
             let sender = flow.clone();
             on_its_own_thread(move || drop(share));
             on_its_own_thread(move || {
                 sender.sent(ONE_BYTE);
             });
-            flow.wait_for_room();
+            flow.wait_for_room(Needs::Service, None, None);
             assert!(flow.may_read());
         });
     }
@@ -270,8 +345,8 @@ mod loom_tests {
             let flow = flow();
             let _share = flow.serve(1);
             let caller = flow.clone();
-            on_its_own_thread(move || caller.committed(Sending::default(), 1));
-            flow.wait_for_room();
+            on_its_own_thread(move || caller.tell(caller.committed(Sending::default(), 1)));
+            flow.wait_for_room(Needs::Service, None, None);
         });
     }
 
@@ -282,7 +357,7 @@ mod loom_tests {
             let _share = flow.serve(1);
             let ends = flow.clone();
             on_its_own_thread(move || ends.close());
-            flow.wait_for_room();
+            flow.wait_for_room(Needs::Service, None, None);
         });
     }
 
@@ -290,7 +365,7 @@ mod loom_tests {
     fn loom_callers_are_told_when_they_may_send() {
         check_all(|| {
             let flow = flow();
-            flow.committed(ONE_BYTE, 0);
+            flow.tell(flow.committed(ONE_BYTE, 0));
             let (sender, told) = (flow.clone(), Arc::new(AtomicBool::new(false)));
             let tells = told.clone();
             let sends = spawn("sends", Role::User, move || {

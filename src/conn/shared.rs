@@ -63,6 +63,8 @@ pub(crate) struct Shared {
 pub(super) enum Incoming {
     /// With its share of the limit on calls in service, if it had to wait.
     Message(Frame, Option<Share>),
+    /// A call for which there was no room in time.
+    Refused(Frame),
     /// Nothing more will: why. It is handled in its turn, behind all that came before it.
     End(Error),
 }
@@ -157,17 +159,19 @@ impl Shared {
         self.cut_short(&mut fx);
         let queued = fx.send.iter().fold(Sending::default(), Sending::and);
         let (sends, calls_back) = (!fx.send.is_empty(), !fx.callbacks.is_empty());
-        self.flow.committed(queued, state.awaited());
+        let watchers = self.flow.committed(queued, state.awaited());
         let lists = &mut *fx;
         let unsent = self.outgoing.put_all(lists.send.drain(..));
-        if unsent.is_err() {
-            self.flow.sent(queued);
-        }
+        let unsent = unsent.err();
         let unrun = self.callbacks.put_all(lists.callbacks.drain(..));
         if self.is_waited_for() {
             self.changed.notify_all();
         }
         drop(state);
+        if unsent.is_some() {
+            self.flow.sent(queued);
+        }
+        self.flow.tell(watchers);
         self.see_to(sends, calls_back);
         drop((unsent, unrun));
         fx.finish();
@@ -205,6 +209,13 @@ impl Shared {
         let result = body(&mut state, &mut fx);
         self.commit(state, fx);
         Ok(result)
+    }
+
+    /// A message that the coordinator is to handle. While another thread is coordinator, it counts from now on, so that
+    /// no more than the limit waits there.
+    pub(super) fn admitted(&self, frame: Frame) -> Incoming {
+        let share = (!self.lends).then(|| self.flow.serve(frame.words()));
+        Incoming::Message(frame, share)
     }
 
     fn has_room(&self, state: &State, may_send: bool) -> bool {

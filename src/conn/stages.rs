@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::drops::Watch;
-use super::flow::{Sending, Share};
+use super::flow::{Found, Sending, Share};
 use super::lending::handling;
 use super::polling::{First, Polling};
 use super::shared::{Incoming, Shared};
@@ -20,11 +20,12 @@ use crate::error::{Error, Exception, ProtocolError, TransportError};
 use crate::promise::{count_sleep, Attachment};
 use crate::state::{Arrival, Callback, Departure, Destination};
 use crate::sync::{self, Arc, Instant, Lane, Turn, Waited};
-use crate::transport::{Arrived, Gate, MessageSink, MessageSource};
+use crate::transport::{Arrived, EndWatch, Gate, MessageSink, MessageSource};
 use crate::wire::decode::decode;
 use crate::wire::encode::encode;
 use crate::wire::frame::{Frame, Outbound};
 use crate::wire::message::Message;
+use crate::wire::needs::{is_abort, Needs};
 
 /// Whether a step waits for something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +74,10 @@ impl Stages {
                 source,
                 polling: Polling::new(),
                 polled: None,
+                held: None,
+                refuses: false,
+                end_watch: None,
+                last: false,
                 coordinator: CoordinatorStage { shared: shared.clone() },
                 callback: CallbackStage::new(shared),
             },
@@ -211,26 +216,42 @@ pub(crate) struct ReceiveStage {
     polling: Polling,
     /// What polling has found.
     polled: Option<Result<Arrived, TransportError>>,
+    /// A message that waits for room, and what it needs. Nothing behind it is read.
+    held: Option<(Frame, Needs)>,
+    /// Room was waited for in vain. Calls are refused until there is some.
+    refuses: bool,
+    end_watch: Option<Arc<dyn EndWatch>>,
+    /// The input has ended: what is left of it is there.
+    last: bool,
     /// The stages behind this one, as far as they are lent to it.
     coordinator: CoordinatorStage,
     callback: CallbackStage,
 }
 
 impl ReceiveStage {
-    /// Receives one message, once there is room for it.
+    /// Receives one message, and hands it on once there is room for it.
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
-        if !self.has_room() {
-            self.shared.reading.goes_on(false);
-            if wait == Wait::No {
-                return Progress::Idle;
-            }
-            // What was held back may be what makes room.
-            self.shared.send_queued();
-            self.shared.flow.wait_for_room();
-        }
         if self.shared.flow.is_closed() {
             return Progress::Ended;
         }
+        match self.next(wait).and_then(|(frame, needs)| self.admit(frame, needs, wait)) {
+            Ok(message) => self.hand_on(message),
+            Err(progress) => progress,
+        }
+    }
+
+    /// The message that is next, and what it needs, if that matters now.
+    fn next(&mut self, wait: Wait) -> Result<(Frame, Option<Needs>), Progress> {
+        if let Some((frame, needs)) = self.held.take() {
+            return Ok((frame, Some(needs)));
+        }
+        let frame = self.receive(wait)?;
+        let needs = (!self.last && !self.shared.flow.may_read()).then(|| Needs::of(&frame));
+        Ok((frame, needs))
+    }
+
+    /// Receives one message.
+    fn receive(&mut self, wait: Wait) -> Result<Frame, Progress> {
         let received = match (self.polled.take(), wait) {
             (Some(polled), _) => polled,
             (None, Wait::No) => self.source.receive_now(),
@@ -240,25 +261,75 @@ impl ReceiveStage {
         };
         let frame = match received {
             Ok(Arrived::Message(frame)) => frame,
-            Ok(Arrived::Nothing) => return Progress::Idle,
+            Ok(Arrived::Nothing) => return Err(Progress::Idle),
             Ok(Arrived::End) => {
                 let gone = Exception::disconnected("the peer has closed the connection");
-                return self.end(Error::Exception(gone));
+                return Err(self.end(Error::Exception(gone)));
             }
-            Err(e) => return self.end(e.into()),
+            Err(e) => return Err(self.end(e.into())),
         };
         let (words, limit) = (frame.words() as u64, self.shared.limits.message_words as u64);
         if words > limit {
             // A transport of bytes has seen to it before; others need not know of limits.
-            return self.end(TransportError::TooLarge { words, limit }.into());
+            return Err(self.end(TransportError::TooLarge { words, limit }.into()));
         }
+        Ok(frame)
+    }
+
+    /// Waits until there is room for a message, or the input has ended. See Note [Backpressure].
+    fn admit(&mut self, frame: Frame, needs: Option<Needs>, wait: Wait) -> Result<Incoming, Progress> {
+        let ReceiveStage { shared, source, held, refuses, end_watch, .. } = self;
+        let flow = &shared.flow;
+        *refuses = *refuses && !flow.may_read();
+        let Some(needs) = needs.filter(|needs| !flow.has(*needs)) else { return Ok(shared.admitted(frame)) };
+        let room_timeout = shared.limits.room_timeout.filter(|_| needs == Needs::Service);
+        if *refuses && room_timeout.is_some() && flow.may_send() {
+            return Ok(Incoming::Refused(frame));
+        }
+        shared.reading.goes_on(false);
+        if wait == Wait::No {
+            *held = Some((frame, needs));
+            return Err(Progress::Idle);
+        }
+        // What was held back may be what makes room.
+        shared.see_to_drops();
+        shared.send_queued();
+        if end_watch.is_none() {
+            *end_watch = source.end_watch();
+        }
+        match flow.wait_for_room(needs, end_watch.as_ref(), room_timeout.map(sync::deadline)) {
+            Found::Room => Ok(shared.admitted(frame)),
+            Found::Closed => Err(Progress::Ended),
+            Found::End => {
+                self.last = true;
+                self.before_end(frame).map(|frame| self.shared.admitted(frame))
+            }
+            Found::Late if flow.may_send() => {
+                *refuses = true;
+                Ok(Incoming::Refused(frame))
+            }
+            Found::Late => {
+                *held = Some((frame, needs));
+                Err(Progress::Made)
+            }
+        }
+    }
+
+    /// What is to be handled of the input that has ended: all, while answers to questions of ours may be there, and else
+    /// no more than an Abort.
+    fn before_end(&mut self, mut frame: Frame) -> Result<Frame, Progress> {
+        while self.shared.flow.awaited() == 0 && !is_abort(&frame) {
+            frame = self.receive(Wait::Yes)?;
+        }
+        Ok(frame)
+    }
+
+    /// Hands a message on.
+    fn hand_on(&mut self, message: Incoming) -> Progress {
         if !self.shared.lends {
-            // It counts from now on, so that no more than the limit waits for the coordinator.
-            let share = self.shared.flow.serve(frame.words());
-            let message = Incoming::Message(frame, Some(share));
             return self.shared.incoming.push(message).map_or(Progress::Ended, |()| Progress::Made);
         }
-        match self.shared.incoming.take_turn_with(Incoming::Message(frame, None)) {
+        match self.shared.incoming.take_turn_with(message) {
             Ok(turn) => self.go_on(turn),
             Err(_) => return Progress::Ended,
         }
@@ -306,12 +377,12 @@ impl ReceiveStage {
 
     /// Whether another message is there for certain.
     pub(super) fn is_ready(&mut self) -> bool {
-        self.polled.is_some() || self.source.is_ready()
+        self.polled.is_some() || self.held.is_some() || self.source.is_ready()
     }
 
-    /// Whether another message may be read.
+    /// Whether another message may be read: none waits for room, or there is what it needs.
     pub(super) fn has_room(&self) -> bool {
-        self.shared.flow.may_read()
+        self.held.as_ref().is_none_or(|(_, needs)| self.shared.flow.has(*needs))
     }
 
     /// Nothing may arrive for a while.
@@ -376,7 +447,12 @@ impl CoordinatorStage {
     fn one(&self, item: Incoming) {
         match item {
             Incoming::Message(frame, share) => {
-                if let Err(e) = self.handle(frame, share) {
+                if let Err(e) = self.handle(frame, share, false) {
+                    self.shared.end(e.into(), true);
+                }
+            }
+            Incoming::Refused(frame) => {
+                if let Err(e) = self.handle(frame, None, true) {
                     self.shared.end(e.into(), true);
                 }
             }
@@ -384,7 +460,7 @@ impl CoordinatorStage {
         }
     }
 
-    fn handle(&self, frame: Frame, share: Option<Share>) -> Result<(), ProtocolError> {
+    fn handle(&self, frame: Frame, share: Option<Share>, refused: bool) -> Result<(), ProtocolError> {
         let words = frame.words();
         let message = decode(frame, &self.shared.limits)?;
         if let Message::Abort(why) = message {
@@ -396,7 +472,7 @@ impl CoordinatorStage {
         if let Message::Call(call) = &message {
             let share = share.unwrap_or_else(|| self.shared.flow.serve(words));
             // Kept results are for a question of ours: see Note [Backpressure].
-            if self.shared.flow.refuses_calls() && !call.keep_results {
+            if (refused || self.shared.flow.refuses_calls()) && !call.keep_results {
                 let question = call.question;
                 return self.shared.try_transact(|state, fx| state.refuse_call(question, fx));
             }

@@ -5,7 +5,7 @@ use std::io;
 
 use capnp::Word;
 
-use super::{Arrived, Gate, MessageSink, MessageSource, Peer, Shutdown, Transport};
+use super::{Arrived, EndWatch, Gate, MessageSink, MessageSource, Peer, Shutdown, Transport};
 use crate::error::TransportError;
 use crate::sync::{Arc, Condvar, Duration, Instant, Mutex, Rank};
 use crate::wire::frame::{Frame, Outbound};
@@ -46,6 +46,8 @@ struct Frames {
     open: bool,
     interrupted: bool,
     interrupted_open: bool,
+    /// Whoever waits for the end is to look at something else.
+    woken: bool,
 }
 
 impl Way {
@@ -133,6 +135,27 @@ impl Gate for Way {
     }
 }
 
+impl EndWatch for Way {
+    fn has_ended(&self) -> bool {
+        self.state.lock().closed
+    }
+
+    fn wait_end(&self, deadline: Option<Instant>) {
+        let mut state = self.state.lock();
+        while !state.closed && !state.woken {
+            if self.changed.wait_until(&mut state, deadline) {
+                return;
+            }
+        }
+        state.woken = false;
+    }
+
+    fn wake(&self) {
+        self.state.lock().woken = true;
+        self.changed.notify_all();
+    }
+}
+
 struct MemorySink(Arc<Way>);
 
 impl MessageSink for MemorySink {
@@ -198,6 +221,10 @@ impl MessageSource for MemorySource {
 
     fn receives_now(&self) -> bool {
         self.came
+    }
+
+    fn end_watch(&mut self) -> Option<Arc<dyn EndWatch>> {
+        Some(self.way.clone())
     }
 
     fn receive_now(&mut self) -> Result<Arrived, TransportError> {

@@ -24,6 +24,8 @@ use crate::sync::{Arc, Instant};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod ahead;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod end_watch;
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(any(shuttle, loom))))]
 mod epoll;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -132,6 +134,13 @@ pub trait MessageSource: Send {
         false
     }
 
+    /// What sees the end of this source behind messages that nobody receives. Asked for when a message has to wait because
+    /// a limit is reached, and again as long as there is none. As provided there is none: then such an end is noticed
+    /// when there is room again, and the source is read up to it.
+    fn end_watch(&mut self) -> Option<Arc<dyn EndWatch>> {
+        None
+    }
+
     /// Nothing may be received for a while: what is kept for speed alone can be given back. Returns at once. As provided,
     /// nothing is kept.
     fn rest(&mut self) {}
@@ -173,6 +182,21 @@ pub trait Gate: Send + Sync {
 
     /// Has whoever waits, in either way, return, or the next that does, if nobody does now.
     fn interrupt(&self);
+}
+
+/// Sees the end of a [`MessageSource`], whether or not the messages in front of it have been received. Used by the receive
+/// thread while it must not receive, since a limit is reached: what it waits for then is room, or this end.
+pub trait EndWatch: Send + Sync {
+    /// Whether the source has ended: the peer has closed its direction, or is gone, or the transport was shut down. If it
+    /// says yes, [`receive`](MessageSource::receive) gives all that is left, and then the end, without waiting.
+    fn has_ended(&self) -> bool;
+
+    /// Waits until the source has ended, [`wake`](Self::wake) was called, before or meanwhile, or the deadline has passed.
+    /// May return for no reason.
+    fn wait_end(&self, deadline: Option<Instant>);
+
+    /// Has whoever waits return, or the next that does, if nobody does now. May be called on any thread; must not wait.
+    fn wake(&self);
 }
 
 /// The handle that ends a transport from another thread.

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::process::Child;
 
-use super::{FrameReader, FrameWriter, MessageSink, MessageSource, Peer, Shutdown, Transport};
+use super::{EndWatch, FrameReader, FrameWriter, MessageSink, MessageSource, Peer, Shutdown, Transport};
 use crate::error::TransportError;
 use crate::limits::Limits;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -30,10 +30,23 @@ impl Transport {
         write: impl Write + Send + 'static,
         limits: &Limits,
     ) -> Transport {
+        Transport::of_pair(read, write, limits, None)
+    }
+
+    fn of_pair(
+        read: impl Read + Send + 'static,
+        write: impl Write + Send + 'static,
+        limits: &Limits,
+        end: Option<Arc<dyn EndWatch>>,
+    ) -> Transport {
         let ended = Arc::new(AtomicBool::new(false));
         Transport {
             sink: Box::new(PairSink { write: Some(write), frames: FrameWriter::new(), ended: ended.clone() }),
-            source: Box::new(PairSource { frames: FrameReader::new(read, limits), ended: ended.clone() }),
+            source: Box::new(PairSource {
+                frames: FrameReader::new(read, limits),
+                ended: ended.clone(),
+                end,
+            }),
             shutdown: Box::new(PairShutdown(ended)),
             peer: Peer::Other("a reader and a writer".into()),
         }
@@ -52,7 +65,8 @@ impl Transport {
         }
         let (stdin, stdout) = child.stdin.take().zip(child.stdout.take()).expect("both were seen above");
         let peer = Peer::Other(format!("process {}", child.id()));
-        Ok(Transport { peer, ..Transport::pair(stdout, stdin, limits) })
+        let end = end_of(&stdout)?;
+        Ok(Transport { peer, ..Transport::of_pair(stdout, stdin, limits, end) })
     }
 }
 
@@ -79,6 +93,7 @@ impl<W: Write + Send> MessageSink for PairSink<W> {
 struct PairSource<R> {
     frames: FrameReader<R>,
     ended: Arc<AtomicBool>,
+    end: Option<Arc<dyn EndWatch>>,
 }
 
 impl<R: Read + Send> MessageSource for PairSource<R> {
@@ -88,6 +103,23 @@ impl<R: Read + Send> MessageSource for PairSource<R> {
         }
         self.frames.next_frame()
     }
+
+    fn end_watch(&mut self) -> Option<Arc<dyn EndWatch>> {
+        self.end.clone()
+    }
+}
+
+/// What sees the end of a child's output.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn end_of(stdout: &std::process::ChildStdout) -> io::Result<Option<Arc<dyn EndWatch>>> {
+    use std::os::fd::AsFd;
+    Ok(super::end_watch::DescriptorEnd::of(Arc::new(stdout.as_fd().try_clone_to_owned()?)))
+}
+
+/// Nothing does.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn end_of(_stdout: &std::process::ChildStdout) -> io::Result<Option<Arc<dyn EndWatch>>> {
+    Ok(None)
 }
 
 struct PairShutdown(Arc<AtomicBool>);

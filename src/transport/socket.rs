@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-use super::{ahead::Ahead, Arrived, Gate};
+use super::{ahead::Ahead, end_watch::DescriptorEnd, Arrived, EndWatch, Gate};
 use super::{FrameReader, FrameWriter, MessageSink, MessageSource, Peer, Shutdown, Transport};
 use crate::error::TransportError;
 use crate::limits::Limits;
@@ -339,6 +339,11 @@ where
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn is_drained(&self) -> bool {
         self.frames.stream().drained
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn end_watch(&mut self) -> Option<Arc<dyn EndWatch>> {
+        DescriptorEnd::of(self.frames.stream().socket.clone())
     }
 
     fn rest(&mut self) {

@@ -8,6 +8,7 @@ mod envelope;
 pub mod frame;
 mod index;
 pub(crate) mod message;
+pub(crate) mod needs;
 mod patch;
 mod segments;
 pub(crate) mod spare;

@@ -18,18 +18,27 @@ fn watched(theirs: Limits, offered: &Client) -> (Two, Log, Gate) {
     (two, log, gate)
 }
 
+/// One is read, and waits for room.
 #[test]
 fn no_more_calls_are_read_while_those_in_service_are_at_the_limit() {
     let holding = Holding::new();
     let (two, log, _) = watched(limits(|l| l.call_words = 1), &holding.object);
-    let calls: Vec<_> = ["1", "2", "3"].map(|n| send(&two.remote, n)).into();
-    for n in ["1", "2", "3"] {
+    let calls: Vec<_> = ["1", "2", "3", "4"].map(|n| send(&two.remote, n)).into();
+    for n in ["1", "2", "3", "4"] {
         assert_eq!(soon(&holding.started), n);
         log.add("let go");
         holding.let_go.send(()).unwrap();
     }
     calls.into_iter().for_each(|call| drop(answer(call).unwrap()));
-    assert_eq!(log.take(), ["read", "let go", "read", "let go", "read", "let go"]);
+    let (mut read, mut let_go) = (0, 0);
+    for event in log.take() {
+        match event {
+            Log::READ => read += 1,
+            _ => let_go += 1,
+        }
+        assert!(read <= let_go + 2, "one in service, and one that waits");
+    }
+    assert_eq!((read, let_go), (4, 4));
 }
 
 /// Params that a method keeps are in service until they are dropped.
@@ -44,10 +53,13 @@ fn params_that_are_kept_count() {
     answer(send(&two.remote, "1")).unwrap();
     let params = soon(&kept);
     let second = send(&two.remote, "2");
-    log.add("dropped");
+    until(&two.here, |tables| tables.questions() == 1);
+    assert!(kept.is_empty(), "the second waits for room");
     drop(params);
     answer(second).unwrap();
-    assert_eq!(log.take(), ["read", "dropped", "read"]);
+    // The second may have been read before, but waited for room.
+    assert_eq!(log.take().iter().filter(|event| **event == Log::READ).count(), 2);
+    assert_eq!(soon(&kept).get_as::<capnp::text::Reader>().unwrap(), "2");
 }
 
 #[test]
@@ -154,7 +166,7 @@ fn answers_that_are_not_read_stop_the_reading_of_calls() {
     }
     let order = log.take();
     let before = order.iter().position(|event| *event == "opened").unwrap();
-    assert_eq!(before, 3, "three answers of 8000 bytes are more than 20000: {order:?}");
+    assert!(before <= 4, "three answers of 8000 bytes are more than 20000, and one call waits: {order:?}");
     assert_eq!(order.len(), 51);
     assert_eq!(started.iter().take(47).last().unwrap(), "49");
 }

@@ -3,6 +3,7 @@
 
 #![allow(missing_docs)]
 
+mod gone;
 mod incoming;
 mod listening;
 mod outgoing;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-use super::{Frame, MessageSink, MessageSource, Outbound, Transport};
+use super::{EndWatch, Frame, MessageSink, MessageSource, Outbound, Transport};
 use crate::error::TransportError;
 use crate::sync::{assert_unlocked, Arc, Duration};
 
@@ -205,6 +205,10 @@ impl MessageSource for TracedSource {
             Err(e) => self.trace.ended(Some(e)),
         }
         received
+    }
+
+    fn end_watch(&mut self) -> Option<Arc<dyn EndWatch>> {
+        self.source.end_watch()
     }
 
     fn set_first_message_timeout(&mut self, timeout: Duration) {
