@@ -68,6 +68,7 @@ pub mod id;
 mod limits;
 mod peer;
 mod promise;
+mod queue;
 mod short;
 mod state;
 mod sync;

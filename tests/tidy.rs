@@ -12,6 +12,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("id", 0),
     ("sync", 0),
     ("limits", 0),
+    ("queue", 0),
     ("short", 0),
     ("peer", 0),
     ("error", 1),

@@ -11,7 +11,7 @@ use capnp::traits::Pipelined;
 use super::client::{Client, Kind};
 use super::contents::{Payload, Response};
 use super::port::QuestionRef;
-use super::promised::PromiseCell;
+use super::promised::{Keeps, PromiseCell};
 use crate::error::Exception;
 use crate::promise::{Cancel, Cancelable, Cell, HoldsCell, Reading, Stake, Token, Waiter, Wants};
 use crate::sync::atomic::AtomicUsize;
@@ -154,7 +154,7 @@ impl Stake<dyn Awaiting> {
             Source::Known(Ok(payload)) => payload.client_at(path),
             Source::Known(Err(why)) => Client::broken(why.clone()),
             Source::Unknown => {
-                let cell = PromiseCell::new(Some(self.clone()));
+                let cell = PromiseCell::new(Some(Keeps::Call(self.clone())));
                 state.cells.push((path.into(), Arc::downgrade(&cell)));
                 Client(Kind::Promise(cell))
             }

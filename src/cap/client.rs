@@ -9,7 +9,7 @@ use super::call::{CallInfo, Mode};
 use super::capability::FromServer;
 use super::object::{LocalObject, Server};
 use super::pool::Pool;
-use super::port::{ImportRef, Place, RemoteRef, Sent, To};
+use super::port::{Awaited, ImportRef, Place, RemoteRef, Sent, To};
 use super::promised::{ClientFulfiller, PromiseCell, Watcher};
 use super::request::Request;
 use crate::error::{Exception, Result};
@@ -222,6 +222,19 @@ impl Client {
                 None => promise.port.watch(promise, watcher),
             },
             _ => watcher.resolved(self),
+        }
+    }
+
+    /// Whether this was a promise, which may have been resolved.
+    pub(super) fn may_be_promise(&self) -> bool {
+        matches!(self.0, Kind::Promise(_) | Kind::Remote(_))
+    }
+
+    /// The answer to the peer that this client is a promise for a capability of, as long as that is not there.
+    pub(crate) fn awaited_answer(&self) -> Option<Awaited> {
+        match &self.0 {
+            Kind::Promise(cell) => cell.awaited_answer(),
+            _ => None,
         }
     }
 

@@ -1,14 +1,16 @@
 //! Objects of this vat, and their mailboxes.
 
 use std::any::Any;
-use std::collections::VecDeque;
 
 use super::call::CallInfo;
 use super::capability::FromServer;
+use super::client::Client;
 use super::pool::{Pool, Scheduled, Task};
 use super::serving::Call;
 use crate::error::{catch_panic, Exception, Result};
-use crate::promise::{cancel, Cancel};
+use crate::promise::cancel::{self, Unwatch};
+use crate::promise::Cancel;
+use crate::queue::Queue;
 use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::sync::{Arc, Mutex, OnceLock, Rank};
 
@@ -60,14 +62,22 @@ pub(crate) struct LocalObject {
 type Dispatch = fn(&(dyn Any + Send + Sync), &mut Call) -> Result<()>;
 
 struct Mailbox {
-    calls: VecDeque<CallInfo>,
+    calls: Queue<Queued>,
     busy: bool,
+}
+
+/// A call that waits for its turn.
+struct Queued {
+    call: CallInfo,
+    /// Takes the call out when it is canceled, if its params hold a promise: they may be what keeps another call going,
+    /// for whose end the object waits. (Other canceled calls stay until their turn.)
+    watch: Option<Box<Unwatch>>,
 }
 
 impl LocalObject {
     /// An object that a `C` can be a client of: which methods `server` has is known there.
     pub(crate) fn new<S: Any + Send + Sync, C: FromServer<S>>(server: S, pool: Pool) -> Self {
-        let mailbox = Mutex::new(Rank::Mailbox, Mailbox { calls: VecDeque::new(), busy: false });
+        let mailbox = Mutex::new(Rank::Mailbox, Mailbox { calls: Queue::default(), busy: false });
         let (server, broken) = (Arc::new(server), OnceLock::new());
         LocalObject { server, dispatch: dispatch::<S, C>, pool, mailbox, broken }
     }
@@ -81,10 +91,29 @@ impl LocalObject {
             let this = self.clone();
             return Pool::run_in_place(move || this.run_from(call));
         }
-        mailbox.calls.push_back(call);
+        let mut watch = None;
+        if call.params.caps.iter().any(Client::may_be_promise) {
+            let (this, ticket) = (Arc::downgrade(self), mailbox.calls.next_ticket());
+            let let_go = move || {
+                if let Some(this) = this.upgrade() {
+                    this.let_go(ticket);
+                }
+            };
+            // One that is canceled already is answered when its turn comes.
+            watch = call.cancel.watch_unless_canceled(let_go).map(Box::new);
+        }
+        mailbox.calls.push(Queued { call, watch });
         drop(mailbox);
         if idle {
             self.pool.submit(Task::Object(self.clone()));
+        }
+    }
+
+    /// A call that waits has been canceled.
+    fn let_go(&self, ticket: u64) {
+        let queued = self.mailbox.lock().calls.remove(ticket);
+        if let Some(queued) = queued {
+            queued.call.fail(cancel::canceled());
         }
     }
 
@@ -199,11 +228,12 @@ impl Scheduled for LocalObject {
     fn run(self: Arc<Self>, calls: usize) {
         for _ in 0..calls {
             let mut mailbox = self.mailbox.lock();
-            let Some(call) = mailbox.calls.pop_front() else {
+            let Some(Queued { call, watch }) = mailbox.calls.pop() else {
                 mailbox.busy = false;
                 return;
             };
             drop(mailbox);
+            drop(watch);
             if !self.answer(call) {
                 return;
             }
@@ -215,9 +245,9 @@ impl Scheduled for LocalObject {
     fn refuse(&self, why: &Exception) {
         let mut mailbox = self.mailbox.lock();
         mailbox.busy = false;
-        let calls = std::mem::take(&mut mailbox.calls);
+        let calls = mailbox.calls.take_all();
         drop(mailbox);
-        for call in calls {
+        for Queued { call, .. } in calls {
             call.fail(why.clone());
         }
     }

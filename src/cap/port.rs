@@ -11,7 +11,7 @@ use crate::id::{AnswerId, ExportId, ImportId, QuestionId};
 use crate::peer::Peer;
 use crate::promise::Waiter;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Arc, OnceLock, Timer, TimerKey};
+use crate::sync::{Arc, OnceLock, Timer, TimerKey, Weak};
 use crate::table::Key;
 use crate::wire::message::Path;
 
@@ -49,6 +49,46 @@ impl Key for RefId {
 pub(crate) struct AnswerKey {
     pub(crate) id: AnswerId,
     pub(crate) generation: Generation,
+}
+
+/// Names an entry in what waits for an answer of ours. Never reused within a connection.
+pub(crate) type Ticket = Generation;
+
+/// An answer of ours that is not there yet, and the entry in what waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Awaited {
+    pub(crate) answer: AnswerId,
+    pub(crate) ticket: Ticket,
+}
+
+/// Held by a promise for a capability in an answer of ours, until it is resolved. Tells the connection when the promise
+/// is dropped before that. See Note [Wanted answers].
+pub(crate) struct Name {
+    port: Option<Weak<dyn Port>>,
+    awaited: Awaited,
+}
+
+impl Name {
+    pub(crate) fn new(port: Weak<dyn Port>, awaited: Awaited) -> Self {
+        Name { port: Some(port), awaited }
+    }
+
+    pub(crate) fn awaited(&self) -> Awaited {
+        self.awaited
+    }
+
+    /// The promise has been resolved: there is nothing to tell.
+    pub(crate) fn resolved(mut self) {
+        self.port = None;
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        if let Some(port) = self.port.take().and_then(|port| port.upgrade()) {
+            port.post(Notice::NameDropped(self.awaited));
+        }
+    }
 }
 
 /// What a connection does for the capabilities that lead over it. Each function is one transaction.
@@ -114,6 +154,8 @@ pub(crate) enum Notice {
     ImportDropped(ImportId, Generation),
     /// The last reference to a promise of the peer's is gone.
     PromiseDropped(RefId),
+    /// A promise for a capability in an answer of ours is gone.
+    NameDropped(Awaited),
     /// Nobody wants a question's results, or calls on them, any more.
     QuestionDropped(QuestionId, Generation),
     /// A promise that we exported may have been resolved.
@@ -127,7 +169,12 @@ pub(crate) enum Notice {
 impl Notice {
     /// Whether the last reference to something is gone.
     pub(crate) fn is_of_a_drop(&self) -> bool {
-        matches!(self, Notice::ImportDropped(..) | Notice::PromiseDropped(_) | Notice::QuestionDropped(..))
+        match self {
+            Notice::ImportDropped(..) | Notice::PromiseDropped(_) => true,
+            Notice::NameDropped(_) | Notice::QuestionDropped(..) => true,
+            Notice::Unused | Notice::ExportResolved(..) => false,
+            Notice::QuestionLate(..) | Notice::AnswerCanceled(_) => false,
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! Promise clients of this vat: calls wait in them until it is known where they go.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
@@ -8,11 +7,12 @@ use std::mem;
 use super::answer::Awaiting;
 use super::call::{CallInfo, Mode};
 use super::client::{Client, Kind};
-use super::port::{Generation, Notice, Port, Sent};
+use super::port::{Awaited, Generation, Name, Notice, Port, Sent};
 use crate::error::Exception;
 use crate::id::ExportId;
 use crate::promise::cancel::{self, Unwatch};
 use crate::promise::{Fulfiller, Stake};
+use crate::queue::Queue;
 use crate::sync::{in_turn, Arc, Mutex, OnceLock, Rank, Weak};
 
 /// A promise client's state. One thread at a time (the one that resolves it) hands the waiting calls on.
@@ -39,11 +39,18 @@ enum State {
 
 #[derive(Default)]
 struct Waiting {
-    calls: VecDeque<Queued>,
+    calls: Queue<Queued>,
     watchers: Vec<Watcher>,
-    /// What must go on as long as somebody waits for this promise: the call whose results it stands in. Let go
-    /// when the promise is resolved: those results hold the promise, and would hold themselves.
-    keeps: Option<Stake<dyn Awaiting>>,
+    keeps: Option<Keeps>,
+}
+
+/// What must go on as long as anything holds a promise: the call whose results it stands in. Let go when the promise is
+/// resolved: those results hold the promise, and would hold themselves.
+pub(crate) enum Keeps {
+    /// A call made in this vat.
+    Call(Stake<dyn Awaiting>),
+    /// A call of the peer's.
+    Answer(Name),
 }
 
 /// A call that waits in a promise.
@@ -51,12 +58,12 @@ struct Queued {
     call: CallInfo,
     /// Tells the promise when the call is canceled.
     _watch: Unwatch,
-    /// The promise, if it must not go while the call waits.
-    _promise: Option<Arc<PromiseCell>>,
+    /// The promise, if it must not go while the call waits: not for a call that is canceled as soon as it can be.
+    promise: Option<Arc<PromiseCell>>,
 }
 
 impl PromiseCell {
-    pub(crate) fn new(keeps: Option<Stake<dyn Awaiting>>) -> Arc<Self> {
+    pub(crate) fn new(keeps: Option<Keeps>) -> Arc<Self> {
         let state = State::Pending(Waiting { keeps, ..Waiting::default() });
         Arc::new(PromiseCell { state: Mutex::new(Rank::Promise, state), resolved: OnceLock::new() })
     }
@@ -71,23 +78,20 @@ impl PromiseCell {
             call.fail(circle());
             return Sent::Done;
         }
-        let (this, canceled) = (Arc::downgrade(self), call.cancel.address());
-        let watch = call.cancel.watch_while(move || {
-            if let Some(this) = this.upgrade() {
-                this.let_go(canceled);
-            }
-        });
         let mut state = self.state.lock();
         match &mut *state {
-            // After this was looked at, a cancellation finds the call in the queue.
-            State::Pending(_) | State::Draining(_) if call.cancel.is_canceled() => {
-                drop(state);
-                call.fail(cancel::canceled());
-                Sent::Done
-            }
             State::Pending(waiting) | State::Draining(waiting) => {
-                let this = waiting.keeps.is_some().then(|| self.clone());
-                waiting.calls.push_back(Queued { call, _watch: watch, _promise: this });
+                let ticket = waiting.calls.next_ticket();
+                // A cancellation that comes after this finds the call in the queue, as it takes the lock for that.
+                let Some(watch) = call.cancel.watch_unless_canceled(self.when(ticket, Self::let_go)) else {
+                    drop(state);
+                    call.fail(cancel::canceled());
+                    return Sent::Done;
+                };
+                let keeps = waiting.keeps.is_some()
+                    && call.cancel.watch_unless_doomed(self.when(ticket, Self::keep_no_longer));
+                let promise = keeps.then(|| self.clone());
+                waiting.calls.push(Queued { call, _watch: watch, promise });
                 Sent::Done
             }
             State::Resolved => {
@@ -141,23 +145,51 @@ impl PromiseCell {
     /// The call in whose results this promise stands, as long as those are not known.
     fn stands_in(&self) -> Option<Arc<dyn Awaiting>> {
         match &*self.state.lock() {
-            State::Pending(waiting) | State::Draining(waiting) => {
-                waiting.keeps.as_ref().map(|call| call.uncounted().clone())
+            State::Pending(Waiting { keeps: Some(Keeps::Call(call)), .. })
+            | State::Draining(Waiting { keeps: Some(Keeps::Call(call)), .. }) => {
+                Some(call.uncounted().clone())
             }
-            State::Resolved => None,
+            _ => None,
+        }
+    }
+
+    /// The answer to the peer that this promise stands in, as long as that is not there.
+    pub(super) fn awaited_answer(&self) -> Option<Awaited> {
+        match &*self.state.lock() {
+            State::Pending(Waiting { keeps: Some(Keeps::Answer(name)), .. }) => Some(name.awaited()),
+            _ => None,
+        }
+    }
+
+    /// Does something with a call that waits, if it still does and the promise is still there.
+    fn when(self: &Arc<Self>, ticket: u64, does: fn(&Self, u64)) -> impl FnOnce() + Send + 'static {
+        let this = Arc::downgrade(self);
+        move || {
+            if let Some(this) = this.upgrade() {
+                does(&this, ticket);
+            }
         }
     }
 
     /// A call has been canceled: it waits no longer.
-    fn let_go(&self, canceled: usize) {
+    fn let_go(&self, ticket: u64) {
         let mut state = self.state.lock();
         let (State::Pending(waiting) | State::Draining(waiting)) = &mut *state else { return };
-        let at = waiting.calls.iter().position(|queued| queued.call.cancel.address() == canceled);
-        let queued = at.and_then(|at| waiting.calls.remove(at));
+        let queued = waiting.calls.remove(ticket);
         drop(state);
         if let Some(queued) = queued {
             queued.call.fail(cancel::canceled());
         }
+    }
+
+    /// A call will be canceled as soon as it can be. Until then it waits, as long as anything else holds the promise.
+    /// See Note [Wanted answers].
+    fn keep_no_longer(&self, ticket: u64) {
+        let mut state = self.state.lock();
+        let (State::Pending(waiting) | State::Draining(waiting)) = &mut *state else { return };
+        let promise = waiting.calls.get_mut(ticket).and_then(|queued| queued.promise.take());
+        drop(state);
+        drop(promise);
     }
 
     pub(crate) fn watch(&self, watcher: Watcher) {
@@ -207,12 +239,15 @@ impl PromiseCell {
                 for watcher in watchers {
                     watcher.resolved(&client);
                 }
-                drop(keeps);
+                match keeps {
+                    Some(Keeps::Answer(name)) => name.resolved(),
+                    other => drop(other),
+                }
                 return;
             }
-            let calls = mem::take(&mut waiting.calls);
+            let calls = waiting.calls.take_all();
             drop(state);
-            for Queued { call, _watch, _promise } in calls {
+            for Queued { call, _watch, promise: _promise } in calls {
                 client.deliver(call, Mode::Queue);
             }
         }

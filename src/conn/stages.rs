@@ -530,6 +530,9 @@ impl CallbackStage {
                 let shared = self.shared.clone();
                 token.on_cancel(move || shared.post(Notice::AnswerCanceled(key)));
                 token.cancel(after_start);
+                if token.is_doomed() {
+                    self.shared.transact(|state, fx| state.call_doomed(key, fx));
+                }
             }
             Callback::Release(exports) => {
                 // A peer that released them twice has broken the protocol.

@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::blocking::{enter_blocking, Asleep};
 use crate::error::Exception;
+use crate::queue::Queue;
 use crate::sync::{foreign, per_thread, Arc, Mutex, MutexGuard, Rank};
 
 /// Tells a method whether its caller still wants the answer. A handle: clones speak of the same call.
@@ -49,16 +50,15 @@ pub(crate) struct Token(Mutex<Watched>);
 
 struct Watched {
     phase: Phase,
-    next_watcher: u64,
-    watchers: Vec<(u64, Watcher)>,
+    watchers: Queue<Watcher>,
+    /// Told when the call is to be canceled once it reaches its method. The call waits in one place at a time.
+    until_doomed: Option<Watcher>,
 }
 
 impl Token {
     pub(crate) fn new() -> Self {
-        Token(Mutex::new(
-            Rank::Cancel,
-            Watched { phase: Phase::Waiting, next_watcher: 0, watchers: Vec::new() },
-        ))
+        let watched = Watched { phase: Phase::Waiting, watchers: Queue::default(), until_doomed: None };
+        Token(Mutex::new(Rank::Cancel, watched))
     }
 }
 
@@ -111,11 +111,6 @@ impl Cancel {
         without_current(|| promise.wait())
     }
 
-    /// A number that tells this call from others as long as it lives.
-    pub(crate) fn address(&self) -> usize {
-        Arc::as_ptr(&self.0).cast::<()>() as usize
-    }
-
     /// The call has reached its method (or has left this vat).
     pub(crate) fn start(&self) {
         let mut token = self.lock();
@@ -129,20 +124,32 @@ impl Cancel {
         }
     }
 
+    /// Whether the call will be canceled when it reaches its method.
+    pub(crate) fn is_doomed(&self) -> bool {
+        self.lock().phase == Phase::Doomed
+    }
+
     /// Nobody wants the answer. With `after_start`, not before the method has been reached.
     pub(crate) fn cancel(&self, after_start: bool) {
         let mut token = self.lock();
         token.phase = match token.phase {
             Phase::Waiting if after_start => Phase::Doomed,
+            Phase::Doomed if after_start => return,
             Phase::Canceled | Phase::Ended => return,
             _ => Phase::Canceled,
         };
-        if token.phase != Phase::Canceled {
+        let until_doomed = token.until_doomed.take();
+        if token.phase == Phase::Doomed {
+            drop(token);
+            if let Some(watcher) = until_doomed {
+                watcher();
+            }
             return;
         }
-        let watchers = std::mem::take(&mut token.watchers);
+        let watchers = token.watchers.take_all();
         drop(token);
-        for (_, watcher) in watchers {
+        drop(until_doomed);
+        for watcher in watchers {
             foreign("a callback of a cancellation", watcher);
         }
     }
@@ -153,7 +160,7 @@ impl Cancel {
         if token.phase != Phase::Canceled {
             token.phase = Phase::Ended;
         }
-        let watchers = std::mem::take(&mut token.watchers);
+        let watchers = (token.watchers.take_all(), token.until_doomed.take());
         drop(token);
         drop(watchers);
     }
@@ -172,7 +179,32 @@ impl Cancel {
             }
             Phase::Waiting | Phase::Doomed | Phase::Started => {}
         }
-        Some(token.add(action))
+        Some(token.watchers.push(action))
+    }
+
+    /// Watches until the result is dropped. `None` if the call is canceled. May be called under a lock.
+    pub(crate) fn watch_unless_canceled(&self, action: impl FnOnce() + Send + 'static) -> Option<Unwatch> {
+        let mut token = self.lock();
+        let id = match token.phase {
+            Phase::Canceled => return None,
+            Phase::Ended => None,
+            Phase::Waiting | Phase::Doomed | Phase::Started => Some(token.watchers.push(Box::new(action))),
+        };
+        Some(Unwatch(self.clone(), id))
+    }
+
+    /// Runs `action`, and none that was given before, when the call is to be canceled once it reaches its method. False
+    /// if it is already.
+    pub(crate) fn watch_unless_doomed(&self, action: impl FnOnce() + Send + 'static) -> bool {
+        let mut token = self.lock();
+        let live = matches!(token.phase, Phase::Waiting | Phase::Started);
+        let before = match live {
+            true => token.until_doomed.replace(Box::new(action)),
+            false => None,
+        };
+        drop(token);
+        drop(before);
+        live
     }
 
     /// Watches until the result is dropped.
@@ -193,18 +225,9 @@ impl Cancel {
             return Err(canceled());
         }
         let asleep = enter_blocking()?;
-        let id = (token.phase != Phase::Ended).then(|| token.add(Box::new(action(&asleep))));
+        let id = (token.phase != Phase::Ended).then(|| token.watchers.push(Box::new(action(&asleep))));
         drop(token);
         Ok((asleep, Unwatch(self.clone(), id)))
-    }
-}
-
-impl Watched {
-    fn add(&mut self, action: Watcher) -> u64 {
-        let id = self.next_watcher;
-        self.next_watcher += 1;
-        self.watchers.push((id, action));
-        id
     }
 }
 
@@ -215,8 +238,7 @@ impl Drop for Unwatch {
     fn drop(&mut self) {
         let Some(id) = self.1 else { return };
         let mut token = self.0.lock();
-        let at = token.watchers.iter().position(|(i, _)| *i == id);
-        let watcher = at.map(|at| token.watchers.swap_remove(at));
+        let watcher = token.watchers.remove(id);
         drop(token);
         drop(watcher);
     }

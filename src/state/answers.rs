@@ -8,9 +8,8 @@
 //!
 //! - Return first: results without capabilities are sent with `noFinishNeeded`, and the entry is gone. Else
 //!   it stays, for calls pipelined on the results, until the peer's Finish.
-//! - Finish first: nobody wants the results but calls that are pipelined on them. If there are none, the
-//!   call is canceled: the method is told, and the peer gets `canceled` at once. Else it goes on for them, and
-//!   is canceled when the last of them is.
+//! - Finish first: if nothing else wants the results (Note [Wanted answers]), the call is canceled: the method is
+//!   told, and the peer gets `canceled` at once. Else it goes on, and is canceled when nothing wants them any more.
 //! - Results that the peer wants kept (`sendResultsTo.yourself`) stay here until a Return of the peer's
 //!   takes them for a question of ours, or the Finish drops them.
 //! ```
@@ -20,18 +19,19 @@ use super::entry::{Entry, Few};
 use super::outcome::Returned;
 use super::questions::Ended;
 use super::targets::Addressee;
+use super::waiting::Waiting;
 use super::State;
 use crate::cap::answer::Pipeline;
 use crate::cap::call::{CallInfo, Hints, Parcel, Responder, Route};
 use crate::cap::contents::Payload;
-use crate::cap::port::{AnswerKey, Generation, QuestionRef};
+use crate::cap::port::{AnswerKey, Awaited, Generation, QuestionRef, Ticket};
 use crate::cap::promised::PromiseCell;
 use crate::cap::request;
 use crate::error::{Exception, ProtocolError};
 use crate::id::{AnswerId, ExportId, QuestionId};
 use crate::promise::{Attachment, Cancel};
 use crate::short::Short;
-use crate::sync::Arc;
+use crate::sync::{Arc, Weak};
 use crate::wire::content::Content;
 use crate::wire::message::{
     Call, Descriptor, Finish, Incoming, Message, Outcome, Outgoing, Path, Payload as WirePayload, Return,
@@ -46,7 +46,7 @@ pub(crate) struct Arrival {
 /// A call that the peer sent. See Note [Answer lifecycle].
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
-    pub(super) entry: Entry<Returned, Finish<Incoming>, OnReturn, OnFinish>,
+    pub(super) entry: Entry<Returned, Finish<Incoming>, Waiting, OnFinish>,
     pub(super) generation: Generation,
     pub(super) cancel: Cancel,
     /// In a box, as few calls are, and entries are moved.
@@ -56,7 +56,9 @@ pub(crate) struct Answer {
     /// `onlyPromisePipeline`: no Return is sent.
     pub(super) silent: bool,
     /// The answer of ours that this call waits for.
-    pub(super) awaits: Option<AnswerId>,
+    pub(super) awaits: Option<Awaited>,
+    /// The answers of ours that the params named when they were not there yet.
+    pub(super) names: Box<[Awaited]>,
 }
 
 /// Where a call has been handed on to.
@@ -80,8 +82,8 @@ pub(super) enum Kept {
 pub(crate) enum OnReturn {
     /// Hand on a call that the peer pipelined on it.
     Deliver { waiting: AnswerId, call: Parcel<CallInfo>, path: Path },
-    /// Say what a promise for a capability in it is.
-    Resolve { cell: Arc<PromiseCell>, path: Path },
+    /// Say what a promise for a capability in it is, if anything holds that promise.
+    Resolve { cell: Weak<PromiseCell>, path: Path },
     /// It is the outcome of this question.
     Take(QuestionId),
 }
@@ -103,6 +105,7 @@ impl Answer {
             kept: None,
             silent: false,
             awaits: None,
+            names: Box::default(),
         }
     }
 
@@ -123,9 +126,9 @@ impl Answer {
     }
 
     /// Has a promise resolved when the answer is there.
-    pub(super) fn resolve_on_return(&mut self, cell: Arc<PromiseCell>, path: Path) {
+    pub(super) fn resolve_on_return(&mut self, ticket: Ticket, cell: &Arc<PromiseCell>, path: Path) {
         if let Some(on_return) = self.entry.on_return_mut() {
-            on_return.push(OnReturn::Resolve { cell, path });
+            on_return.push(ticket, OnReturn::Resolve { cell: Arc::downgrade(cell), path });
         }
     }
 }
@@ -157,7 +160,11 @@ impl State {
         answer.silent = call.only_promise_pipeline && !call.keep_results;
         let (silent, cancel) = (answer.silent, answer.cancel.clone());
         let key = self.enter(call.question, answer);
+        let names = call.params.descriptors.iter().any(|d| matches!(d, Descriptor::ReceiverAnswer(_)));
         let caps = self.accept_all(call.params.descriptors, fx);
+        if names {
+            self.note_names(key.id, &caps);
+        }
         let info = CallInfo {
             interface_id: call.interface_id,
             method_id: call.method_id,
@@ -169,11 +176,12 @@ impl State {
         match addressee {
             Addressee::Known(to) => fx.later(Callback::Deliver { call: info, to }),
             Addressee::Awaits(awaited, path) => {
+                let ticket = self.generation();
                 let answer = self.answers.get_mut(&key.id).expect("just entered");
-                answer.awaits = Some(awaited);
+                answer.awaits = Some(Awaited { answer: awaited, ticket });
                 let waiting = OnReturn::Deliver { waiting: key.id, call: Parcel::new(info), path };
                 let awaited = self.answers.get_mut(&awaited).expect("addressee found it");
-                awaited.entry.on_return_mut().expect("addressee says so").push(waiting);
+                awaited.entry.on_return_mut().expect("addressee says so").push(ticket, waiting);
             }
         }
         Ok(())
@@ -213,7 +221,7 @@ impl State {
         AnswerKey { id, generation }
     }
 
-    fn answer_mut(&mut self, key: AnswerKey) -> Option<&mut Answer> {
+    pub(super) fn answer_mut(&mut self, key: AnswerKey) -> Option<&mut Answer> {
         self.answers.get_mut(&key.id).filter(|answer| answer.generation == key.generation)
     }
 
@@ -317,7 +325,7 @@ impl State {
     }
 
     /// The Return for a call that was canceled.
-    fn send_last_return(&mut self, id: AnswerId, answer: &Answer, fx: &mut Effects) {
+    pub(super) fn send_last_return(&mut self, id: AnswerId, answer: &Answer, fx: &mut Effects) {
         match (answer.silent, answer.kept) {
             (true, _) => {}
             (false, Some(_)) => self.send_return(id, Outcome::ResultsSentElsewhere, fx),
@@ -350,7 +358,7 @@ impl State {
         }
     }
 
-    fn run_on_return(&mut self, on_return: Few<OnReturn>, returned: &Returned, fx: &mut Effects) {
+    pub(super) fn run_on_return(&mut self, on_return: Waiting, returned: &Returned, fx: &mut Effects) {
         for question in self.go_on(on_return, |path| returned.destination(path), fx) {
             let outcome = match returned {
                 Returned::Results { payload, .. } => Ok(payload.clone()),
@@ -365,7 +373,7 @@ impl State {
     /// its capabilities are resolved: see Note [Order across callbacks]. Gives the questions that wait for the outcome.
     fn go_on(
         &mut self,
-        on_return: Few<OnReturn>,
+        on_return: Waiting,
         to: impl Fn(&[u16]) -> Destination,
         fx: &mut Effects,
     ) -> Vec<QuestionId> {
@@ -375,7 +383,10 @@ impl State {
                 OnReturn::Deliver { waiting, call, path } => {
                     self.deliver_waiting(waiting, &call, to(&path), fx);
                 }
-                OnReturn::Resolve { cell, path } => promises.push(Callback::Resolve { cell, to: to(&path) }),
+                OnReturn::Resolve { cell, path } => {
+                    let cell = cell.upgrade();
+                    promises.extend(cell.map(|cell| Callback::Resolve { cell, to: to(&path) }));
+                }
                 OnReturn::Take(question) => questions.push(question),
             }
         }
@@ -407,9 +418,7 @@ impl State {
         let waiting = std::mem::take(on_return);
         answer.onward().pipeline = Some(pipeline.clone());
         let questions = self.go_on(waiting, |path| Destination::Pipeline(pipeline.at(path)), fx);
-        let on_return = self.answer_mut(key).and_then(|answer| answer.entry.on_return_mut());
-        let on_return = on_return.expect("found above");
-        questions.into_iter().for_each(|question| on_return.push(OnReturn::Take(question)));
+        questions.into_iter().for_each(|question| self.take_on_return(key.id, question));
         self.cancel_if_unwanted(key.id, fx);
     }
 
@@ -447,14 +456,18 @@ impl State {
             Some(Returned::Results { payload, .. }) => Ok(payload.clone()),
             Some(Returned::Failed(why)) => Err(why.clone()),
             Some(Returned::Tail(_)) => Err(Exception::failed("kept results were passed on")),
-            None => {
-                let on_return = answer.entry.on_return_mut().expect("not returned, as just seen");
-                on_return.push(OnReturn::Take(question));
-                self.question_mut(question).expect("the caller found it").taking = Some(id);
-                return;
-            }
+            None => return self.take_on_return(id, question),
         };
         self.answered(question, outcome, &[], Ended::Results, false, fx);
+    }
+
+    /// A question of ours is answered when an answer of ours is there, which it is not.
+    fn take_on_return(&mut self, id: AnswerId, question: QuestionId) {
+        let ticket = self.generation();
+        let Some(asked) = self.question_mut(question) else { return };
+        asked.taking = Some(Awaited { answer: id, ticket });
+        let on_return = self.answers.get_mut(&id).and_then(|answer| answer.entry.on_return_mut());
+        on_return.expect("not returned, as the caller has seen").push(ticket, OnReturn::Take(question));
     }
 
     /// Results that we keep for the peer are for a question of ours that has been canceled.
@@ -463,15 +476,6 @@ impl State {
             answer.kept = Some(Kept::Taken);
             self.cancel_if_unwanted(id, fx);
         }
-    }
-
-    /// A question of ours that was to get a kept answer has been canceled.
-    pub(super) fn stop_taking(&mut self, id: AnswerId, question: QuestionId, fx: &mut Effects) {
-        let Some(answer) = self.answers.get_mut(&id) else { return };
-        if let Some(on_return) = answer.entry.on_return_mut() {
-            on_return.retain(|then| !matches!(then, OnReturn::Take(q) if *q == question));
-        }
-        self.cancel_if_unwanted(id, fx);
     }
 
     pub(super) fn receive_finish(
@@ -511,45 +515,6 @@ impl State {
         Ok(())
     }
 
-    /// Cancels a call that the peer has finished if nothing waits for its answer here.
-    fn cancel_if_unwanted(&mut self, id: AnswerId, fx: &mut Effects) {
-        let Some(answer) = self.answers.get(&id) else { return };
-        if let Entry::HaveFinish { finish_msg, on_return } = &answer.entry {
-            if on_return.is_empty() {
-                let key = AnswerKey { id, generation: answer.generation };
-                let after_start = finish_msg.cancel_after_delivery;
-                fx.later(Callback::Cancel { key, token: answer.cancel.clone(), after_start });
-            }
-        }
-    }
-
-    /// A call that the peer has finished is canceled now: it gets its last Return.
-    pub(super) fn answer_canceled(&mut self, key: AnswerKey, fx: &mut Effects) {
-        let Some(answer) = self.answer_mut(key) else { return };
-        if !matches!(&answer.entry, Entry::HaveFinish { on_return, .. } if on_return.is_empty()) {
-            return;
-        }
-        let answer = self.answers.remove(&key.id).expect("found above");
-        self.send_last_return(key.id, &answer, fx);
-        if let Some(awaited) = answer.awaits {
-            self.stop_waiting(awaited, key.id, fx);
-        }
-        fx.discard(answer);
-    }
-
-    /// A call that waited for another answer has been canceled.
-    fn stop_waiting(&mut self, awaited: AnswerId, waiting: AnswerId, fx: &mut Effects) {
-        let Some(answer) = self.answers.get_mut(&awaited) else { return };
-        if let Some(on_return) = answer.entry.on_return_mut() {
-            let is_it =
-                |then: &OnReturn| matches!(then, OnReturn::Deliver { waiting: w, .. } if *w == waiting);
-            if let Some(OnReturn::Deliver { call, .. }) = on_return.take_first(is_it) {
-                fx.discard(call.take());
-            }
-        }
-        self.cancel_if_unwanted(awaited, fx);
-    }
-
     pub(super) fn end_answers(&mut self, why: &Exception, fx: &mut Effects) {
         let answers = self.answers.take();
         self.ended_answers.clear();
@@ -558,7 +523,7 @@ impl State {
             fx.later(Callback::Cancel { key, token: answer.cancel.clone(), after_start: false });
             let on_return = match &answer.entry {
                 Entry::NewQA { on_return, .. } | Entry::HaveFinish { on_return, .. } => on_return.clone(),
-                Entry::HaveReturn { .. } => Few::default(),
+                Entry::HaveReturn { .. } => Waiting::default(),
             };
             self.run_on_return(on_return, &Returned::Failed(why.clone()), fx);
         }

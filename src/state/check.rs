@@ -78,7 +78,7 @@ impl State {
             if let Some(answer) = question.taking {
                 assert!(question.entry.is_new(), "{id} takes results, yet has some");
                 assert!(
-                    self.answers.contains_key(&answer),
+                    self.answers.contains_key(&answer.answer),
                     "{id} takes the results of an answer that is gone"
                 );
             }
@@ -90,8 +90,11 @@ impl State {
         for (id, answer) in self.answers.iter() {
             assert!(!self.ended_answers.contains(id.0), "answer {id} is both in use and ended");
             if let Some(awaited) = answer.awaits {
-                let awaited = self.answers.get(&awaited).expect("an awaited answer is in the table");
+                let awaited = self.answers.get(&awaited.answer).expect("an awaited answer is in the table");
                 assert!(!awaited.entry.has_returned(), "answer {id} waits for one that is there");
+            }
+            if let Entry::NewQA { on_return, .. } | Entry::HaveFinish { on_return, .. } = &answer.entry {
+                on_return.check();
             }
             if let Entry::HaveReturn { .. } = &answer.entry {
                 assert!(answer.onward.is_none(), "answer {id} has results and was handed on");

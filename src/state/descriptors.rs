@@ -6,8 +6,8 @@ use super::exports::Described;
 use super::outcome::Told;
 use super::State;
 use crate::cap::client::{Client, Kind};
-use crate::cap::port::Place;
-use crate::cap::promised::PromiseCell;
+use crate::cap::port::{Awaited, Name, Place};
+use crate::cap::promised::{Keeps, PromiseCell};
 use crate::error::Exception;
 use crate::id::{AnswerId, ExportId};
 use crate::short::Short;
@@ -147,20 +147,22 @@ impl State {
     /// The capability in an answer of ours that the peer's descriptor names.
     fn promised(&mut self, promised: PromisedAnswer<AnswerId>, fx: &mut Effects) -> Client {
         let PromisedAnswer { question: id, path } = promised;
-        let Some(answer) = self.answers.get_mut(&id) else {
+        let Some(answer) = self.answers.get(&id) else {
             // One whose results held no capability.
             return Client::null();
         };
         if let Some(returned) = answer.returned() {
             return returned.destination(&path).client();
         }
-        let cell = PromiseCell::new(None);
-        match answer.pipeline().cloned() {
-            Some(pipeline) => {
-                let to = Destination::Pipeline(pipeline.at(&path));
-                fx.later(Callback::Resolve { cell: cell.clone(), to });
-            }
-            None => answer.resolve_on_return(cell.clone(), path),
+        if let Some(pipeline) = answer.pipeline() {
+            let (cell, to) = (PromiseCell::new(None), Destination::Pipeline(pipeline.at(&path)));
+            fx.later(Callback::Resolve { cell: cell.clone(), to });
+            return Client(Kind::Promise(cell));
+        }
+        let awaited = Awaited { answer: id, ticket: self.generation() };
+        let cell = PromiseCell::new(Some(Keeps::Answer(Name::new(self.port.clone(), awaited))));
+        if let Some(answer) = self.answers.get_mut(&id) {
+            answer.resolve_on_return(awaited.ticket, &cell, path);
         }
         Client(Kind::Promise(cell))
     }

@@ -17,19 +17,19 @@ use im::Vector;
 /// is to be done is data, so that it can be cloned with the table, looked at, and compared. When its message
 /// comes, it moves into the callback queue, and is done there in a transaction of its own.
 #[derive(Clone, Debug)]
-pub(crate) enum Entry<R: Clone, F: Clone, OnReturn: Clone, OnFinish: Clone> {
-    NewQA { on_return: Few<OnReturn>, on_finish: Few<OnFinish> },
+pub(crate) enum Entry<R: Clone, F: Clone, OnReturn: Clone + Default, OnFinish: Clone> {
+    NewQA { on_return: OnReturn, on_finish: Few<OnFinish> },
     HaveReturn { return_msg: R, on_finish: Few<OnFinish> },
-    HaveFinish { finish_msg: F, on_return: Few<OnReturn> },
+    HaveFinish { finish_msg: F, on_return: OnReturn },
 }
 
-impl<R: Clone, F: Clone, OnReturn: Clone, OnFinish: Clone> Entry<R, F, OnReturn, OnFinish> {
+impl<R: Clone, F: Clone, OnReturn: Clone + Default, OnFinish: Clone> Entry<R, F, OnReturn, OnFinish> {
     pub(crate) fn new() -> Self {
-        Entry::NewQA { on_return: Few::default(), on_finish: Few::default() }
+        Entry::NewQA { on_return: OnReturn::default(), on_finish: Few::default() }
     }
 
     /// What is to be done on Return, while that has not come.
-    pub(crate) fn on_return_mut(&mut self) -> Option<&mut Few<OnReturn>> {
+    pub(crate) fn on_return_mut(&mut self) -> Option<&mut OnReturn> {
         match self {
             Entry::NewQA { on_return, .. } | Entry::HaveFinish { on_return, .. } => Some(on_return),
             Entry::HaveReturn { .. } => None,
@@ -50,7 +50,7 @@ impl<R: Clone, F: Clone, OnReturn: Clone, OnFinish: Clone> Entry<R, F, OnReturn,
     }
 
     /// The Return has come or gone, before the Finish: gives what is to be done. `None` from another state.
-    pub(crate) fn mark_returned(&mut self, return_msg: R) -> Option<Few<OnReturn>> {
+    pub(crate) fn mark_returned(&mut self, return_msg: R) -> Option<OnReturn> {
         let Entry::NewQA { on_return, on_finish } = self else { return None };
         let (on_return, on_finish) = (std::mem::take(on_return), std::mem::take(on_finish));
         *self = Entry::HaveReturn { return_msg, on_finish };
@@ -59,10 +59,10 @@ impl<R: Clone, F: Clone, OnReturn: Clone, OnFinish: Clone> Entry<R, F, OnReturn,
 
     /// The Finish has come or gone, before the Return: gives what was to be done on Return, and leaves nothing
     /// to be done. `None` from another state.
-    pub(crate) fn mark_finished(&mut self, finish_msg: F) -> Option<Few<OnReturn>> {
+    pub(crate) fn mark_finished(&mut self, finish_msg: F) -> Option<OnReturn> {
         let Entry::NewQA { on_return, .. } = self else { return None };
         let on_return = std::mem::take(on_return);
-        *self = Entry::HaveFinish { finish_msg, on_return: Few::default() };
+        *self = Entry::HaveFinish { finish_msg, on_return: OnReturn::default() };
         Some(on_return)
     }
 }

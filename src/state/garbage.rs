@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-use super::answers::{self, Answer, Onward};
+use super::answers::{Answer, Onward};
 use super::embargoes::Embargo;
 use super::entry::{Entry, Few};
 use super::exports::Export;
 use super::imports::{Import, ImportedPromise, Pending};
 use super::outcome::Returned;
 use super::questions::{self, Question};
+use super::waiting::Waiting;
 use crate::cap::answer::Pipeline;
 use crate::cap::call::CallInfo;
 use crate::cap::client::Client;
@@ -210,7 +211,7 @@ impl Discard for Question {
     }
 }
 
-impl Discard for Few<answers::OnReturn> {
+impl Discard for Waiting {
     fn discard(self, garbage: &mut Garbage) {
         if !self.is_empty() {
             garbage.push(Box::new(self));

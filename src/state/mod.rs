@@ -41,6 +41,7 @@ mod returns;
 mod rules;
 mod snapshot;
 mod targets;
+mod waiting;
 
 use answers::Answer;
 use embargoes::Embargo;
@@ -203,6 +204,7 @@ impl State {
             Notice::Unused => {}
             Notice::ImportDropped(id, generation) => self.import_dropped(id, generation, fx),
             Notice::PromiseDropped(id) => self.promise_dropped(id, fx),
+            Notice::NameDropped(awaited) => self.stop_waiting(awaited, fx),
             Notice::QuestionDropped(id, generation) => self.question_dropped(id, generation, fx),
             Notice::QuestionLate(id, generation) => self.question_late(id, generation, fx),
             Notice::ExportResolved(id, generation) => self.export_resolved(id, generation, fx),

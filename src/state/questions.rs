@@ -25,10 +25,10 @@ use crate::cap::answer::Awaiting;
 use crate::cap::call::{CallInfo, Parcel, Responder, Route};
 use crate::cap::client::{Client, Kind};
 use crate::cap::contents::Payload;
-use crate::cap::port::{Generation, Place, QuestionRef, RefId};
+use crate::cap::port::{Awaited, Generation, Place, QuestionRef, RefId};
 use crate::cap::request;
 use crate::error::{Exception, ProtocolError};
-use crate::id::{AnswerId, ExportId, QuestionId};
+use crate::id::{ExportId, QuestionId};
 use crate::promise::Attachment;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Weak};
@@ -40,14 +40,14 @@ pub(super) const PIPELINE_BIT: u32 = 1 << 31;
 /// A call that we sent. See Note [Question lifecycle].
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
-    pub(super) entry: Entry<Ended, Finish<Outgoing>, OnReturn, OnFinish>,
+    pub(super) entry: Entry<Ended, Finish<Outgoing>, Few<OnReturn>, OnFinish>,
     pub(super) generation: Generation,
     /// What the params gave to the peer, until a Return has said whether it keeps that.
     pub(super) param_exports: Vec<ExportId>,
     /// `sendResultsTo.yourself`: a tail call back to the peer.
     pub(super) tail: bool,
     /// The results are those of this answer of ours, which is not there yet.
-    pub(super) taking: Option<AnswerId>,
+    pub(super) taking: Option<Awaited>,
     pub(super) handle: Weak<QuestionRef>,
     /// Places in the results that somebody has asked for, while those are not there.
     pub(super) places: Option<Box<Places>>,
@@ -401,7 +401,7 @@ impl State {
             fx.send(Message::Finish(finish));
         }
         if let Some(answer) = taking {
-            self.stop_taking(answer, id, fx);
+            self.stop_waiting(answer, fx);
         }
     }
 
@@ -438,7 +438,7 @@ impl State {
     /// The peer does not implement the message that asked this question.
     pub(super) fn question_refused(&mut self, id: QuestionId, fx: &mut Effects) -> Result<(), ProtocolError> {
         let Some(question) = self.question(id) else { return Ok(()) };
-        if question.entry.has_returned() {
+        if question.entry.has_returned() || question.taking.is_some() {
             return Err(ProtocolError::DuplicateReturn(id));
         }
         let exports = question.param_exports.clone();

@@ -23,3 +23,4 @@ mod tail_calls;
 mod third_parties;
 mod tribble;
 mod unimplemented;
+mod wanted;

@@ -1,0 +1,133 @@
+//! Queues that an item can leave before its turn.
+
+use std::collections::VecDeque;
+
+/// A queue. Each item has a ticket, by which it can be taken out at any time, at a cost that does not grow with the
+/// length of the queue (but for a logarithm).
+///
+/// An item that is taken out leaves a gap. When more than half of the places are gaps, all gaps are removed: so each
+/// item is moved a bounded number of times, counted over all that are taken out.
+pub(crate) struct Queue<T> {
+    /// In order of the tickets.
+    places: VecDeque<(u64, Option<T>)>,
+    next: u64,
+    gaps: usize,
+    /// How many places were looked at or moved in order to take items out.
+    #[cfg(test)]
+    steps: usize,
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Queue {
+            places: VecDeque::new(),
+            next: 0,
+            gaps: 0,
+            #[cfg(test)]
+            steps: 0,
+        }
+    }
+}
+
+impl<T> Queue<T> {
+    /// The ticket that the next item will have.
+    pub(crate) fn next_ticket(&self) -> u64 {
+        self.next
+    }
+
+    /// Appends an item; gives its ticket.
+    pub(crate) fn push(&mut self, item: T) -> u64 {
+        self.places.push_back((self.next, Some(item)));
+        self.next += 1;
+        self.next - 1
+    }
+
+    /// Takes the first item.
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        loop {
+            match self.places.pop_front()? {
+                (_, None) => self.gaps -= 1,
+                (_, item) => return item,
+            }
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self, ticket: u64) -> Option<&mut T> {
+        let at = self.place_of(ticket)?;
+        self.places[at].1.as_mut()
+    }
+
+    /// Takes out the item with this ticket, if it has not left.
+    pub(crate) fn remove(&mut self, ticket: u64) -> Option<T> {
+        let at = self.place_of(ticket)?;
+        let item = self.places[at].1.take()?;
+        self.gaps += 1;
+        if self.gaps > self.places.len() / 2 {
+            #[cfg(test)]
+            (self.steps += self.places.len());
+            self.places.retain(|(_, item)| item.is_some());
+            self.places.shrink_to(2 * self.places.len());
+            self.gaps = 0;
+        }
+        Some(item)
+    }
+
+    fn place_of(&mut self, ticket: u64) -> Option<usize> {
+        #[cfg(test)]
+        (self.steps += self.places.len().checked_ilog2().unwrap_or(0) as usize);
+        self.places.binary_search_by_key(&ticket, |(ticket, _)| *ticket).ok()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.places.len() == self.gaps
+    }
+
+    /// Takes out all items, in order. Tickets go on from where they were.
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = T> {
+        self.gaps = 0;
+        std::mem::take(&mut self.places).into_iter().filter_map(|(_, item)| item)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_leave_by_ticket_and_the_others_come_in_order() {
+        let mut queue = Queue::default();
+        let tickets: Vec<u64> = (0..10).map(|n| queue.push(n)).collect();
+        for n in [3, 9, 0, 4] {
+            assert_eq!(queue.remove(tickets[n]), Some(n));
+            assert_eq!((queue.remove(tickets[n]), queue.get_mut(tickets[n])), (None, None));
+        }
+        *queue.get_mut(tickets[5]).unwrap() = 50;
+        assert_eq!((queue.pop(), queue.pop(), queue.pop()), (Some(1), Some(2), Some(50)));
+        let more = queue.push(10);
+        assert_eq!((more, queue.next_ticket()), (10, 11));
+        assert_eq!(queue.take_all().collect::<Vec<_>>(), [6, 7, 8, 10]);
+        assert!(queue.is_empty() && queue.pop().is_none() && queue.remove(more).is_none());
+        assert_eq!(queue.push(11), 11);
+    }
+
+    /// The steps for each item are compared between two lengths: in any order, they may grow with the logarithm only.
+    #[test]
+    fn taking_all_out_costs_near_linear_time_in_any_order() {
+        let orders: [fn(u64, u64) -> u64; 4] = [
+            |n, _| n,
+            |n, all| all - 1 - n,
+            |n, all| n * 7919 % all,
+            |n, all| if n % 2 == 0 { n / 2 } else { all - 1 - n / 2 },
+        ];
+        for order in orders {
+            let steps = [1 << 10, 1 << 17].map(|all: u64| {
+                let mut queue = Queue::default();
+                (0..all).for_each(|n| assert_eq!(queue.push(n), n));
+                (0..all).for_each(|n| assert_eq!(queue.remove(order(n, all)), Some(order(n, all))));
+                assert!(queue.is_empty() && queue.places.is_empty());
+                queue.steps as f64 / all as f64
+            });
+            assert!(steps[1] <= steps[0] * 2.0, "steps for each item, by length: {steps:?}");
+        }
+    }
+}
