@@ -1,8 +1,10 @@
 //! What the tests of whole connections use: hidden from the documentation, and no part of the interface.
 //!
 //! Each [`Side`] is a vat's end of a connection without threads: the test takes every step of every stage, in
-//! any order it likes, on one thread. [`record`] is a message to send between them. [`parts`] is for benchmarks.
+//! any order it likes, on one thread. [`line`] has one such end, whose messages the test moves by hand. [`record`] is a
+//! message to send between them. [`parts`] is for benchmarks.
 
+pub mod line;
 pub mod parts;
 pub mod record;
 
@@ -70,9 +72,12 @@ fn side(
 ) -> Side {
     let Transport { sink, source, shutdown, peer } = transport;
     let sink = Box::new(Counted { inner: sink, sent: to_peer.clone() });
-    let transport = Transport { sink, source, shutdown, peer };
+    side_of(Transport { sink, source, shutdown, peer }, options, to_us.clone())
+}
+
+fn side_of(transport: Transport, options: Options, arriving: Arc<AtomicUsize>) -> Side {
     let (connection, stages) = Connection::stepped(transport, options);
-    Side { connection, stages, arriving: to_us.clone() }
+    Side { connection, stages, arriving }
 }
 
 impl Side {

@@ -1,17 +1,18 @@
-//! Parts of the crate that nothing public reaches by themselves, for the benchmarks: opaque, and as thin as can be.
+//! Parts of the crate that nothing public reaches by themselves, for benchmarks and fuzz targets: opaque, and as thin as
+//! can be.
 
-use capnp::MessageSize;
+use capnp::{MessageSize, Word};
 
 use crate::error::{Exception, Result};
 use crate::id::QuestionId;
 use crate::limits::Limits;
 use crate::short::Short;
-use crate::sync::{Lane, Waited};
+use crate::sync::{Arc, Lane, Waited};
 use crate::table::Allocated;
 use crate::transport::{Frame, Outbound};
-use crate::wire::content::{ContentBuilder, Place};
-use crate::wire::message::{Call, Finish, Message, Outcome, Outgoing, Payload, Return, Target};
-use crate::wire::{decode, encode};
+use crate::wire::content::{Content, ContentBuilder, Place, Received};
+use crate::wire::message::{Call, Finish, Incoming, Message, Outcome, Outgoing, Payload, Return, Target};
+use crate::wire::{decode, encode, usual};
 
 /// A message that has not been encoded.
 pub struct Unsent(Message<Outgoing>);
@@ -19,26 +20,12 @@ pub struct Unsent(Message<Outgoing>);
 impl Unsent {
     /// A call of an imported capability.
     pub fn call(params: &[u8]) -> Self {
-        Unsent(Message::Call(Call {
-            question: 3.into(),
-            target: Target::ImportedCap(4.into()),
-            interface_id: 5,
-            method_id: 6,
-            params: payload(Place::CallParams, params),
-            keep_results: false,
-            no_promise_pipelining: false,
-            only_promise_pipeline: false,
-        }))
+        Unsent(call_of(payload(Place::CallParams, params)))
     }
 
     /// A Return with results.
     pub fn results(results: &[u8]) -> Self {
-        Unsent(Message::Return(Return {
-            answer: 3.into(),
-            release_param_caps: false,
-            no_finish_needed: true,
-            outcome: Outcome::Results(payload(Place::ReturnResults, results)),
-        }))
+        Unsent(return_of(payload(Place::ReturnResults, results)))
     }
 
     /// A Finish.
@@ -56,6 +43,28 @@ impl Unsent {
     }
 }
 
+fn call_of(params: Payload<Outgoing>) -> Message<Outgoing> {
+    Message::Call(Call {
+        question: 3.into(),
+        target: Target::ImportedCap(4.into()),
+        interface_id: 5,
+        method_id: 6,
+        params,
+        keep_results: false,
+        no_promise_pipelining: false,
+        only_promise_pipeline: false,
+    })
+}
+
+fn return_of(results: Payload<Outgoing>) -> Message<Outgoing> {
+    Message::Return(Return {
+        answer: 3.into(),
+        release_param_caps: false,
+        no_finish_needed: true,
+        outcome: Outcome::Results(results),
+    })
+}
+
 fn payload(place: Place, data: &[u8]) -> Payload<Outgoing> {
     let size = MessageSize { word_count: 2 + data.len().div_ceil(8) as u64, cap_count: 0 };
     let mut content = ContentBuilder::new(place, Some(size));
@@ -69,6 +78,53 @@ fn payload(place: Place, data: &[u8]) -> Payload<Outgoing> {
 /// If it is malformed.
 pub fn decode(frame: Frame, limits: &Limits) -> Result<impl Sized> {
     Ok(decode::decode(frame, limits)?)
+}
+
+/// Decodes a message of one segment in both ways, the fast one and the plain one, and compares what they say. True if
+/// the fast one knows the message, so that there was something to compare.
+///
+/// # Panics
+/// If the two differ.
+pub fn decode_both(words: &[Word], limits: &Limits) -> bool {
+    let frame = || Frame::new(words.to_vec(), [words.len()]);
+    let Ok(mut fast) = usual::decode(frame(), limits) else { return false };
+    let plain = decode::decode_any(Arc::new(Received::new(frame(), limits)));
+    let mut plain = plain.expect("a message that the fast decoder reads can be read");
+    let contents = (take_content(&mut fast), take_content(&mut plain));
+    assert_eq!(format!("{fast:?}"), format!("{plain:?}"));
+    // Each way has read another share of the limits on its way to the content: so one may reach them where the other
+    // does not.
+    if let (Some((fast, place, caps)), Some((plain, _, _))) = contents {
+        if let (Some(fast), Some(plain)) = (copied(fast, place, caps), copied(plain, place, caps)) {
+            assert_eq!(fast, plain);
+        }
+    }
+    true
+}
+
+/// The content of a payload, where it stands, and how many capabilities it may name.
+fn take_content(message: &mut Message<Incoming>) -> Option<(Content, Place, usize)> {
+    let (payload, place) = match message {
+        Message::Call(call) => (&mut call.params, Place::CallParams),
+        Message::Return(Return { outcome: Outcome::Results(results), .. }) => (results, Place::ReturnResults),
+        _ => return None,
+    };
+    let caps = payload.descriptors.len();
+    Some((std::mem::replace(&mut payload.content, Content::null()), place, caps))
+}
+
+/// A copy of the content as it would be sent on, and the capabilities that it names; `None` if it can't be read.
+fn copied(content: Content, place: Place, caps: usize) -> Option<(Vec<u8>, Vec<u32>)> {
+    let Some((content, indices)) = content.copy_received(place, caps).ok()? else {
+        return Some(Default::default());
+    };
+    let payload = Payload { content, descriptors: Short::new() };
+    let message = match place {
+        Place::CallParams => call_of(payload),
+        Place::ReturnResults => return_of(payload),
+    };
+    let bytes = encode::encode(message).ok()?.with_segments(|segments| segments.concat());
+    Some((bytes, indices))
 }
 
 /// A table whose IDs we choose, with entries of about a question's size.

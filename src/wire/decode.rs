@@ -38,7 +38,7 @@ pub(crate) fn decode(frame: Frame, limits: &Limits) -> Result<Message<Incoming>,
 }
 
 /// Decodes a message with the readers of the `capnp` crate.
-pub(super) fn decode_any(received: Arc<Received>) -> Result<Message<Incoming>, ProtocolError> {
+pub(crate) fn decode_any(received: Arc<Received>) -> Result<Message<Incoming>, ProtocolError> {
     let decoder = Decoder { source: &received, contents: true };
     let message = received.message().map_err(Stop::from).and_then(|message| decoder.message(message));
     match message {

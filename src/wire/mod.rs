@@ -14,4 +14,4 @@ mod segments;
 pub(crate) mod spare;
 #[cfg(test)]
 mod testing;
-mod usual;
+pub(crate) mod usual;

@@ -36,7 +36,7 @@ use crate::wire::message::{
 };
 
 /// Reads a usual message, or gives it back. See Note [Usual messages].
-pub(super) fn decode(mut frame: Frame, limits: &Limits) -> Result<Message<Incoming>, Frame> {
+pub(crate) fn decode(mut frame: Frame, limits: &Limits) -> Result<Message<Incoming>, Frame> {
     let Some((mut message, content)) = read(&frame, limits) else { return Err(frame) };
     if let (Some(Pointer { at, to }), Some(payload)) = (content, payload(&mut message)) {
         let Some(lifted) = lift(to, at) else { return Err(frame) };
