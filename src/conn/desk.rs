@@ -19,7 +19,7 @@
 //! ```
 
 use super::keeper::{keep, Kept};
-use crate::sync::{Arc, Condvar, Duration, Instant, Mutex, MutexGuard, OnceLock, Rank, Weak};
+use crate::sync::{Arc, Condvar, Duration, Instant, Mutex, MutexGuard, Rank, Weak};
 use crate::transport::Gate;
 
 /// How many times in a row the stage is lent for nothing before the receive thread keeps it.
@@ -39,16 +39,15 @@ pub(super) trait Lent: Send {
 
 /// A stage that is lent, and where to wait for what it receives.
 pub(super) struct Desk<S> {
-    /// `None` within for a source that can't be waited for by turns.
-    gate: OnceLock<Option<Arc<dyn Gate>>>,
     state: Mutex<State<S>>,
     /// Never notified: to wait for a moment.
     nothing: Condvar,
 }
 
 struct State<S> {
-    /// Unless somebody has it.
-    stage: Option<S>,
+    /// Unless somebody has it, the stage, and its gate.
+    stage: Option<(S, Arc<dyn Gate>)>,
+    gate: KnownGate,
     /// How many times more the receive thread lends it without anybody's borrowing it.
     chances: u8,
     /// How the gate stands, or will.
@@ -65,13 +64,23 @@ struct State<S> {
     quick: u8,
 }
 
+/// Where to wait for what a stage receives, as far as it is known.
+enum KnownGate {
+    NotAskedFor,
+    /// The source can't be waited for by turns.
+    None,
+    Some(Arc<dyn Gate>),
+    /// The receive thread has ended: nothing is lent any more.
+    Gone,
+}
+
 impl<S> State<S> {
     fn check(&self) {
         debug_assert!(self.stage.is_none() || self.open || self.kept, "somebody sees what arrives");
     }
 
     /// The stage, which is borrowed now.
-    fn borrow(&mut self) -> Option<S> {
+    fn borrow(&mut self) -> Option<(S, Arc<dyn Gate>)> {
         let stage = self.stage.take()?;
         self.borrowed += 1;
         self.quick = if self.is_recent() { QUICK.min(self.quick + 1) } else { 0 };
@@ -94,6 +103,7 @@ impl<S: Lent> Desk<S> {
     pub(super) fn new() -> Self {
         let state = State {
             stage: None,
+            gate: KnownGate::NotAskedFor,
             chances: 0,
             open: false,
             kept: false,
@@ -103,22 +113,39 @@ impl<S: Lent> Desk<S> {
             given_back: None,
             quick: 0,
         };
-        Desk { gate: OnceLock::new(), state: Mutex::new(Rank::Queue, state), nothing: Condvar::new() }
+        Desk { state: Mutex::new(Rank::Queue, state), nothing: Condvar::new() }
     }
 
-    /// The gate, if there is one, which may be asked for here.
-    pub(super) fn gate_or(&self, make: impl FnOnce() -> Option<Arc<dyn Gate>>) -> Option<&dyn Gate> {
-        self.gate.get_or_init(make).as_deref()
+    /// The gate, if there is one. The receive thread alone asks for it, with `make`.
+    pub(super) fn gate_or(&self, make: impl FnOnce() -> Option<Arc<dyn Gate>>) -> Option<Arc<dyn Gate>> {
+        if !matches!(self.state.lock().gate, KnownGate::NotAskedFor) {
+            return self.gate();
+        }
+        let gate = make();
+        self.state.lock().gate = gate.clone().map_or(KnownGate::None, KnownGate::Some);
+        gate
     }
 
     /// The gate, if there is one.
-    pub(super) fn gate(&self) -> Option<&dyn Gate> {
-        self.gate.get().and_then(Option::as_deref)
+    pub(super) fn gate(&self) -> Option<Arc<dyn Gate>> {
+        match &self.state.lock().gate {
+            KnownGate::Some(gate) => Some(gate.clone()),
+            KnownGate::NotAskedFor | KnownGate::None | KnownGate::Gone => None,
+        }
     }
 
     /// Whether it is known that there is no gate.
     pub(super) fn has_no_gate(&self) -> bool {
-        matches!(self.gate.get(), Some(None))
+        matches!(self.state.lock().gate, KnownGate::None | KnownGate::Gone)
+    }
+
+    /// The receive thread has ended. Gives back what is held of the transport: clients may hold this for longer.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock();
+        let stage = state.stage.take();
+        let gate = std::mem::replace(&mut state.gate, KnownGate::Gone);
+        drop(state);
+        drop((stage, gate));
     }
 
     /// From now on the stage may be lent for nothing some times.
@@ -127,37 +154,42 @@ impl<S: Lent> Desk<S> {
     }
 
     /// Puts the stage here, and opens the gate.
-    pub(super) fn lend(&self, mut stage: S) {
+    pub(super) fn lend(&self, mut stage: S, gate: Arc<dyn Gate>) {
         stage.rest();
         let mut state = self.state.lock();
-        debug_assert!(state.stage.is_none(), "one reads");
-        (state.stage, state.open) = (Some(stage), true);
-        drop(state);
-        if let Some(gate) = self.gate() {
-            gate.open();
+        if matches!(state.gate, KnownGate::Gone) {
+            drop(state);
+            return drop(stage);
         }
+        debug_assert!(state.stage.is_none(), "one reads");
+        (state.stage, state.open) = (Some((stage, gate.clone())), true);
+        drop(state);
+        gate.open();
     }
 
     /// The stage, if it is free, and whether to lend it again. For the receive thread, which has passed the gate.
     pub(super) fn take_back(&self) -> Option<(S, bool)> {
         let mut state = self.state.lock();
-        let stage = state.stage.take()?;
+        let (stage, gate) = state.stage.take()?;
         state.open = false;
         state.chances = state.chances.saturating_sub(1);
-        Some((stage, state.chances > 0))
+        let again = state.chances > 0;
+        drop(state);
+        drop(gate);
+        Some((stage, again))
     }
 
-    /// The stage, if it is free. The gate is shut then.
-    pub(super) fn borrow(&self) -> Option<S> {
+    /// The stage and its gate, if it is free. The gate is shut then.
+    pub(super) fn borrow(&self) -> Option<(S, Arc<dyn Gate>)> {
         let mut state = self.state.lock();
-        let stage = state.borrow()?;
+        let (stage, gate) = state.borrow()?;
         state.chances = CHANCES;
         let open = std::mem::replace(&mut state.open, false);
         drop(state);
-        if let Some(gate) = self.gate().filter(|_| open) {
+        if open {
             gate.shut();
         }
-        Some(stage)
+        Some((stage, gate))
     }
 
     /// Opens the gate, if it was left shut: somebody depends on what arrives.
@@ -168,8 +200,8 @@ impl<S: Lent> Desk<S> {
     fn unshut(&self, mut state: MutexGuard<'_, State<S>>) {
         let left_shut = if state.open { None } else { state.stage.take() };
         drop(state);
-        if let Some(stage) = left_shut {
-            self.lend(stage);
+        if let Some((stage, gate)) = left_shut {
+            self.lend(stage, gate);
         }
     }
 
@@ -183,15 +215,20 @@ impl<S: Lent> Desk<S> {
 impl<S: Lent + 'static> Desk<S> {
     /// Puts a borrowed stage back. The gate is opened, now or, if `may_leave_shut` (which is asked while nobody can
     /// borrow the stage), later.
-    pub(super) fn give_back(self: &Arc<Self>, stage: S, may_leave_shut: impl FnOnce() -> bool) {
+    pub(super) fn give_back(
+        self: &Arc<Self>,
+        stage: S,
+        gate: Arc<dyn Gate>,
+        may_leave_shut: impl FnOnce() -> bool,
+    ) {
         let mut state = self.state.lock();
         debug_assert!(state.stage.is_none(), "one reads");
-        let shut = state.is_quick() && may_leave_shut();
+        let shut = state.is_quick() && may_leave_shut() && !matches!(state.gate, KnownGate::Gone);
         if !shut {
             drop(state);
-            return self.lend(stage);
+            return self.lend(stage, gate);
         }
-        (state.stage, state.open) = (Some(stage), false);
+        (state.stage, state.open) = (Some((stage, gate)), false);
         let known = std::mem::replace(&mut state.kept, true);
         state.check();
         drop(state);
@@ -270,15 +307,15 @@ mod tests {
     /// A desk on which the stage lies, with a gate.
     fn desk() -> (Arc<Desk<Stage>>, Arc<Door>) {
         let (desk, door) = (Arc::new(Desk::new()), Arc::new(Door::default()));
-        desk.gate_or(|| Some(door.clone() as Arc<dyn Gate>)).unwrap();
-        desk.lend(Stage);
+        let gate = desk.gate_or(|| Some(door.clone() as Arc<dyn Gate>)).unwrap();
+        desk.lend(Stage, gate);
         (desk, door)
     }
 
     /// Borrows the stage, unless the keeper has it just now, and gives it back.
     fn turn(desk: &Arc<Desk<Stage>>, may_leave_shut: bool) {
-        if let Some(stage) = desk.borrow() {
-            desk.give_back(stage, || may_leave_shut);
+        if let Some((stage, gate)) = desk.borrow() {
+            desk.give_back(stage, gate, || may_leave_shut);
         }
     }
 
@@ -338,8 +375,8 @@ mod tests {
                 })
                 .unwrap();
                 // Unless the other one has it just now.
-                if let Some(stage) = desk.borrow() {
-                    desk.give_back(stage, || !depends.load(Ordering::Relaxed));
+                if let Some((stage, gate)) = desk.borrow() {
+                    desk.give_back(stage, gate, || !depends.load(Ordering::Relaxed));
                 }
                 other.join().unwrap();
                 assert!(door.is_open(), "without the keeper");
@@ -357,12 +394,26 @@ mod tests {
             let (desk, door) = desk();
             assert!(door.is_open());
             for _ in 0..2 * QUICK {
-                let stage = desk.borrow().unwrap();
+                let (stage, gate) = desk.borrow().unwrap();
                 assert!(!door.is_open() && desk.borrow().is_none());
-                desk.give_back(stage, || false);
+                desk.give_back(stage, gate, || false);
                 assert!(door.is_open());
             }
             assert!(desk.take_back().is_some());
+        }
+
+        #[test]
+        fn a_closed_desk_holds_no_gate_whoever_gives_the_stage_back() {
+            for borrowed in [false, true] {
+                let (desk, door) = desk();
+                let out = borrowed.then(|| desk.borrow().unwrap());
+                desk.close();
+                if let Some((stage, gate)) = out {
+                    desk.give_back(stage, gate, || true);
+                }
+                assert_eq!(Arc::strong_count(&door), 1);
+                assert!(desk.gate().is_none() && desk.has_no_gate() && desk.borrow().is_none());
+            }
         }
 
         #[test]

@@ -127,6 +127,7 @@ const MANY_RECEIVERS: u64 = 4;
 impl Drop for Receiver {
     fn drop(&mut self) {
         RECEIVERS.fetch_sub(1, Ordering::Relaxed);
+        self.shared.reading.desk.close();
     }
 }
 
@@ -166,7 +167,7 @@ impl Receiver {
         };
         desk.renew_chances();
         loop {
-            desk.lend(stage);
+            desk.lend(stage, gate.clone());
             let again;
             (stage, again) = loop {
                 gate.wait_open();
@@ -219,20 +220,20 @@ fn rest_with_others(stage: Box<ReceiveStage>) -> Result<Box<ReceiveStage>, Box<R
 /// The receive stage, borrowed. Given back when dropped.
 struct Borrowed<'a> {
     shared: &'a Shared,
-    gate: &'a dyn Gate,
-    stage: Option<Box<ReceiveStage>>,
+    stage: Option<(Box<ReceiveStage>, Arc<dyn Gate>)>,
 }
 
 impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
-        let Some(mut stage) = self.stage.take() else { return };
+        let Some((mut stage, gate)) = self.stage.take() else { return };
         // There are, for want of room. The gate does not see them.
         let messages_left = stage.is_ready();
         // Without room, this thread does not come again: the receive thread waits for it.
         let may_come_again = !messages_left && stage.has_room();
-        self.shared.reading.desk.give_back(stage, || may_come_again && self.shared.is_alone());
-        if messages_left {
-            self.gate.interrupt();
+        let interrupted = messages_left.then(|| gate.clone());
+        self.shared.reading.desk.give_back(stage, gate, || may_come_again && self.shared.is_alone());
+        if let Some(gate) = interrupted {
+            gate.interrupt();
         }
     }
 }
@@ -272,8 +273,7 @@ impl Shared {
             self.reading.wanted.store(!desk.has_no_gate(), Ordering::Relaxed);
             return None;
         };
-        let gate = desk.gate().expect("it was lent at a gate");
-        Some(Borrowed { shared: self, gate, stage: Some(stage) })
+        Some(Borrowed { shared: self, stage: Some(stage) })
     }
 
     /// Whether only this thread, which has read, is known to depend on what arrives, as far as anybody does. Model
@@ -297,7 +297,7 @@ impl Shared {
 impl Borrowed<'_> {
     fn read(&mut self, shared: &Arc<Shared>, waiter: &dyn Waiter) {
         while waiter.waits() {
-            let Borrowed { gate, stage: Some(stage), .. } = self else { return };
+            let Borrowed { stage: Some((stage, gate)), .. } = self else { return };
             let receive = || {
                 if !stage.poll(waiter.deadline(), First::AfterOthers, || waiter.waits()) {
                     gate.wait(waiter.deadline());

@@ -54,7 +54,8 @@ pub(crate) struct Shared {
     pub(super) sends_now: bool,
     pub(super) reading: Reading,
     pub(super) flow: Arc<Flow>,
-    shutdown: Box<dyn Shutdown>,
+    /// Until it was used: what it holds of the transport is given back then, though clients may hold this for longer.
+    shutdown: Mutex<Option<Box<dyn Shutdown>>>,
     ending: Mutex<Ending>,
     ended: Condvar,
 }
@@ -111,7 +112,7 @@ impl Shared {
                 sender: Slot::new(sender),
                 lends,
                 reading: Reading::new(),
-                shutdown,
+                shutdown: Mutex::new(Rank::Queue, Some(shutdown)),
                 ending: Mutex::new(Rank::Queue, Ending { stages: 4, on_disconnect: Vec::new(), told: None }),
                 ended: Condvar::new(),
             }
@@ -342,7 +343,7 @@ impl Shared {
         let this = Arc::downgrade(self);
         crate::sync::Timer::global().at(crate::sync::deadline(self.limits.linger), move || {
             if let Some(this) = this.upgrade() {
-                this.shutdown.shutdown();
+                this.shut_down();
             }
         });
     }
@@ -353,9 +354,12 @@ impl Shared {
         self.end(Error::Exception(why), true);
     }
 
-    /// Ends both directions of the transport.
+    /// Ends both directions of the transport, once.
     pub(super) fn shut_down(&self) {
-        self.shutdown.shutdown();
+        let shutdown = self.shutdown.lock().take();
+        if let Some(shutdown) = shutdown {
+            shutdown.shutdown();
+        }
     }
 
     /// A stage has ended.
