@@ -91,7 +91,7 @@ impl Pair {
         let (nobody, _) = bounded(0);
         let mine = Client::new(Served(nobody));
         // Each wait finds the receive stage busy, or has it lent.
-        for _ in 0..20 {
+        for _ in 0..10 {
             let mut request = remote.request(TEST, ECHO);
             request.get().set_as_capability(Box::new(mine.clone()));
             request.send().wait().unwrap();
@@ -125,7 +125,7 @@ fn descriptors_of_ended_connections_are_closed_though_clients_are_held() {
             for wire in [Wire::Tcp, Wire::Unix] {
                 for end in [End::Closed, End::Aborted, End::Full] {
                     // So many that the reactor is in use.
-                    let pairs: Vec<_> = (0..5).map(|_| Pair::new(wire, threads)).collect();
+                    let pairs: Vec<_> = (0..4).map(|_| Pair::new(wire, threads)).collect();
                     pairs.into_iter().for_each(|pair| held.extend(pair.end(end)));
                 }
             }

@@ -258,13 +258,17 @@ impl Flow {
 
     /// Whether a caller may queue more.
     pub(super) fn may_send(&self) -> bool {
-        self.bytes.get() <= self.send_bytes
+        self.may_send_beside(0)
     }
 
-    /// The same, for callers that wait if they may not: [`sent`](Self::sent) says so when they are to look again.
-    pub(super) fn may_send_soon(&self) -> bool {
+    /// The same, beside so many bytes that others are about to queue.
+    pub(super) fn may_send_beside(&self, bytes: usize) -> bool {
+        self.bytes.get() + bytes <= self.send_bytes
+    }
+
+    /// From now on, [`sent`](Self::sent) says when callers are to look again whether they may send.
+    pub(super) fn watch_for_callers(&self) {
         self.bytes.watch(CALLERS);
-        self.may_send()
     }
 
     /// What is queued or being written.
@@ -373,7 +377,8 @@ mod loom_tests {
                     tells.store(true, Ordering::Release);
                 }
             });
-            let may_send = flow.may_send_soon();
+            flow.watch_for_callers();
+            let may_send = flow.may_send();
             sends.unwrap().join().unwrap();
             assert!(may_send || told.load(Ordering::Acquire));
         });

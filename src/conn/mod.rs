@@ -5,6 +5,7 @@
 //! | [`shared`] | the lock, transactions and their commit |
 //! | [`stages`] | what the four threads do, one step at a time |
 //! | [`flow`] | the limits on what is queued and in service |
+//! | [`room`] | the line of callers that wait for room |
 //! | [`lending`] | which threads take those steps |
 //! | [`polling`] | looking for input over and over before sleeping |
 //! | [`reading`] | the receive stage, on a thread that waits for what it reads |
@@ -26,6 +27,7 @@ mod port;
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(shuttle), any(not(loom), test)))]
 mod reactor;
 mod reading;
+mod room;
 mod shared;
 mod stages;
 

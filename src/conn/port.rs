@@ -51,6 +51,7 @@ impl Lease {
         }
         // It leaves this vat: for the canceling of a call that must be delivered first, it is delivered.
         call.cancel.start();
+        let bytes = call.params.content.words() * 8;
         let mut call = Some(call);
         let body = |state: &mut State, fx: &mut Effects| {
             let call = call.take().expect("a transaction's body is run once");
@@ -61,7 +62,7 @@ impl Lease {
         };
         let asked = match mode {
             Mode::Queue => Ok(self.0.transact(body)),
-            Mode::Block(deadline) => self.0.transact_with_room(self.in_time(deadline), body),
+            Mode::Block(deadline) => self.0.transact_with_room(bytes, self.in_time(deadline), body),
         };
         asked.map_err(|why| Box::new((call.take().expect("the body was not run"), why)))
     }

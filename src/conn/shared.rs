@@ -7,6 +7,7 @@ use super::drops::Drops;
 use super::flow::{Flow, Sending, Share};
 use super::lending::{Slot, Threads};
 use super::reading::Reading;
+use super::room::{Granted, Line, Ticket, Waited};
 use super::stages::Sender;
 use crate::cap::port::{ConnectionId, Port};
 use crate::error::{Error, Exception, ProtocolError};
@@ -40,7 +41,7 @@ pub(crate) struct Shared {
     pub(super) limits: Limits,
     pub(super) call_timeout: Option<std::time::Duration>,
     state: Mutex<State>,
-    /// Callers that wait for room, and whoever waits for the connection to be idle or to have ended.
+    /// Whoever waits for the connection to be idle or to have ended.
     changed: Condvar,
     waiting: AtomicUsize,
     pub(super) outgoing: Lane<Departure>,
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     pub(super) sends_now: bool,
     pub(super) reading: Reading,
     pub(super) flow: Arc<Flow>,
+    /// Callers that wait for room.
+    room: Line,
     /// Until it was used: what it holds of the transport is given back then, though clients may hold this for longer.
     shutdown: Mutex<Option<Box<dyn Shutdown>>>,
     ending: Mutex<Ending>,
@@ -112,6 +115,7 @@ impl Shared {
                 sender: Slot::new(sender),
                 lends,
                 reading: Reading::new(),
+                room: Line::new(),
                 shutdown: Mutex::new(Rank::Queue, Some(shutdown)),
                 ending: Mutex::new(Rank::Queue, Ending { stages: 4, on_disconnect: Vec::new(), told: None }),
                 ended: Condvar::new(),
@@ -165,6 +169,7 @@ impl Shared {
         let unsent = self.outgoing.put_all(lists.send.drain(..));
         let unsent = unsent.err();
         let unrun = self.callbacks.put_all(lists.callbacks.drain(..));
+        self.grant(&state);
         if self.is_waited_for() {
             self.changed.notify_all();
         }
@@ -191,25 +196,79 @@ impl Shared {
         }
     }
 
-    /// Runs a transaction once there is room for another question, waiting for that until `deadline`. The
-    /// body is not run, and given back, if there is none by then.
+    /// Runs a transaction that sends so many bytes once there is room for them and for another question, waiting for that
+    /// until `deadline`, or for as long as anybody is to. The body is not run, and given back, if there is none by then.
     pub(super) fn transact_with_room<R>(
         self: &Arc<Self>,
+        bytes: usize,
         deadline: Option<Instant>,
         body: impl FnOnce(&mut State, &mut Effects) -> R,
     ) -> Result<R, Exception> {
         let mut fx = Effects::default();
         let mut state = self.state.lock();
         self.take_drops(&mut state, &mut fx);
-        if !self.has_room(&state, self.flow.may_send()) {
+        if self.room.is_in_use() || !self.has_room(&state, Granted::default()) {
             self.commit(state, mem::take(&mut fx));
             assert_unlocked();
             let _asleep = enter_blocking()?;
-            state = self.wait_for_room(deadline)?;
+            let ticket = self.wait_for_room(bytes, deadline)?;
+            state = self.state.lock();
+            self.room.taken(&ticket);
         }
         let result = body(&mut state, &mut fx);
         self.commit(state, fx);
         Ok(result)
+    }
+
+    /// Waits in line for a place, which the caller is to take. See Note [Room for callers].
+    fn wait_for_room(self: &Arc<Self>, bytes: usize, deadline: Option<Instant>) -> Result<Ticket, Exception> {
+        let state = self.state.lock();
+        self.grant(&state);
+        let ticket = self.room.enter(bytes);
+        self.grant(&state);
+        let outstanding = state.outstanding();
+        drop(state);
+        let Some(ticket) = ticket else { return Err(self.no_room(outstanding)) };
+        let _watch = cancel::current().map(|current| {
+            let (this, ticket) = (self.clone(), ticket.clone());
+            current.watch_while(move || this.room.cancel(&ticket))
+        });
+        let _waiting = self.wait();
+        let longest = self.limits.room_timeout.map(crate::sync::deadline);
+        let until = deadline.into_iter().chain(longest).min();
+        match self.room.wait(&ticket, until) {
+            Waited::Granted => Ok(ticket),
+            Waited::Canceled => Err(cancel::canceled()),
+            Waited::Late if deadline == until => Err(crate::cap::request::deadline_passed()),
+            Waited::Late => {
+                self.room.waited_in_vain(&ticket);
+                Err(self.no_room(self.state.lock().outstanding()))
+            }
+        }
+    }
+
+    fn no_room(&self, outstanding: usize) -> Exception {
+        let unsent = self.flow.sending().bytes;
+        Exception::overloaded(format!(
+            "no room for a call in {:?}: the peer has left {outstanding} calls unanswered, and {unsent} bytes unread",
+            self.limits.room_timeout.unwrap_or_default(),
+        ))
+    }
+
+    /// Whether there is room for another question, and to send, beside what has been granted.
+    fn has_room(&self, state: &State, granted: Granted) -> bool {
+        state.ended().is_some()
+            || (state.outstanding() + granted.calls < self.limits.questions
+                && self.flow.may_send_beside(granted.bytes))
+    }
+
+    /// Grants places to callers in line, if there is room.
+    fn grant(&self, state: &State) {
+        if self.room.is_in_use() {
+            // Before the look: whoever has sent something after it is to look, too.
+            self.flow.watch_for_callers();
+            self.room.grant(|granted| self.has_room(state, granted));
+        }
     }
 
     /// A message that the coordinator is to handle. While another thread is coordinator, it counts from now on, so that
@@ -217,38 +276,6 @@ impl Shared {
     pub(super) fn admitted(&self, frame: Frame) -> Incoming {
         let share = (!self.lends).then(|| self.flow.serve(frame.words()));
         Incoming::Message(frame, share)
-    }
-
-    fn has_room(&self, state: &State, may_send: bool) -> bool {
-        state.ended().is_some() || (state.outstanding() < self.limits.questions && may_send)
-    }
-
-    fn wait_for_room(
-        self: &Arc<Self>,
-        deadline: Option<Instant>,
-    ) -> Result<MutexGuard<'_, State>, Exception> {
-        let current = cancel::current();
-        let _watch = current.as_ref().map(|c| {
-            let this = self.clone();
-            c.watch_while(move || {
-                drop(this.state.lock());
-                this.changed.notify_all();
-            })
-        });
-        let _waiting = self.wait();
-        let mut state = self.state.lock();
-        let outcome = loop {
-            if self.has_room(&state, self.flow.may_send_soon()) {
-                break Ok(());
-            }
-            if current.as_ref().is_some_and(|c| c.is_canceled()) {
-                break Err(cancel::canceled());
-            }
-            if self.changed.wait_until(&mut state, deadline) {
-                break Err(crate::cap::request::deadline_passed());
-            }
-        };
-        outcome.map(|()| state)
     }
 
     /// Counts this thread, until the result is dropped, as one that waits for a change: of the tables, by what arrives.
@@ -279,11 +306,10 @@ impl Shared {
         found
     }
 
-    /// Wakes callers that wait for room, after messages have been sent.
+    /// Grants places to callers that wait for room, after messages have been sent.
     pub(super) fn sent(&self, sent: Sending) {
         if self.flow.sent(sent) {
-            drop(self.state.lock());
-            self.changed.notify_all();
+            self.grant(&self.state.lock());
         }
     }
 

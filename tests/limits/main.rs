@@ -9,5 +9,6 @@ mod listening;
 mod outgoing;
 mod pools;
 mod proxies;
+mod room;
 mod sizes;
 mod support;
