@@ -104,17 +104,26 @@ pub trait Capability:
         self.as_ref().resolve().map(Self::from)
     }
 
-    /// Waits until it is known which object this client is of, and gives the server value behind it, if that is an object
-    /// of this vat which was made from an `S`: what a `CapabilityServerSet` is for in other implementations. Whoever
-    /// holds the client cannot forge that.
+    /// The server value behind this client, if it is known now that the client is of an object of this vat which was made
+    /// from an `S`: what a `CapabilityServerSet` is for in other implementations. Whoever holds the client cannot forge
+    /// that.
+    ///
+    /// Never waits: `None` for a promise too, which a client from a pipeline, or from params that were sent ahead, is until
+    /// it is resolved. A server that is given back its own object uses [`wait_local_server`](Self::wait_local_server).
+    fn local_server<S: Any + Send + Sync>(&self) -> Option<Arc<S>> {
+        self.as_ref().local_server()
+    }
+
+    /// Waits until it is known which object this client is of, and gives the server value behind it, as
+    /// [`local_server`](Self::local_server) does.
     ///
     /// # Blocking
     /// As [`resolve`](Self::resolve). Where nothing may wait: [`try_local_server`](Self::try_local_server).
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve).
-    fn local_server<S: Any + Send + Sync>(&self) -> Result<Option<Arc<S>>> {
-        self.as_ref().local_server()
+    fn wait_local_server<S: Any + Send + Sync>(&self) -> Result<Option<Arc<S>>> {
+        self.as_ref().wait_local_server()
     }
 
     /// What is known now of the server value behind this client: for callbacks, and methods of objects that run in

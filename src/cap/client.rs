@@ -156,8 +156,14 @@ impl Client {
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve).
-    pub fn local_server<S: Any + Send + Sync>(&self) -> Result<Option<Arc<S>>> {
+    pub fn wait_local_server<S: Any + Send + Sync>(&self) -> Result<Option<Arc<S>>> {
         Ok(self.resolve()?.server())
+    }
+
+    /// The server value behind this client, if it is known now that the client is of an object of this vat which was made
+    /// from an `S`. Never waits: `None` for a promise too.
+    pub fn local_server<S: Any + Send + Sync>(&self) -> Option<Arc<S>> {
+        self.resolved().server()
     }
 
     /// What is known now of the server value behind this client. Never waits.

@@ -303,21 +303,23 @@ impl Server for Named {
 #[test]
 fn the_server_behind_a_client() {
     let named = Client::new(Named("the value"));
-    let found: Arc<Named> = named.local_server().unwrap().unwrap();
+    let found: Arc<Named> = named.wait_local_server().unwrap().unwrap();
     assert_eq!(found.0, "the value");
-    assert!(echo().local_server::<Named>().unwrap().is_none());
-    assert!(Client::null().local_server::<Named>().unwrap().is_none());
+    assert!(echo().wait_local_server::<Named>().unwrap().is_none());
+    assert!(Client::null().wait_local_server::<Named>().unwrap().is_none());
     let (promised, fulfiller) = Client::promise();
     assert!(matches!(promised.try_local_server::<Named>(), LocalServer::NotYet));
+    assert!(promised.local_server::<Named>().is_none());
     fulfiller.fulfill(named.clone());
     assert!(Arc::ptr_eq(&promised.try_local_server::<Named>().here().unwrap(), &found));
-    assert!(Arc::ptr_eq(&promised.local_server::<Named>().unwrap().unwrap(), &found));
+    assert!(Arc::ptr_eq(&promised.local_server::<Named>().unwrap(), &found));
+    assert!(Arc::ptr_eq(&promised.wait_local_server::<Named>().unwrap().unwrap(), &found));
     promises(|remote| {
         let round = exchange(remote, 0, &named).unwrap().resolve().unwrap();
-        assert!(Arc::ptr_eq(&round.local_server::<Named>().unwrap().unwrap(), &found));
+        assert!(Arc::ptr_eq(&round.wait_local_server::<Named>().unwrap().unwrap(), &found));
         assert_eq!(ask(&round, 0, "").unwrap(), "the value");
         let remote = remote.resolve().unwrap();
-        assert!(remote.local_server::<Named>().unwrap().is_none());
+        assert!(remote.wait_local_server::<Named>().unwrap().is_none());
         assert!(matches!(remote.try_local_server::<Named>(), LocalServer::Elsewhere));
     });
 }
@@ -326,25 +328,25 @@ fn the_server_behind_a_client() {
 #[test]
 fn the_server_behind_a_promise_is_waited_for() {
     let named = Client::new(Named("the value"));
-    let found: Arc<Named> = named.local_server().unwrap().unwrap();
+    let found: Arc<Named> = named.wait_local_server().unwrap().unwrap();
     promises(|remote| {
         for _ in 0..50 {
             let ahead = with_cap(remote, 0, &named).send().pipeline.client();
-            assert!(Arc::ptr_eq(&ahead.local_server::<Named>().unwrap().unwrap(), &found));
-            assert!(ahead.local_server::<String>().unwrap().is_none());
+            assert!(Arc::ptr_eq(&ahead.wait_local_server::<Named>().unwrap().unwrap(), &found));
+            assert!(ahead.wait_local_server::<String>().unwrap().is_none());
             // Now it is known.
             assert!(Arc::ptr_eq(&ahead.try_local_server::<Named>().here().unwrap(), &found));
         }
     });
     let (promised, fulfiller) = Client::promise();
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| promised.local_server::<Named>());
+        let waiting = scope.spawn(|| promised.wait_local_server::<Named>());
         fulfiller.fulfill(named.clone());
         assert!(Arc::ptr_eq(&waiting.join().unwrap().unwrap().unwrap(), &found));
     });
     let (promised, fulfiller) = Client::promise();
     fulfiller.reject(Exception::failed("torn up"));
-    assert!(why(promised.local_server::<Named>().map(|_| ())).contains("torn up"));
+    assert!(why(promised.wait_local_server::<Named>().map(|_| ())).contains("torn up"));
     assert!(matches!(promised.try_local_server::<Named>(), LocalServer::Elsewhere));
 }
 
@@ -355,7 +357,7 @@ fn waiting_for_the_server_behind_a_promise_is_refused_in_a_callback() {
     let two = Two::offering(Wire::Tcp, &echo());
     let (put, got) = unbounded();
     send(&two.here.bootstrap::<Client>(), 0, "").on_ready(move |_| {
-        let refused = why(promised.local_server::<Named>().map(|_| ()));
+        let refused = why(promised.wait_local_server::<Named>().map(|_| ()));
         put.send((refused, matches!(promised.try_local_server::<Named>(), LocalServer::NotYet))).unwrap();
     });
     let (refused, not_yet) = (&got).soon();
@@ -414,7 +416,7 @@ fn an_object_hands_itself_out_and_is_dropped_all_the_same() {
 #[test]
 fn the_server_and_its_clients_live_apart() {
     let named = Client::new(Named("the value"));
-    let found: Arc<Named> = named.local_server().unwrap().unwrap();
+    let found: Arc<Named> = named.wait_local_server().unwrap().unwrap();
     let weak = Arc::downgrade(&found);
     drop(named);
     assert_eq!(found.0, "the value");

@@ -159,28 +159,28 @@ fn the_server_of_a_client_is_found(setting: Setting) {
         // Over a connection it is not of this vat.
         let here = !setting.is_remote();
         let drake = drake.resolve().unwrap();
-        assert_eq!(drake.local_server::<Drake>().unwrap().is_some(), here);
-        assert_eq!(living::Client::from(drake.clone()).local_server::<Drake>().unwrap().is_some(), here);
-        assert!(drake.local_server::<Worker>().unwrap().is_none());
+        assert_eq!(drake.wait_local_server::<Drake>().unwrap().is_some(), here);
+        assert_eq!(living::Client::from(drake.clone()).wait_local_server::<Drake>().unwrap().is_some(), here);
+        assert!(drake.wait_local_server::<Worker>().unwrap().is_none());
     });
     offered(setting, silent(), |worker| {
         let mine = duck::Client::new(Drake);
         let upcast = named::Client::from(walker::Client::from(mine.clone()));
-        assert!(upcast.local_server::<Drake>().unwrap().is_some());
-        assert!(upcast.local_server::<Worker>().unwrap().is_none());
-        assert!(Client::from(mine.clone()).local_server::<Drake>().unwrap().is_some());
+        assert!(upcast.wait_local_server::<Drake>().unwrap().is_some());
+        assert!(upcast.wait_local_server::<Worker>().unwrap().is_none());
+        assert!(Client::from(mine.clone()).wait_local_server::<Drake>().unwrap().is_some());
         let (promise, fulfiller) = duck::Client::promise();
         assert!(matches!(promise.try_local_server::<Drake>(), LocalServer::NotYet));
         fulfiller.fulfill(mine.clone());
-        assert!(promise.local_server::<Drake>().unwrap().is_some());
-        assert!(swimmer::Client::from(promise).local_server::<Drake>().unwrap().is_some());
-        assert!(duck::Client::null().local_server::<Drake>().unwrap().is_none());
-        assert!(duck::Client::broken(Exception::failed("")).local_server::<Drake>().is_err());
+        assert!(promise.wait_local_server::<Drake>().unwrap().is_some());
+        assert!(swimmer::Client::from(promise).wait_local_server::<Drake>().unwrap().is_some());
+        assert!(duck::Client::null().wait_local_server::<Drake>().unwrap().is_none());
+        assert!(duck::Client::broken(Exception::failed("")).wait_local_server::<Drake>().is_err());
         // Kept elsewhere and given back, it is ours again.
         worker.keep(|mut params| params.set_worker(mine.clone().cast_to())).soon().unwrap();
         let kept = worker.keep(|mut params| params.set_worker(Capability::null())).soon().unwrap();
         let kept = kept.get().unwrap().get_kept().unwrap().resolve().unwrap();
-        assert!(kept.local_server::<Drake>().unwrap().is_some());
+        assert!(kept.wait_local_server::<Drake>().unwrap().is_some());
         assert_eq!(kept.cast_to::<duck::Client>(), mine);
     });
 }

@@ -201,7 +201,7 @@ fn a_foreign_capability_becomes_a_broken_client(setting: Setting) {
         let mine = item::Client::new(Named);
         let back: item::Client = capability::FromClientHook::new(hook(&mine));
         assert_eq!(back, mine);
-        assert!(back.local_server::<Named>().unwrap().is_some());
+        assert!(back.wait_local_server::<Named>().unwrap().is_some());
         assert_at_work(&depot);
     });
 }

@@ -175,7 +175,7 @@ fn a_nested_interface_uses_the_outer_parameter(setting: Setting) {
         for _ in 0..2 {
             cell.watch(|mut params| params.set_watcher(watcher.clone())).soon().unwrap();
         }
-        let seen = watcher.local_server::<Seen>().unwrap().unwrap();
+        let seen = watcher.wait_local_server::<Seen>().unwrap().unwrap();
         assert_eq!(*seen.0.lock().unwrap(), ["one", "one"]);
     });
 }
@@ -243,7 +243,7 @@ fn calls_are_made_ahead_through_generic_structs(setting: Setting) {
 
 fn a_generic_interface_streams(setting: Setting) {
     let object = kept::<Text>();
-    let server = object.local_server::<Kept<Text>>().unwrap().unwrap();
+    let server = object.wait_local_server::<Kept<Text>>().unwrap().unwrap();
     offered(setting, object, |cell| {
         let stream = Stream::new();
         for _ in 0..5 {

@@ -120,7 +120,7 @@ fn runner() -> courier::Client {
 
 fn an_interface_of_another_crate_is_extended(setting: Setting) {
     let object = runner();
-    let server = object.local_server::<Runner>().unwrap().unwrap();
+    let server = object.wait_local_server::<Runner>().unwrap().unwrap();
     offered(setting, object, |courier| {
         let office = office::Client::from(courier.clone());
         for (weight, stamp) in [(5, Stamp::Blue), (6, Stamp::Red)] {

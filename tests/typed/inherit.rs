@@ -180,7 +180,7 @@ fn an_interface_without_methods_is_a_capability(setting: Setting) {
         guests.set(1, hook(&mouse));
         let guest = request.send().soon().unwrap().get().unwrap().get_guest().unwrap();
         assert_eq!(guest.resolve().unwrap(), mouse);
-        assert!(guest.local_server::<Mouse>().unwrap().is_some());
+        assert!(guest.wait_local_server::<Mouse>().unwrap().is_some());
         let why = guest.cast_to::<named::Client>().name().soon().unwrap_err();
         assert_eq!(why.kind(), ExceptionKind::Unimplemented);
     });

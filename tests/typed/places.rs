@@ -151,7 +151,12 @@ fn round_trip(setting: Setting, labels: &[&str], fill: impl Fn(crate_::Builder<'
         let items = all(stored.get().unwrap().get_crate().unwrap()).unwrap();
         assert_eq!(items.iter().map(|item| label(item).unwrap()).collect::<Vec<_>>(), labels);
         // They have come home.
-        assert!(items.iter().all(|item| item.resolve().unwrap().local_server::<Tag>().unwrap().is_some()));
+        assert!(items.iter().all(|item| item
+            .resolve()
+            .unwrap()
+            .wait_local_server::<Tag>()
+            .unwrap()
+            .is_some()));
     });
 }
 

@@ -150,7 +150,7 @@ fn a_held_client_is_called_and_given_back(setting: Setting) {
         assert_eq!(copy, held);
         drop(held);
         // It is the object itself: no call to the harbour is made.
-        assert!(copy.local_server::<Watched>().unwrap().is_some());
+        assert!(copy.wait_local_server::<Watched>().unwrap().is_some());
         let calls = books.calls();
         assert_eq!(hail(&copy).unwrap(), AYE);
         assert_eq!((books.calls(), my_books.calls()), (calls, 2));

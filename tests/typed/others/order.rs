@@ -80,7 +80,7 @@ fn the_server_is_found_behind_an_embargo(setting: Setting) {
         assert!(matches!(ahead.try_local_server::<Turnstile>(), LocalServer::NotYet));
         tell.send(()).unwrap();
         echo.soon().unwrap();
-        let server = ahead.resolve().unwrap().local_server::<Turnstile>().unwrap().unwrap();
+        let server = ahead.resolve().unwrap().wait_local_server::<Turnstile>().unwrap().unwrap();
         // The calls that took the long way are there already: one that takes no way at all comes behind them.
         assert_eq!(number(count(&mine, 3)), 3);
         for (expected, call) in (0..).zip(calls) {

@@ -177,7 +177,14 @@ fn a_generic_union_holds_a_client(setting: Setting) {
             either::B(ship) => assert_eq!(ship.unwrap().resolve().unwrap(), mine),
             either::A(_) => panic!("another variant"),
         }
-        assert!(users.get_diver().unwrap().resolve().unwrap().local_server::<Deepsea>().unwrap().is_some());
+        assert!(users
+            .get_diver()
+            .unwrap()
+            .resolve()
+            .unwrap()
+            .wait_local_server::<Deepsea>()
+            .unwrap()
+            .is_some());
         assert_eq!(text(users.get_aliases().unwrap().get_inner().unwrap().get_baz()), "inner");
     });
 }
