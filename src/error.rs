@@ -10,10 +10,9 @@ use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use crate::id::{AnswerId, EmbargoId, ExportId, ImportId, QuestionId};
-use crate::sync::Arc;
+use crate::sync::{foreign_outcome, panic_text, Arc, Foreign};
 
 /// How a failed call may be reacted to: `rpc.capnp`'s `Exception.Type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,7 +59,18 @@ struct Body {
     reason: String,
     trace: String,
     details: Vec<Detail>,
-    source: Option<Arc<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn Source>>,
+}
+
+/// An error that caused an exception: it may be of a type of the user's.
+trait Source: Send + Sync {
+    fn error(&self) -> &(dyn StdError + 'static);
+}
+
+impl<E: StdError + Send + Sync> Source for Foreign<E> {
+    fn error(&self) -> &(dyn StdError + 'static) {
+        &**self
+    }
 }
 
 impl Exception {
@@ -133,7 +143,7 @@ impl Exception {
     /// The same exception with a cause, which [`source`](StdError::source) gives back. Causes do not travel.
     #[must_use]
     pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
-        self.body_mut().source = Some(Arc::new(source));
+        self.body_mut().source = Some(Arc::new(Foreign::new(source)));
         self
     }
 
@@ -154,9 +164,7 @@ impl Exception {
 
     /// What callers are told of a panic in the user's code `what`.
     pub(crate) fn panicked(what: &str, panic: &(dyn Any + Send)) -> Self {
-        let text =
-            panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
-        Exception::failed(format!("{what} panicked: {}", text.unwrap_or("(no message)")))
+        Exception::failed(panic_text(what, panic))
     }
 
     /// How many bytes it takes to send, about.
@@ -206,7 +214,7 @@ impl Eq for Exception {}
 
 impl StdError for Exception {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source.as_ref().map(|s| &**s as &(dyn StdError + 'static))
+        self.0.source.as_ref().map(|source| source.error())
     }
 }
 
@@ -416,11 +424,9 @@ impl From<capnp::Error> for Error {
     }
 }
 
-/// Runs the user's code `what`. A panic in it is an exception, with the panic's text. (The panic hook has reported the
-/// panic by then.)
+/// Runs the user's code `what`, guarded: a panic in it is an exception, with the panic's text.
 pub(crate) fn catch_panic<T>(what: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
-    let outcome = catch_unwind(AssertUnwindSafe(body));
-    outcome.unwrap_or_else(|panic| Err(Exception::panicked(what, &*panic).into()))
+    foreign_outcome(what, body).unwrap_or_else(|said| Err(Error::failed(said)))
 }
 
 /// What `?` in a method most often meets besides: the call fails for that reason, and it is the source.

@@ -178,7 +178,7 @@ impl Client {
     /// The server value of an object of this vat that was made from an `S`.
     fn server<S: Any + Send + Sync>(&self) -> Option<Arc<S>> {
         match &self.0 {
-            Kind::Local(object) => object.server.clone().downcast().ok(),
+            Kind::Local(object) => Arc::clone(&object.server).downcast().ok(),
             _ => None,
         }
     }
@@ -354,14 +354,17 @@ impl fmt::Debug for Client {
             Kind::Null => f.write_str("Client(null)"),
             Kind::Broken(why) => write!(f, "Client(broken, {why})"),
             Kind::Local(object) => write!(f, "Client(local {:p})", Arc::as_ptr(object)),
+            // What it is in the end: a chain may be long.
             Kind::Promise(cell) => match cell.resolved.get() {
-                Some(to) => write!(f, "Client(promise {:p} -> {to:?})", Arc::as_ptr(cell)),
+                Some(to) => write!(f, "Client(promise {:p} -> {:?})", Arc::as_ptr(cell), to.resolved()),
                 None => write!(f, "Client(promise {:p})", Arc::as_ptr(cell)),
             },
             Kind::Import(i) => write!(f, "Client(import {} of connection {})", i.id, i.port.connection()),
             Kind::Fixed(place) => write!(f, "Client({place:?} of connection {})", place.port().connection()),
             Kind::Remote(p) => match p.resolved.get() {
-                Some(to) => write!(f, "Client(promise of connection {} -> {to:?})", p.port.connection()),
+                Some(to) => {
+                    write!(f, "Client(promise of connection {} -> {:?})", p.port.connection(), to.resolved())
+                }
                 None => write!(f, "Client(promise of connection {})", p.port.connection()),
             },
         }

@@ -22,7 +22,7 @@ use super::contents::Response;
 use super::request::Request;
 use crate::error::{Error, Exception, Result};
 use crate::short::Short;
-use crate::sync::per_thread;
+use crate::sync::{foreign_outcome, per_thread};
 
 /// The table that a reader finds clients in.
 pub(crate) struct ReadTable(Vec<Option<Box<dyn ClientHook>>>);
@@ -65,16 +65,17 @@ pub(crate) type BuildTable = Vec<Option<Box<dyn ClientHook>>>;
 /// # Errors
 /// If one of them is not a client of this crate.
 pub(crate) fn take_clients(table: BuildTable) -> Result<Short<Client>, Exception> {
-    let client = |hook: Option<Box<dyn ClientHook>>| match hook {
-        None => Ok(Client::null()),
-        Some(hook) => from_hook(&*hook).ok_or_else(|| {
-            Exception::failed("a capability of another Cap'n Proto implementation cannot be sent here")
-        }),
-    };
     if table.is_empty() {
         return Ok(Short::new());
     }
-    table.into_iter().map(client).collect()
+    let refused = "a capability of another Cap'n Proto implementation cannot be sent here";
+    let client = |hook: Option<Box<dyn ClientHook>>| match hook {
+        None => Ok(Client::null()),
+        Some(hook) => from_hook(&*hook).ok_or_else(|| Exception::failed(refused)),
+    };
+    let clients = || table.into_iter().map(client).collect();
+    foreign_outcome("a capability of another Cap'n Proto implementation", clients)
+        .unwrap_or_else(|said| Err(Exception::failed(said)))
 }
 
 enum Question {

@@ -12,7 +12,7 @@ use crate::promise::cancel::{self, Unwatch};
 use crate::promise::Cancel;
 use crate::queue::Queue;
 use crate::sync::atomic::{AtomicU8, Ordering};
-use crate::sync::{Arc, Mutex, OnceLock, Rank};
+use crate::sync::{Arc, Foreign, Mutex, OnceLock, Rank};
 
 /// An object: what answers calls.
 ///
@@ -50,7 +50,7 @@ pub trait Server: Any + Send + Sync {
 /// ```
 pub(crate) struct LocalObject {
     /// The user's value, for whoever has a client of it and wants it back.
-    pub(crate) server: Arc<dyn Any + Send + Sync>,
+    pub(crate) server: Foreign<Arc<dyn Any + Send + Sync>>,
     /// Runs a method of that value, which is its first argument.
     dispatch: Dispatch,
     pool: Pool,
@@ -78,7 +78,8 @@ impl LocalObject {
     /// An object that a `C` can be a client of: which methods `server` has is known there.
     pub(crate) fn new<S: Any + Send + Sync, C: FromServer<S>>(server: S, pool: Pool) -> Self {
         let mailbox = Mutex::new(Rank::Mailbox, Mailbox { calls: Queue::default(), busy: false });
-        let (server, broken) = (Arc::new(server), OnceLock::new());
+        let server: Arc<dyn Any + Send + Sync> = Arc::new(server);
+        let (server, broken) = (Foreign::new(server), OnceLock::new());
         LocalObject { server, dispatch: dispatch::<S, C>, pool, mailbox, broken }
     }
 
@@ -154,7 +155,7 @@ impl LocalObject {
         call.cancel.start();
         let token = call.cancel.clone();
         let mut call = Call::new(self.clone(), call);
-        let body = || (self.dispatch)(&*self.server, &mut call);
+        let body = || (self.dispatch)(&**self.server, &mut call);
         let outcome = cancel::with_current(token, || catch_panic("the method", body));
         call.finish(outcome)
     }
@@ -259,7 +260,7 @@ fn dispatch<S: Any, C: FromServer<S>>(server: &(dyn Any + Send + Sync), call: &m
 
 impl Drop for LocalObject {
     fn drop(&mut self) {
-        // The user's value goes now: see Note [Effects run after unlock].
+        // The user's value goes now, or in its turn: see Note [Effects run after unlock].
         crate::sync::assert_unlocked();
     }
 }

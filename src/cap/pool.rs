@@ -195,10 +195,10 @@ const TURN: usize = 64;
 
 impl Task {
     fn run(self, calls: usize) {
-        match self {
+        sync::foreign("a task of a pool", || match self {
             Task::Object(object) => object.run(calls),
-            Task::Run(run) => sync::foreign("a task of a pool", || run(Ok(()))),
-        }
+            Task::Run(run) => run(Ok(())),
+        });
     }
 }
 
@@ -206,7 +206,7 @@ fn refuse(tasks: VecDeque<Task>, why: &Exception) {
     for task in tasks {
         match task {
             Task::Object(object) => object.refuse(why),
-            Task::Run(run) => run(Err(why.clone())),
+            Task::Run(run) => sync::foreign("a task of a pool", || run(Err(why.clone()))),
         }
     }
 }

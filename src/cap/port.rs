@@ -5,13 +5,13 @@ use std::fmt;
 use super::answer::Pipeline;
 use super::call::{CallInfo, Mode};
 use super::client::{Client, Kind};
-use super::promised::{drop_chain, Watcher};
+use super::promised::Watcher;
 use crate::error::Exception;
 use crate::id::{AnswerId, ExportId, ImportId, QuestionId};
 use crate::peer::Peer;
 use crate::promise::Waiter;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Arc, OnceLock, Timer, TimerKey, Weak};
+use crate::sync::{drop_in_turn, Arc, OnceLock, Timer, TimerKey, Weak};
 use crate::table::Key;
 use crate::wire::message::Path;
 
@@ -226,6 +226,10 @@ impl Drop for QuestionRef {
         if !self.ended.load(Ordering::Relaxed) {
             self.port.post(Notice::QuestionDropped(self.id, self.generation));
         }
+        match self.outcome.take() {
+            Some(Ok(payload)) if !payload.caps.is_empty() => drop_in_turn(payload.caps),
+            _ => {}
+        }
     }
 }
 
@@ -240,12 +244,11 @@ pub(crate) struct RemoteRef {
 
 impl Drop for RemoteRef {
     fn drop(&mut self) {
-        let resolved = self.resolved.take();
-        // One that was resolved is no longer in the table.
-        if resolved.is_none() {
-            self.port.post(Notice::PromiseDropped(self.id));
+        match self.resolved.take() {
+            // One that was resolved is no longer in the table.
+            Some(client) => drop_in_turn(client),
+            None => self.port.post(Notice::PromiseDropped(self.id)),
         }
-        drop_chain(resolved);
     }
 }
 

@@ -13,7 +13,7 @@ use crate::id::ExportId;
 use crate::promise::cancel::{self, Unwatch};
 use crate::promise::{Fulfiller, Stake};
 use crate::queue::Queue;
-use crate::sync::{in_turn, Arc, Mutex, OnceLock, Rank, Weak};
+use crate::sync::{drop_in_turn, in_turn, Arc, Mutex, OnceLock, Rank, Weak};
 
 /// A promise client's state. One thread at a time (the one that resolves it) hands the waiting calls on.
 ///
@@ -268,20 +268,12 @@ fn circle() -> Exception {
 
 impl Drop for PromiseCell {
     fn drop(&mut self) {
-        drop_chain(self.resolved.take());
-    }
-}
-
-/// Drops what a promise was resolved to; a chain of promises that nobody else holds, one by one. A peer can make
-/// one as long as it likes, and dropping that the usual way, each inside the one before, would overflow the
-/// stack.
-pub(crate) fn drop_chain(mut next: Option<Client>) {
-    while let Some(Client(kind)) = next {
-        next = match kind {
-            Kind::Promise(cell) => Arc::into_inner(cell).and_then(|mut cell| cell.resolved.take()),
-            Kind::Remote(promise) => Arc::into_inner(promise).and_then(|mut promise| promise.resolved.take()),
-            _ => None,
-        };
+        if let Some(client) = self.resolved.take() {
+            drop_in_turn(client);
+        }
+        if let State::Pending(waiting) | State::Draining(waiting) = self.state.get_mut() {
+            drop_in_turn(mem::take(waiting));
+        }
     }
 }
 

@@ -373,8 +373,9 @@ impl<R> fmt::Debug for RemotePromise<R> {
 }
 
 /// A payload that is one capability: the results of a bootstrap.
-pub(crate) fn single_capability(client: &Client) -> Result<Payload, Exception> {
+pub(crate) fn single_capability(client: &Client) -> Payload {
     let mut results = Builder::new(Place::ReturnResults, None);
     results.get().set_as_capability(Box::new(client.clone()));
-    results.finish()
+    // What was put in is known, and may not be asked what it is: this may be called under a lock.
+    Payload::new(results.content.freeze(), [client.clone()].into_iter().collect())
 }

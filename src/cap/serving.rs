@@ -19,7 +19,7 @@ use super::results::Results;
 use crate::error::{Error, Exception, Result};
 use crate::peer::Peer;
 use crate::promise::{Cancel, Promise, Stake};
-use crate::sync::Arc;
+use crate::sync::{foreign, Arc};
 use crate::wire::content::Place;
 
 /// A call, in the method that answers it.
@@ -237,13 +237,17 @@ impl Call {
     /// The method has returned. False if it gave its turn away.
     pub(crate) fn finish(&mut self, outcome: Result<()>) -> bool {
         if let Some(responder) = self.responder.take() {
-            let results = self.results.take();
+            let results = if outcome.is_ok() { self.results.take() } else { None };
             let outcome = outcome.map_err(Exception::from).and_then(|()| built(results));
             if let (true, Err(why), false) = (self.streams, &outcome, self.cancel.is_canceled()) {
                 self.object.break_stream(why);
             }
             self.cancel.end();
             responder.answer(outcome);
+        }
+        if let Some(unused) = self.results.take() {
+            // It may hold capabilities of another implementation.
+            foreign("the drop of results", || drop(unused));
         }
         self.holds_turn && self.stream.as_ref().is_none_or(|stream| stream.returned())
     }

@@ -9,7 +9,9 @@ use capnp::MessageSize;
 
 use super::request::{Filled, Request};
 use crate::error::{Exception, Result};
-use crate::promise::{cancel, enter_blocking, Cancel, Interrupt, Reading, Sleeper, Stake, Waiter};
+use crate::promise::{
+    cancel, enter_blocking, enter_wait, Cancel, Interrupt, Reading, Sleeper, Stake, Waiter,
+};
 use crate::sync::{Arc, Condvar, Duration, Instant, Mutex, Rank};
 
 /// How many bytes of streaming calls are in flight by default: 1 MiB, about what the C++ implementation has on a
@@ -189,10 +191,16 @@ impl Stream {
 
     fn wait(&self, wanted: Wanted) -> Result<()> {
         let current = cancel::current();
+        let mut in_wait = None;
         loop {
             let mut flow = self.shared.state.lock();
             if flow.has(wanted) {
                 return flow.outcome();
+            }
+            if in_wait.is_none() {
+                drop(flow);
+                in_wait = Some(enter_wait()?);
+                continue;
             }
             if current.as_ref().is_some_and(Cancel::is_canceled) {
                 return Err(cancel::canceled().into());

@@ -12,9 +12,9 @@ use crate::cap::{Capability, Client};
 use crate::error::{Error, Exception, Result, TransportError};
 use crate::limits::Limits;
 use crate::peer::Peer;
-use crate::promise::enter_blocking;
+use crate::promise::{enter_blocking, enter_wait};
 use crate::state::Snapshot;
-use crate::sync::{self, Arc, Duration, Instant, Role, Weak};
+use crate::sync::{self, finally, Arc, Duration, Instant, Role, Weak};
 use crate::transport::Transport;
 
 /// What a connection is started with.
@@ -50,15 +50,17 @@ impl Connection {
         let mut receiver = Receiver::new(shared, receive);
         let started = [
             thread(shared, "send", move |shared| {
+                let _shut_down = finally(|| {
+                    drop(shared.sender.take());
+                    shared.shut_down();
+                });
                 drive(shared, |wait| send.step(wait));
-                drop(shared.sender.take());
-                shared.shut_down();
             }),
             thread(shared, "receive", move |shared| drive(shared, |wait| receiver.step(wait))),
             thread(shared, "coordinator", move |shared| drive(shared, |wait| coordinator.step(wait))),
             thread(shared, "callback", move |shared| {
+                let _told = finally(|| shared.tell_disconnect());
                 drive(shared, |wait| callback.step(wait));
-                shared.tell_disconnect();
             }),
         ];
         for outcome in started {
@@ -141,7 +143,7 @@ impl Connection {
     pub fn close(&self, drain: Duration) -> Result<()> {
         let shared = &self.0 .0;
         let closed = || Error::Exception(Exception::disconnected("the connection was closed here"));
-        let asleep = match enter_blocking() {
+        let asleep = match enter_wait().and_then(|in_wait| Ok((in_wait, enter_blocking()?))) {
             Ok(asleep) => asleep,
             Err(e) => {
                 shared.end(closed(), false);
@@ -173,6 +175,7 @@ impl Connection {
     /// # Errors
     /// On one of a connection's own threads, where nothing may wait.
     pub fn wait_closed(&self) -> Result<Exception> {
+        let _in_wait = enter_wait()?;
         let _asleep = enter_blocking()?;
         self.0 .0.wait_ended(None);
         Ok(self.disconnect_reason().expect("its stages end after it has"))
@@ -197,8 +200,8 @@ fn thread(
 ) -> std::io::Result<sync::JoinHandle<()>> {
     let shared = shared.clone();
     sync::spawn(format!("capnp-{name}"), Role::Connection, move || {
+        let _ended = finally(|| shared.stage_ended());
         run(&shared);
-        shared.stage_ended();
     })
 }
 

@@ -308,7 +308,7 @@ impl Borrowed<'_> {
                 Ok(Progress::Made) => {}
                 Ok(Progress::Idle) if stage.has_room() => {}
                 Ok(Progress::Idle | Progress::Ended) => return,
-                Err(_) => shared.end_panicked(),
+                Err(panic) => shared.end_panicked(panic),
             }
         }
     }

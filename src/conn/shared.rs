@@ -1,5 +1,7 @@
 //! The lock of a connection's state, transactions under it, and their commit.
 
+use std::any::Any;
+use std::cell::Cell;
 use std::mem;
 
 use super::connection::Options;
@@ -13,12 +15,12 @@ use crate::cap::port::{ConnectionId, Port};
 use crate::error::{Error, Exception, ProtocolError};
 use crate::limits::Limits;
 use crate::peer::Peer;
-use crate::promise::{cancel, enter_blocking};
+use crate::promise::{cancel, enter_blocking, enter_wait};
 use crate::state::{Callback, Departure, Effects, Snapshot, State};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{
-    assert_unlocked, counted, foreign, Arc, Condvar, Instant, Lane, Mutex, MutexGuard, ProcessCounter, Rank,
-    Weak,
+    assert_unlocked, counted, finally, foreign, panicked, Arc, Condvar, Foreign, Instant, Lane, Mutex,
+    MutexGuard, ProcessCounter, Rank, Weak,
 };
 use crate::transport::Shutdown;
 use crate::wire::frame::Frame;
@@ -58,7 +60,7 @@ pub(crate) struct Shared {
     /// Callers that wait for room.
     room: Line,
     /// Until it was used: what it holds of the transport is given back then, though clients may hold this for longer.
-    shutdown: Mutex<Option<Box<dyn Shutdown>>>,
+    shutdown: Mutex<Option<Foreign<Box<dyn Shutdown>>>>,
     ending: Mutex<Ending>,
     ended: Condvar,
 }
@@ -75,11 +77,14 @@ pub(super) enum Incoming {
 
 type OnDisconnect = Box<dyn FnOnce(&Exception) + Send>;
 
+/// What a panic is logged as.
+const ON_DISCONNECT: &str = "a callback of a disconnect";
+
 /// How far the end of the connection has come.
 struct Ending {
     /// Stages that have not ended.
     stages: usize,
-    on_disconnect: Vec<OnDisconnect>,
+    on_disconnect: Vec<Foreign<OnDisconnect>>,
     /// The callbacks above have been run, or are run at once now.
     told: Option<Exception>,
 }
@@ -116,7 +121,7 @@ impl Shared {
                 lends,
                 reading: Reading::new(),
                 room: Line::new(),
-                shutdown: Mutex::new(Rank::Queue, Some(shutdown)),
+                shutdown: Mutex::new(Rank::Queue, Some(Foreign::new(shutdown))),
                 ending: Mutex::new(Rank::Queue, Ending { stages: 4, on_disconnect: Vec::new(), told: None }),
                 ended: Condvar::new(),
             }
@@ -210,6 +215,7 @@ impl Shared {
         if self.room.is_in_use() || !self.has_room(&state, Granted::default()) {
             self.commit(state, mem::take(&mut fx));
             assert_unlocked();
+            let _in_wait = enter_wait()?;
             let _asleep = enter_blocking()?;
             let ticket = self.wait_for_room(bytes, deadline)?;
             state = self.state.lock();
@@ -345,20 +351,27 @@ impl Shared {
         let reason = Exception::from(cause.clone());
         let why = reason.as_disconnected(format!("the connection has ended: {cause}")).with_source(cause);
         let message = abort.then_some(reason);
-        let first = self.transact(|state, fx| {
-            if state.ended().is_some() {
-                return false;
+        let first = Cell::new(false);
+        let _closed = finally(|| {
+            if first.get() {
+                self.close();
             }
+        });
+        self.transact(|state, fx| {
+            if state.ended().is_some() {
+                return;
+            }
+            first.set(true);
             state.end(why, fx);
             fx.send.clear();
             if let Some(why) = message {
                 fx.send(Message::Abort(why));
             }
-            true
         });
-        if !first {
-            return;
-        }
+    }
+
+    /// Closes the queues, once the state has ended.
+    fn close(self: &Arc<Self>) {
         self.outgoing.close();
         self.incoming.close();
         self.callbacks.close();
@@ -375,8 +388,8 @@ impl Shared {
     }
 
     /// Ends the connection after a panic in one of its stages.
-    pub(super) fn end_panicked(self: &Arc<Self>) {
-        let why = Exception::failed("a thread of the connection panicked");
+    pub(super) fn end_panicked(self: &Arc<Self>, panic: Box<dyn Any + Send>) {
+        let why = Exception::failed(panicked("a thread of the connection", panic));
         self.end(Error::Exception(why), true);
     }
 
@@ -384,7 +397,7 @@ impl Shared {
     pub(super) fn shut_down(&self) {
         let shutdown = self.shutdown.lock().take();
         if let Some(shutdown) = shutdown {
-            shutdown.shutdown();
+            foreign("the end of a transport", || shutdown.shutdown());
         }
     }
 
@@ -412,9 +425,9 @@ impl Shared {
             Some(why) => {
                 let why = why.clone();
                 drop(ending);
-                callback(&why);
+                foreign(ON_DISCONNECT, || callback(&why));
             }
-            None => ending.on_disconnect.push(callback),
+            None => ending.on_disconnect.push(Foreign::new(callback)),
         }
     }
 
@@ -426,7 +439,7 @@ impl Shared {
         let callbacks = mem::take(&mut ending.on_disconnect);
         drop(ending);
         for callback in callbacks {
-            foreign("a callback of a disconnect", || callback(&why));
+            foreign(ON_DISCONNECT, || callback.into_inner()(&why));
         }
     }
 }

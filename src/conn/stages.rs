@@ -19,7 +19,7 @@ use crate::cap::port::Notice;
 use crate::error::{Error, Exception, ProtocolError, TransportError};
 use crate::promise::{count_sleep, Attachment};
 use crate::state::{Arrival, Callback, Departure, Destination};
-use crate::sync::{self, Arc, Instant, Lane, Turn, Waited};
+use crate::sync::{self, Arc, Foreign, Instant, Lane, Turn, Waited};
 use crate::transport::{Arrived, EndWatch, Gate, MessageSink, MessageSource};
 use crate::wire::decode::decode;
 use crate::wire::encode::encode;
@@ -52,7 +52,7 @@ pub(super) fn drive(shared: &Arc<Shared>, mut step: impl FnMut(Wait) -> Progress
         match catch_unwind(AssertUnwindSafe(|| step(Wait::Yes))) {
             Ok(Progress::Ended) => return,
             Ok(Progress::Made | Progress::Idle) => {}
-            Err(_) => shared.end_panicked(),
+            Err(panic) => shared.end_panicked(panic),
         }
     }
 }
@@ -71,7 +71,7 @@ impl Stages {
             send: SendStage { shared: shared.clone() },
             receive: ReceiveStage {
                 shared: shared.clone(),
-                source,
+                source: Foreign::new(source),
                 polling: Polling::new(),
                 polled: None,
                 held: None,
@@ -89,7 +89,7 @@ impl Stages {
 
 /// What writes: whoever has the turn of what is queued uses it.
 pub(super) struct Sender {
-    sink: Box<dyn MessageSink>,
+    sink: Foreign<Box<dyn MessageSink>>,
     /// Why nothing more can be sent, and until when what has arrived may say more about it.
     pub(super) failed: Option<(TransportError, Instant)>,
     /// Why the connection is to be ended.
@@ -103,7 +103,7 @@ const KEPT_MESSAGES: usize = 64;
 
 impl Sender {
     pub(super) fn new(sink: Box<dyn MessageSink>) -> Self {
-        Sender { sink, failed: None, broken: None, messages: Vec::new() }
+        Sender { sink: Foreign::new(sink), failed: None, broken: None, messages: Vec::new() }
     }
 
     pub(super) fn sends_now(&self) -> bool {
@@ -134,7 +134,7 @@ impl Sender {
                 Err(e) => self.broken = Some(e.with_context("a message that was queued can't be encoded")),
             }
         }
-        let sent = send(&mut *self.sink, &messages);
+        let sent = send(&mut **self.sink, &messages);
         messages.clear();
         messages.shrink_to(KEPT_MESSAGES);
         self.messages = messages;
@@ -212,7 +212,7 @@ fn work_off<T>(lane: &Lane<T>, wait: Wait, until: Option<Instant>, mut step: imp
 /// Reads what arrives.
 pub(crate) struct ReceiveStage {
     shared: Arc<Shared>,
-    source: Box<dyn MessageSource>,
+    source: Foreign<Box<dyn MessageSource>>,
     polling: Polling,
     /// What polling has found.
     polled: Option<Result<Arrived, TransportError>>,

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use crate::error::Exception;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{per_thread, role, Arc, Role};
+use crate::sync::{self, per_thread, puts_off, role, Arc, InWait, Role};
 
 /// Told when a thread is about to sleep for an answer: the pool that the thread belongs to, which may start
 /// another thread in its place or refuse.
@@ -78,7 +78,18 @@ pub(crate) fn with_blocking<R>(observer: Arc<dyn Blocking>, body: impl FnOnce() 
     body()
 }
 
-/// Asks whether this thread may sleep for an answer. The result is kept while it sleeps.
+/// Does what this thread has put off, as it is about to sleep for an answer: see Note [One after the other]. The result is
+/// kept while it sleeps. Not to be called under a lock.
+pub(crate) fn enter_wait() -> Result<Option<InWait>, Exception> {
+    // Where waiting is refused, there is no need to.
+    if !sync::is_in_turn() || role() != Role::User {
+        return Ok(None);
+    }
+    let too_deep = "waits too many levels deep in what runs before a wait (drops and callbacks that wait)";
+    sync::enter_wait().map(Some).map_err(|sync::TooDeep| Exception::overloaded(too_deep))
+}
+
+/// Asks whether this thread may sleep for an answer, after [`enter_wait`]. The result is kept while it sleeps.
 ///
 /// ```text
 /// Note [Threads]
@@ -98,6 +109,7 @@ pub(crate) fn enter_blocking() -> Result<Asleep, Exception> {
              wait on a thread of your own",
         ));
     }
+    debug_assert!(!puts_off(), "what this thread has put off is done before it waits");
     let observer = OBSERVER.with(|o| o.borrow().clone());
     if let Some(observer) = &observer {
         observer.begin()?;

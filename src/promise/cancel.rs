@@ -6,7 +6,7 @@ use std::fmt;
 use super::blocking::{enter_blocking, Asleep};
 use crate::error::Exception;
 use crate::queue::Queue;
-use crate::sync::{foreign, per_thread, Arc, Mutex, MutexGuard, Rank};
+use crate::sync::{foreign, per_thread, Arc, Foreign, Mutex, MutexGuard, Rank};
 
 /// Tells a method whether its caller still wants the answer. A handle: clones speak of the same call.
 ///
@@ -19,7 +19,10 @@ pub(crate) trait Cancelable: Send + Sync {
     fn token(&self) -> &Token;
 }
 
-type Watcher = Box<dyn FnOnce() + Send>;
+type Watcher = Foreign<Box<dyn FnOnce() + Send>>;
+
+/// What a panic is logged as.
+const CALLBACK: &str = "a callback of a cancellation";
 
 /// ```text
 ///            start()                 cancel(*)
@@ -98,7 +101,7 @@ impl Cancel {
     /// The action runs on whichever thread learns of the cancellation, often one of the connection's own:
     /// it must not wait for anything. It is dropped without being run if the call ends uncanceled.
     pub fn on_cancel(&self, action: impl FnOnce() + Send + 'static) {
-        self.watch(Box::new(action));
+        self.watch(Foreign::new(Box::new(action)));
     }
 
     /// Blocks until the call is canceled.
@@ -142,7 +145,7 @@ impl Cancel {
         if token.phase == Phase::Doomed {
             drop(token);
             if let Some(watcher) = until_doomed {
-                watcher();
+                foreign(CALLBACK, watcher.into_inner());
             }
             return;
         }
@@ -150,7 +153,7 @@ impl Cancel {
         drop(token);
         drop(until_doomed);
         for watcher in watchers {
-            foreign("a callback of a cancellation", watcher);
+            foreign(CALLBACK, watcher.into_inner());
         }
     }
 
@@ -170,7 +173,7 @@ impl Cancel {
         match token.phase {
             Phase::Canceled => {
                 drop(token);
-                action();
+                foreign(CALLBACK, action.into_inner());
                 return None;
             }
             Phase::Ended => {
@@ -188,7 +191,7 @@ impl Cancel {
         let id = match token.phase {
             Phase::Canceled => return None,
             Phase::Ended => None,
-            Phase::Waiting | Phase::Doomed | Phase::Started => Some(token.watchers.push(Box::new(action))),
+            Phase::Waiting | Phase::Doomed | Phase::Started => Some(token.watchers.push(Foreign::new(Box::new(action)))),
         };
         Some(Unwatch(self.clone(), id))
     }
@@ -199,7 +202,7 @@ impl Cancel {
         let mut token = self.lock();
         let live = matches!(token.phase, Phase::Waiting | Phase::Started);
         let before = match live {
-            true => token.until_doomed.replace(Box::new(action)),
+            true => token.until_doomed.replace(Foreign::new(Box::new(action))),
             false => None,
         };
         drop(token);
@@ -209,7 +212,7 @@ impl Cancel {
 
     /// Watches until the result is dropped.
     pub(crate) fn watch_while(&self, action: impl FnOnce() + Send + 'static) -> Unwatch {
-        Unwatch(self.clone(), self.watch(Box::new(action)))
+        Unwatch(self.clone(), self.watch(Foreign::new(Box::new(action))))
     }
 
     /// Asks whether this thread may sleep, and watches until the result is dropped, at one stroke: whoever cancels the
@@ -225,7 +228,7 @@ impl Cancel {
             return Err(canceled());
         }
         let asleep = enter_blocking()?;
-        let id = (token.phase != Phase::Ended).then(|| token.watchers.push(Box::new(action(&asleep))));
+        let id = (token.phase != Phase::Ended).then(|| token.watchers.push(Foreign::new(Box::new(action(&asleep)))));
         drop(token);
         Ok((asleep, Unwatch(self.clone(), id)))
     }

@@ -10,10 +10,12 @@ use crossbeam_channel::Receiver;
 
 use super::blocking::{Asleep, Sleeper};
 use super::cancel::{self, canceled, Cancel, Unwatch};
-use super::enter_blocking;
 use super::reading::{Interrupt, Reading, Stake, Waiter};
+use super::{enter_blocking, enter_wait};
 use crate::error::{catch_panic, Error, Exception, Result};
-use crate::sync::{self, assert_unlocked, foreign, Arc, Condvar, Duration, Instant, Mutex, Rank};
+use crate::sync::{
+    self, assert_unlocked, foreign, in_turn, Arc, Condvar, Duration, Foreign, Instant, Mutex, Rank,
+};
 
 /// Something that lives as long as somebody wants a promise's value.
 pub(crate) trait Attachment: Send + Sync {}
@@ -25,15 +27,9 @@ pub(crate) struct Cell<T> {
     changed: Condvar,
 }
 
-/// What a promise's cell is in: the cell itself, or what else there is of a call. So a call takes one allocation.
+/// What a promise's cell is in: a cell of its own, or what else there is of a call. So a call takes one allocation.
 pub(crate) trait HoldsCell<T>: Send + Sync {
     fn cell(&self) -> &Cell<T>;
-}
-
-impl<T: Send> HoldsCell<T> for Cell<T> {
-    fn cell(&self) -> &Cell<T> {
-        self
-    }
 }
 
 /// ```text
@@ -62,8 +58,25 @@ type Callback<T> = Box<dyn FnOnce(Result<T>) + Send>;
 
 /// A promise and the right to settle it.
 pub(crate) fn promise<T: Send + 'static>() -> (Promise<T>, Fulfiller<T>) {
-    let cell = Arc::new(Cell::new());
+    let cell = Arc::new(OwnCell(Cell::new()));
     (Promise::new(cell.clone(), None), Fulfiller { cell: Some(cell) })
+}
+
+/// A promise's cell that is not part of anything else. Its value may be a user's.
+struct OwnCell<T: Send + 'static>(Cell<T>);
+
+impl<T: Send> HoldsCell<T> for OwnCell<T> {
+    fn cell(&self) -> &Cell<T> {
+        &self.0
+    }
+}
+
+impl<T: Send + 'static> Drop for OwnCell<T> {
+    fn drop(&mut self) {
+        if let Some(Ok(value)) = take(self.0.state.get_mut()) {
+            drop(Foreign::new(value));
+        }
+    }
 }
 
 /// A value that will come, or the reason why it won't. One thread waits for it, takes it, or registers for
@@ -137,13 +150,14 @@ impl<T: Send + 'static> Promise<T> {
     /// connection's own, or one that reads in its place while it waits: calls may be made there (they are queued),
     /// waits for promises fail. For one to an object of this process it is the thread that answers, where calls may
     /// block and waits are not refused; but the object answers no other call meanwhile, so a wait for it would be one
-    /// for itself. So the callback must be short, and must not wait.
+    /// for itself. So the callback must be short, and must not wait. Where a callback leads to the next in a long chain,
+    /// they are called one after the other. A panic ends the callback alone, and is logged.
     pub fn on_ready(self, callback: impl FnOnce(Result<T>) + Send + 'static) {
         let Promise { holder, attached, reading } = self;
         let mut state = holder.cell().state.lock();
         if let Some(result) = take(&mut state) {
             drop(state);
-            return callback(result);
+            return call(callback, result);
         }
         let called = State::Called(Box::new(move |result| {
             drop((attached, reading));
@@ -190,7 +204,20 @@ impl<T: Send + 'static> Promise<T> {
     fn wait_for(self, deadline: Option<Instant>) -> Result<Result<T>, Self> {
         assert_unlocked();
         let mut state = self.cell().state.lock();
-        if let Some(result) = take(&mut state) {
+        let mut settled = take(&mut state);
+        let _in_wait = if settled.is_none() && sync::is_in_turn() {
+            drop(state);
+            let in_wait = match enter_wait() {
+                Ok(in_wait) => in_wait,
+                Err(why) => return Ok(Err(why.into())),
+            };
+            state = self.cell().state.lock();
+            settled = take(&mut state);
+            in_wait
+        } else {
+            None
+        };
+        if let Some(result) = settled {
             return Ok(result);
         }
         // Under the lock: whoever settles the promise finds who has been counted as asleep.
@@ -286,6 +313,11 @@ fn wake_with<T>(state: &mut State<T>, mut waiter: Option<Waiting>) -> Option<Wai
     waiter
 }
 
+/// Calls a callback with what has come.
+fn call<T: Send + 'static>(callback: impl FnOnce(Result<T>) + 'static, result: Result<T>) {
+    in_turn(move || foreign("a callback of a promise", || callback(result)));
+}
+
 fn take<T>(state: &mut State<T>) -> Option<Result<T>> {
     match mem::replace(state, State::Taken) {
         State::Settled(result) => Some(result.map_err(Error::from)),
@@ -325,11 +357,11 @@ impl<T> fmt::Debug for Promise<T> {
 }
 
 /// The right to settle a [`Promise`], once. Dropped unused, it breaks the promise.
-pub(crate) struct Fulfiller<T> {
-    cell: Option<Arc<Cell<T>>>,
+pub(crate) struct Fulfiller<T: Send + 'static> {
+    cell: Option<Arc<OwnCell<T>>>,
 }
 
-impl<T> Fulfiller<T> {
+impl<T: Send> Fulfiller<T> {
     /// Gives the promise its value.
     pub(crate) fn fulfill(self, value: T) {
         self.settle_with(Ok(value));
@@ -342,11 +374,11 @@ impl<T> Fulfiller<T> {
 
     fn settle(&mut self, result: Result<T, Exception>) {
         let Some(cell) = self.cell.take() else { return };
-        cell.settle(result);
+        cell.0.settle(result);
     }
 }
 
-impl<T> Cell<T> {
+impl<T: Send + 'static> Cell<T> {
     pub(crate) fn new() -> Self {
         Cell { state: Mutex::new(Rank::Promise, State::Pending(None)), changed: Condvar::new() }
     }
@@ -378,14 +410,14 @@ impl<T> Cell<T> {
                 drop(state);
                 self.changed.notify_all();
                 match waiter {
-                    Some(Waiting::Task(waker)) => foreign("a waker", || waker.wake()),
+                    Some(Waiting::Task(waker)) => in_turn(|| foreign("a waker", || waker.wake())),
                     Some(Waiting::Reader(_, reader)) => reader.interrupt(),
                     Some(Waiting::Thread(_)) | None => {}
                 }
             }
             State::Called(callback) => {
                 drop(state);
-                foreign("a callback of a promise", || callback(result.map_err(Error::from)));
+                call(callback, result.map_err(Error::from));
             }
             settled @ State::Settled(_) => *state = settled,
             State::Taken => {}
@@ -393,7 +425,7 @@ impl<T> Cell<T> {
     }
 }
 
-impl<T> Drop for Fulfiller<T> {
+impl<T: Send> Drop for Fulfiller<T> {
     fn drop(&mut self) {
         if self.cell.is_some() {
             self.settle(Err(Exception::failed("the promise was dropped by the side that was to fulfill it")));
@@ -401,7 +433,7 @@ impl<T> Drop for Fulfiller<T> {
     }
 }
 
-impl<T> fmt::Debug for Fulfiller<T> {
+impl<T: Send> fmt::Debug for Fulfiller<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Fulfiller")
     }

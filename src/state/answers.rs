@@ -139,7 +139,7 @@ impl State {
         let key = self.new_answer(id);
         let outcome = match self.bootstrap.is_null() {
             true => Err(Exception::failed("this vat offers no bootstrap object to this connection")),
-            false => request::single_capability(&self.bootstrap),
+            false => Ok(request::single_capability(&self.bootstrap)),
         };
         self.answer(key, outcome, fx);
         Ok(())

@@ -71,6 +71,10 @@ mod raw {
         m.lock()
     }
 
+    pub(super) fn get_mut<T>(m: &mut Mutex<T>) -> &mut T {
+        m.get_mut()
+    }
+
     pub(super) fn wait<'a, T>(c: &Condvar, mut g: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         c.wait(&mut g);
         g
@@ -95,6 +99,10 @@ mod raw {
 
     pub(super) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
         m.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    pub(super) fn get_mut<T>(m: &mut Mutex<T>) -> &mut T {
+        m.get_mut().unwrap_or_else(|e| e.into_inner())
     }
 
     pub(super) fn wait<'a, T>(c: &Condvar, g: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
@@ -128,6 +136,11 @@ impl<T> Mutex<T> {
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         acquire(self.rank);
         MutexGuard { rank: self.rank, raw: Some(raw::lock(&self.raw)) }
+    }
+
+    /// What it guards: nobody else can have locked it.
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        raw::get_mut(&mut self.raw)
     }
 }
 

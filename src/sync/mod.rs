@@ -20,7 +20,7 @@ mod thread;
 mod timer;
 mod turns;
 
-pub(crate) use foreign::foreign;
+pub(crate) use foreign::{foreign, foreign_outcome, panic_text, panicked, Foreign};
 pub(crate) use lane::{Lane, Turn, Waited};
 pub(crate) use lock::{assert_unlocked, Condvar, Mutex, MutexGuard, Rank};
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
@@ -28,7 +28,7 @@ pub(crate) use std::sync::{Arc, OnceLock, Weak};
 pub(crate) use thread::processors;
 pub(crate) use thread::{enter_role, role, spawn, yield_now, JoinHandle, Role};
 pub(crate) use timer::{Timer, TimerKey};
-pub(crate) use turns::in_turn;
+pub(crate) use turns::{drop_in_turn, enter_wait, in_turn, is_in_turn, puts_off, InWait, TooDeep};
 
 #[cfg(all(loom, test))]
 pub(crate) use loom::model as check_all;
@@ -70,6 +70,19 @@ pub(crate) fn counted(count: &atomic::AtomicUsize) -> impl Drop + '_ {
     }
     count.fetch_add(1, atomic::Ordering::Relaxed);
     Counted(count)
+}
+
+/// Does something when the result is dropped: also if what comes before that panics.
+pub(crate) fn finally(last: impl FnOnce()) -> impl Drop {
+    struct Finally<F: FnOnce()>(Option<F>);
+    impl<F: FnOnce()> Drop for Finally<F> {
+        fn drop(&mut self) {
+            if let Some(last) = self.0.take() {
+                last();
+            }
+        }
+    }
+    Finally(Some(last))
 }
 
 /// A thread-local that a model checker's threads have one each of, too.

@@ -1,53 +1,157 @@
 //! Doing things one after the other that would else be done one inside the other.
+//!
+//! ```text
+//! Note [One after the other]
+//! ==========================
+//! What this crate does for one thing may lead to the next: a promise that is resolved hands on a call, whose answer
+//! resolves a promise; an object that is dropped held the last client of another one. Peers can make such chains as long
+//! as they like, and the stack of a thread is short. So each link is a *body*, which `in_turn` runs: at once, or, if
+//! this thread runs `DEEP` bodies already, each inside the one before, once the outermost of them has returned. Users'
+//! own recursion counts too, as it goes through such bodies. Each kind of link is a body: resolving a promise, calling an
+//! object in place, calling a callback, abandoning a call, and dropping what a promise, an answer or an object holds.
+//!
+//! While a thread waits, it would not come to what it has put off, and may wait for that very thing: a call in place,
+//! say, whose answer a user's `Drop` waits for. So a thread that is to wait does that first (`enter_wait`). What it
+//! does while it waits (it may read, and handle what it reads) is not inside any body: it puts off nothing beyond that.
+//!
+//! The bodies that are done before a wait may wait in turn, and so on: where that is nested `WAITS` times and something
+//! is still put off, a wait is refused.
+//! ```
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::mem::{self, ManuallyDrop};
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
+use std::thread::panicking;
 
-use super::per_thread;
+use super::{panicked, per_thread};
 
 /// How many bodies run one inside the other before the next is put off.
 const DEEP: usize = 16;
 
+/// How many waits may begin one inside the other, each while the one before does what was put off.
+const WAITS: usize = 4;
+
+type Body = Box<dyn FnOnce()>;
+
 /// What this thread does now, and is to do after that.
 struct Turns {
-    /// How many bodies, each inside the one before.
+    /// How many bodies run, each inside the one before, since this thread began to wait last.
     depth: usize,
-    later: VecDeque<Box<dyn FnOnce()>>,
+    /// How many bodies are put off: nothing if none runs. (It needs no drop, so that it is there until the very end
+    /// of the thread, when users' thread-locals may drop what they hold.)
+    later: ManuallyDrop<VecDeque<Body>>,
+    /// How many waits have begun inside bodies, and have not ended.
+    waits: usize,
 }
 
 per_thread! {
-    static TURNS: RefCell<Turns> = RefCell::new(Turns { depth: 0, later: VecDeque::new() });
+    static TURNS: RefCell<Turns> =
+        RefCell::new(Turns { depth: 0, later: ManuallyDrop::new(VecDeque::new()), waits: 0 });
 }
 
-/// Runs `body` now, or, deep inside other bodies that this thread runs so, after the outermost of them: a long
-/// chain of things that each lead to the next takes no deep stack.
+/// Runs `body` now, or, deep inside other bodies that this thread runs so, after the outermost of them. See Note [One
+/// after the other].
 pub(crate) fn in_turn(body: impl FnOnce() + 'static) {
-    let depth = TURNS.try_with(|turns| {
-        let depth = &mut turns.borrow_mut().depth;
-        *depth += 1;
-        *depth
+    let runs = TURNS.try_with(|turns| {
+        let mut turns = turns.borrow_mut();
+        let runs = turns.depth < DEEP;
+        turns.depth += usize::from(runs);
+        runs
     });
-    // Only an error where the thread is ending, and has no such list any more.
-    let Ok(depth) = depth else { return body() };
-    let _end = End;
-    if depth > DEEP {
-        return TURNS.with(|turns| turns.borrow_mut().later.push_back(Box::new(body)));
+    match runs {
+        Ok(true) => {
+            let _running = Running;
+            body();
+        }
+        Ok(false) => TURNS.with(|turns| turns.borrow_mut().later.push_back(Box::new(body))),
+        // A model checker's thread is ending.
+        Err(_) => body(),
     }
-    body();
-    if depth == 1 {
-        while let Ok(Some(next)) = TURNS.try_with(|turns| turns.borrow_mut().later.pop_front()) {
-            next();
+}
+
+/// Drops `value` as [`in_turn`] would: for what may hold a long chain of such values. Its drop must not panic.
+pub(crate) fn drop_in_turn(value: impl Sized + 'static) {
+    in_turn(move || drop(value));
+}
+
+/// A body runs.
+struct Running;
+
+impl Drop for Running {
+    /// The body has returned, or panicked. The outermost does what was put off, whatever happens.
+    fn drop(&mut self) {
+        let mut first = None;
+        while let Some(next) = next_or_end() {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(next)) {
+                match first {
+                    None if !panicking() => first = Some(panic),
+                    _ => drop(panicked("what a thread had put off", panic)),
+                }
+            }
+        }
+        if let Some(panic) = first {
+            resume_unwind(panic);
         }
     }
 }
 
-/// This thread runs one body less, also when one panicked. What was put off is done after the next one then.
-struct End;
+/// A body has ended. If it was the outermost, what is to be done before that.
+fn next_or_end() -> Option<Body> {
+    TURNS.with(|turns| {
+        let mut turns = turns.borrow_mut();
+        let next = if turns.depth == 1 { turns.later.pop_front() } else { None };
+        if next.is_none() {
+            turns.depth -= 1;
+            if turns.depth == 0 && turns.later.capacity() > 0 {
+                *turns.later = VecDeque::new();
+            }
+        }
+        next
+    })
+}
 
-impl Drop for End {
+/// Too many waits of this thread are nested for what it would have to do first.
+#[derive(Debug)]
+pub(crate) struct TooDeep;
+
+/// Whether this thread runs a body: it has to do what it has put off before it waits.
+pub(crate) fn is_in_turn() -> bool {
+    TURNS.try_with(|turns| turns.borrow().depth > 0).unwrap_or(false)
+}
+
+/// Whether something is put off.
+pub(crate) fn puts_off() -> bool {
+    TURNS.try_with(|turns| !turns.borrow().later.is_empty()).unwrap_or(false)
+}
+
+/// Does what this thread has put off, because it is about to wait. It waits until the result is dropped. Not to be called
+/// under a lock.
+pub(crate) fn enter_wait() -> Result<InWait, TooDeep> {
+    let outer = TURNS.try_with(|turns| {
+        let mut turns = turns.borrow_mut();
+        if turns.waits >= WAITS && !turns.later.is_empty() {
+            return Err(TooDeep);
+        }
+        turns.waits += 1;
+        Ok(mem::take(&mut turns.depth))
+    });
+    let in_wait = InWait(outer.unwrap_or(Ok(0))?);
+    // An outermost body, after which all is done.
+    in_turn(|| ());
+    Ok(in_wait)
+}
+
+/// This thread waits.
+pub(crate) struct InWait(usize);
+
+impl Drop for InWait {
     fn drop(&mut self) {
-        // Only an error where the thread is ending.
-        let _ = TURNS.try_with(|turns| turns.borrow_mut().depth -= 1);
+        let _ = TURNS.try_with(|turns| {
+            let mut turns = turns.borrow_mut();
+            turns.waits -= 1;
+            turns.depth = self.0;
+        });
     }
 }
 
@@ -93,15 +197,82 @@ mod tests {
     fn a_panic_loses_nothing() {
         let seen = Seen::default();
         let inner = seen.clone();
-        let panicking = std::panic::AssertUnwindSafe(move || {
+        let panicking = AssertUnwindSafe(move || {
             in_turn(move || {
                 chain(1, DEEP, &inner);
                 panic!("on purpose");
             });
         });
-        assert!(std::panic::catch_unwind(panicking).is_err());
-        assert!(seen.borrow().iter().copied().eq(1..DEEP));
-        chain(0, 0, &seen);
-        assert!(seen.borrow().iter().copied().eq((1..DEEP).chain([0, DEEP])));
+        assert!(catch_unwind(panicking).is_err());
+        assert!(seen.borrow().iter().copied().eq(1..=DEEP));
+        assert!(!is_in_turn());
+    }
+
+    /// A body that was put off, and panics: the others are done, and the panic goes on.
+    #[test]
+    fn a_panic_of_what_was_put_off_goes_on_when_all_is_done() {
+        fn deep(depth: usize, seen: Seen) {
+            in_turn(move || match depth {
+                DEEP => {
+                    in_turn(|| panic!("on purpose"));
+                    in_turn(move || seen.borrow_mut().push(1));
+                }
+                _ => deep(depth + 1, seen),
+            });
+        }
+        let seen = Seen::default();
+        let inner = seen.clone();
+        assert!(catch_unwind(AssertUnwindSafe(move || deep(1, inner))).is_err());
+        assert_eq!(*seen.borrow(), [1]);
+        assert!(!is_in_turn());
+    }
+
+    /// Bodies as deep as can be: the one within is put off, and done before a wait, in which nothing is.
+    #[test]
+    fn what_was_put_off_is_done_before_a_wait() {
+        fn deep(depth: usize, seen: Seen) {
+            in_turn(move || {
+                if depth < DEEP {
+                    return deep(depth + 1, seen);
+                }
+                let (put_off, read) = (seen.clone(), seen.clone());
+                in_turn(move || put_off.borrow_mut().push(1));
+                assert!(seen.borrow().is_empty() && puts_off());
+                let in_wait = enter_wait().unwrap();
+                assert_eq!(*seen.borrow(), [1]);
+                in_turn(move || read.borrow_mut().push(2));
+                assert_eq!(*seen.borrow(), [1, 2]);
+                drop(in_wait);
+                chain(3, 3, &seen);
+                assert_eq!(*seen.borrow(), [1, 2], "it is as deep as before");
+            });
+        }
+        let seen = Seen::default();
+        deep(1, seen.clone());
+        assert_eq!(*seen.borrow(), [1, 2, 3]);
+    }
+
+    /// Bodies that were put off, each of which waits.
+    #[test]
+    fn waits_are_nested_only_so_deep() {
+        fn deep(depth: usize, seen: Seen) {
+            in_turn(move || {
+                if depth < DEEP {
+                    return deep(depth + 1, seen);
+                }
+                for n in 0..WAITS + 3 {
+                    let seen = seen.clone();
+                    in_turn(move || {
+                        let refused = enter_wait().is_err();
+                        seen.borrow_mut().push(if refused { n } else { n + 100 });
+                    });
+                }
+            });
+        }
+        let seen = Seen::default();
+        deep(1, seen.clone());
+        let (refused, begun): (Vec<usize>, Vec<usize>) = seen.take().into_iter().partition(|n| *n < 100);
+        assert_eq!(refused, [4, 5], "all but the last, for which nothing is put off any more");
+        assert_eq!(begun, [106, 103, 102, 101, 100]);
     }
 }

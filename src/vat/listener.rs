@@ -12,7 +12,7 @@ use super::{socket, Vat};
 use crate::cap::port::ConnectionId;
 use crate::conn::Connection;
 use crate::error::{Error, Exception, Result, TransportError};
-use crate::promise::enter_blocking;
+use crate::promise::{enter_blocking, enter_wait};
 use crate::sync::{self, Arc, Condvar, Duration, Instant, Mutex, Rank, Role};
 use crate::transport::Transport;
 
@@ -109,6 +109,7 @@ impl Listener {
     /// # Errors
     /// On a connection's own threads, where nothing may wait.
     pub fn wait(&self) -> Result<()> {
+        let _in_wait = enter_wait()?;
         let _asleep = enter_blocking()?;
         let mut state = self.shared.state.lock();
         while !state.ended {
@@ -138,6 +139,10 @@ impl Drop for Listener {
 
 impl Shared {
     fn accept_all(self: &Arc<Self>, socket: &Socket) {
+        let _ended = sync::finally(|| {
+            self.state.lock().ended = true;
+            self.changed.notify_all();
+        });
         while self.wait_for_room() {
             let accepted = socket.accept(self);
             if self.state.lock().closing {
@@ -154,8 +159,6 @@ impl Shared {
             // Somebody else may have removed it.
             let _ = std::fs::remove_file(path);
         }
-        self.state.lock().ended = true;
-        self.changed.notify_all();
     }
 
     /// Waits until another connection may be accepted. False: no more.

@@ -18,7 +18,7 @@ use crate::conn::{Connection, Options, Threads};
 use crate::error::{catch_panic, Error, Exception, Result, TransportError};
 use crate::limits::Limits;
 use crate::peer::Peer;
-use crate::sync::{Arc, Duration};
+use crate::sync::{Arc, Duration, Foreign};
 use crate::transport::Transport;
 
 /// What a program is on the network: its limits, and what it offers to those whom it is connected to.
@@ -51,7 +51,7 @@ enum Offer {
     Nothing,
     One(Client),
     /// One for each peer.
-    Each(Arc<Factory>),
+    Each(Arc<Foreign<Box<Factory>>>),
 }
 
 impl Vat {
@@ -82,7 +82,8 @@ impl Vat {
         mut self,
         factory: impl Fn(&Peer) -> Result<C> + Send + Sync + 'static,
     ) -> Self {
-        self.offer = Offer::Each(Arc::new(move |peer| factory(peer).map(Into::into)));
+        let made = move |peer: &Peer| factory(peer).map(Into::into);
+        self.offer = Offer::Each(Arc::new(Foreign::new(Box::new(made))));
         self
     }
 

@@ -30,9 +30,12 @@ pub(in crate::conn) fn rest(mut stage: Stage) -> Result<Stage, Stage> {
 impl Driven for Stage {
     fn drive(&mut self, ended: bool) -> Next {
         for _ in 0..MOST_BATCHES {
-            let Ok(progress) = catch_unwind(AssertUnwindSafe(|| self.receive_all())) else {
-                self.shared().end_panicked();
-                return Next::Back;
+            let progress = match catch_unwind(AssertUnwindSafe(|| self.receive_all())) {
+                Ok(progress) => progress,
+                Err(panic) => {
+                    self.shared().end_panicked(panic);
+                    return Next::Back;
+                }
             };
             if progress == Progress::Ended || self.shared().reading.is_wanted() || !self.has_room() {
                 return Next::Back;

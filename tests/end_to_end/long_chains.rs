@@ -1,0 +1,404 @@
+//! What each holds the next of, as long as a peer likes to make it: it is dropped, and answered, on a thread with a
+//! small stack.
+
+use std::cell::RefCell;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use capnp_threads::{
+    Call, Client, ClientFulfiller, Deferred, Pipeline, Pool, Promise, Response, Result, Threads, Vat,
+};
+
+use crate::support::wires::{reaches, Two, Wire};
+use crate::support::*;
+
+/// How long the chains are.
+const LENGTH: usize = 100_000;
+/// The same of chains whose links are made by calls, so that they are made in time. 26 bytes of the stack for each link
+/// would be too much.
+const CALLS: usize = 10_000;
+
+/// Runs `body` on a thread whose stack is small, and waits for its end.
+#[track_caller]
+fn on_a_small_stack(body: impl FnOnce() + Send + 'static) {
+    let (tell, told) = mpsc::channel();
+    let run = move || {
+        body();
+        tell.send(()).unwrap();
+    };
+    let small = thread::Builder::new().stack_size(256 << 10).spawn(run).unwrap();
+    told.recv_timeout(DEADLINE).expect("the thread gets to its end");
+    small.join().unwrap();
+}
+
+/// An object that holds something, and answers with nothing.
+fn holding<T: Send + Sync + 'static>(held: T) -> Client {
+    object(move |call| {
+        let _ = &held;
+        reply(call, "")
+    })
+}
+
+/// The end of a chain, and what tells that it has been dropped.
+fn end() -> (Client, crossbeam_channel::Receiver<()>) {
+    let (alive, gone) = crossbeam_channel::bounded::<()>(0);
+    (holding(alive), gone)
+}
+
+#[track_caller]
+fn assert_gone(gone: &crossbeam_channel::Receiver<()>) {
+    assert_eq!(gone.recv_timeout(DEADLINE), Err(crossbeam_channel::RecvTimeoutError::Disconnected));
+}
+
+/// Makes a chain of links, each out of the one before, drops it on a small stack, and sees that its end has gone.
+#[track_caller]
+fn goes(length: usize, link: impl Fn(Client) -> Client) {
+    let (last, gone) = end();
+    let first = (0..length).fold(last, |next, _| link(next));
+    on_a_small_stack(move || drop(first));
+    assert_gone(&gone);
+}
+
+/// A call of an object in place with a capability, which is given to `keep`.
+fn called<K: Send + 'static>(
+    next: &Client,
+    keep: fn(&mut Call) -> Result<K>,
+) -> (capnp_threads::RemotePromise, K) {
+    let kept: Arc<Mutex<Option<K>>> = Arc::default();
+    let keeps = kept.clone();
+    let keeping = move |call: &mut Call| {
+        *keeps.lock().unwrap() = Some(keep(call)?);
+        Ok(())
+    };
+    let sent = with_cap(&Client::with_pool(server(keeping), Pool::in_place()), 0, next).send();
+    let kept = kept.lock().unwrap().take().expect("it was called in place");
+    (sent, kept)
+}
+
+/// Gives back the capability that it is called with.
+fn giving(call: &mut Call) -> Result<()> {
+    let given = cap(call)?;
+    reply_cap(call, &given);
+    Ok(())
+}
+
+#[test]
+fn objects_that_hold_the_next_client() {
+    goes(LENGTH, holding);
+}
+
+#[test]
+fn objects_in_place_that_hold_the_next_client() {
+    goes(LENGTH, |next| {
+        let object = server(move |call| {
+            let _ = &next;
+            reply(call, "")
+        });
+        Client::with_pool(object, Pool::in_place())
+    });
+}
+
+/// Promises, each of which is the next, and the last of which is `last`.
+fn promises(last: Client) -> Client {
+    let (first, fulfiller) = Client::promise();
+    let fulfiller = (0..LENGTH).fold(fulfiller, |fulfiller, _| {
+        let (next, fulfill_next) = Client::promise();
+        fulfiller.fulfill(next);
+        fulfill_next
+    });
+    fulfiller.fulfill(last);
+    first
+}
+
+#[test]
+fn promises_that_became_the_next() {
+    let (last, gone) = end();
+    let first = promises(last);
+    on_a_small_stack(move || drop(first));
+    assert_gone(&gone);
+}
+
+#[test]
+fn objects_that_hold_promises_that_became_the_next() {
+    goes(LENGTH, |next| {
+        let (promise, fulfiller) = Client::promise();
+        fulfiller.fulfill(next);
+        holding(promise)
+    });
+}
+
+fn holding_a_promise_that_is_waited_in(next: Client) -> Client {
+    let (promise, fulfiller) = Client::promise();
+    let sent: Promise<Response> = with_cap(&promise, 0, &next).send().promise;
+    let held: (ClientFulfiller, Mutex<Promise<Response>>) = (fulfiller, Mutex::new(sent));
+    holding(held)
+}
+
+/// Promises with calls that wait in them, whose params hold the next.
+#[test]
+fn promises_with_calls_that_hold_the_next() {
+    goes(CALLS, holding_a_promise_that_is_waited_in);
+}
+
+#[test]
+fn objects_that_hold_results() {
+    goes(CALLS, |next| {
+        let (sent, ()) = called(&next, giving);
+        let response: Response = sent.soon().unwrap();
+        holding(response)
+    });
+}
+
+fn holding_a_promise_for_results(next: Client) -> Client {
+    let (sent, ()) = called(&next, giving);
+    holding(Mutex::new(sent.promise))
+}
+
+#[test]
+fn objects_that_hold_promises_for_results() {
+    goes(CALLS, holding_a_promise_for_results);
+}
+
+#[test]
+fn objects_that_hold_pipelines() {
+    goes(CALLS, |next| {
+        let (sent, ()) = called(&next, giving);
+        let pipeline: Pipeline = sent.pipeline;
+        holding(pipeline)
+    });
+}
+
+/// Capabilities in results that have yet to come.
+#[test]
+fn objects_that_hold_capabilities_of_pipelines() {
+    goes(CALLS, |next| {
+        let (sent, deferred) = called(&next, |call| call.defer());
+        let ahead = sent.pipeline.client();
+        deferred.answer(|results| {
+            put(results, &next);
+            Ok(())
+        });
+        holding(ahead)
+    });
+}
+
+/// The duty to answer a call whose params hold the next.
+#[test]
+fn objects_that_hold_duties_to_answer() {
+    goes(CALLS, |next| {
+        let (sent, deferred): (_, Deferred) = called(&next, |call| call.defer());
+        holding(Mutex::new((sent.promise, deferred)))
+    });
+}
+
+/// Closures that wait for an answer, and hold the next.
+#[test]
+fn closures_that_wait_for_an_answer() {
+    goes(CALLS, |next| {
+        let (promise, fulfiller) = Client::promise();
+        send(&promise, 0, "").on_ready(move |_| drop(next));
+        holding(fulfiller)
+    });
+}
+
+/// Closures that are told of a cancellation, and hold the next.
+#[test]
+fn closures_that_wait_for_a_cancellation() {
+    goes(CALLS, |next| {
+        let (sent, deferred) = called(&Client::null(), |call| call.defer());
+        deferred.cancellation().on_cancel(move || drop(next));
+        holding(Mutex::new((deferred, sent.promise)))
+    });
+}
+
+/// What a closure made of an answer, and nobody took.
+#[test]
+fn values_that_were_made_of_answers() {
+    goes(CALLS, |next| {
+        let (sent, ()) = called(&Client::null(), |call| reply(call, ""));
+        let made: Promise<Client> = sent.map(move |_| Ok(next));
+        holding(Mutex::new(made))
+    });
+}
+
+/// Promises that are made out of promises, one after the other.
+#[test]
+fn promises_that_are_mapped() {
+    let (promise, fulfiller) = Client::promise();
+    let first: Promise<usize> = send(&promise, 0, "").map(|_| Ok(0));
+    let last = (0..LENGTH).fold(first, |promise, _| promise.map(|n| Ok(n + 1)));
+    on_a_small_stack(move || fulfiller.fulfill(echo()));
+    assert_eq!(last.soon().unwrap(), LENGTH);
+    let (promise, fulfiller) = Client::promise();
+    let first: Promise<usize> = send(&promise, 0, "").map(|_| Ok(0));
+    let last = (0..LENGTH).fold(first, |promise, _| promise.map(|n| Ok(n + 1)));
+    on_a_small_stack(move || drop(last));
+    drop(fulfiller);
+}
+
+/// Errors that hold clients which are broken with errors, and so on.
+#[test]
+fn errors_that_hold_the_next() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("a capability is missing")]
+    struct Missing(Client);
+    goes(LENGTH, |next| {
+        Client::broken(capnp_threads::Exception::failed("broken").with_source(Missing(next)))
+    });
+}
+
+/// At the end of its thread, when what belongs to the thread is gone.
+#[test]
+fn a_chain_that_a_thread_keeps_to_its_end() {
+    thread_local! {
+        static KEPT: RefCell<Option<Client>> = const { RefCell::new(None) };
+    }
+    let (last, gone) = end();
+    let first = (0..LENGTH).fold(last, |next, _| holding(next));
+    let run = move || {
+        // It is there before anything of the crate's is used on this thread, and goes after it.
+        KEPT.with(|kept| *kept.borrow_mut() = Some(first));
+        assert_eq!(ask(&echo(), 0, "used").unwrap(), "used");
+    };
+    thread::Builder::new().stack_size(256 << 10).spawn(run).unwrap().join().unwrap();
+    assert_gone(&gone);
+}
+
+/// Objects that pass each call on to the next, and its answer back.
+#[test]
+fn an_answer_that_passes_through_many_objects() {
+    let last = Client::with_pool(server(|call| reply(call, "the end")), Pool::in_place());
+    let first = (0..CALLS).fold(last, |next, _| {
+        let passing_on = server(move |call| {
+            let deferred = call.defer()?;
+            send(&next, 0, "").on_ready(move |answer| match answer {
+                Ok(answer) => deferred.answer(|mut results| Ok(results.set_as(&*said(&answer))?)),
+                Err(e) => deferred.fail(e),
+            });
+            Ok(())
+        });
+        Client::with_pool(passing_on, Pool::in_place())
+    });
+    on_a_small_stack(move || assert_eq!(ask(&first, 0, "").unwrap(), "the end"));
+}
+
+/// A canceled call that went through many objects is canceled in all.
+#[test]
+fn a_cancellation_that_passes_through_many_objects() {
+    let (tell, told) = crossbeam_channel::bounded(1);
+    let last = server(move |call| {
+        let (deferred, tell) = (call.defer()?, tell.clone());
+        let canceled = deferred.cancellation().clone();
+        canceled.on_cancel(move || {
+            drop(deferred);
+            tell.send(()).unwrap();
+        });
+        Ok(())
+    });
+    let last = Client::with_pool(last, Pool::in_place());
+    let first = (0..CALLS).fold(last, |next, _| {
+        let passing_on = server(move |call| {
+            let deferred = call.defer()?;
+            let sent = send(&next, 0, "");
+            deferred.cancellation().clone().on_cancel(move || drop((sent, deferred)));
+            Ok(())
+        });
+        Client::with_pool(passing_on, Pool::in_place())
+    });
+    on_a_small_stack(move || {
+        drop(send(&first, 0, ""));
+        told.soon();
+    });
+}
+
+/// Whoever prints a client prints what it has become.
+#[test]
+fn a_long_chain_is_printed() {
+    let first = promises(echo());
+    on_a_small_stack(move || assert!(format!("{first:?}").starts_with("Client(promise")));
+}
+
+/// A peer has objects made that hold each other, and lets them go at once. Its connection goes on, or ends.
+#[test]
+fn a_peer_has_a_chain_made_and_drops_it() {
+    const LENGTH: usize = 4_000;
+    for threads in [Threads::Lending, Threads::Strict] {
+        for released in [true, false] {
+            let (last, gone) = end();
+            let last = Mutex::new(Some(last));
+            let wrapping = object(move |call| {
+                let next = cap(call)?;
+                let next = if next.is_null() { last.lock().unwrap().take().unwrap() } else { next };
+                reply_cap(call, &holding(next));
+                Ok(())
+            });
+            let vat = |vat: Vat| vat.threads(threads);
+            let there = vat(Vat::new()).bootstrap(wrapping);
+            let two = Two::new(Wire::Tcp, vat(Vat::new()), there, &capnp_threads::Limits::default());
+            let remote = two.here.bootstrap::<Client>();
+            let first = (0..LENGTH).fold(Client::null(), |next, _| {
+                given_back(&with_cap(&remote, 0, &next).send().soon().unwrap())
+            });
+            assert!(reaches(&two.there, |tables| tables.exports() <= 2));
+            if released {
+                drop(first);
+                assert_gone(&gone);
+                assert!(!given_back(&with_cap(&remote, 0, &echo()).send().soon().unwrap()).is_null());
+            } else {
+                two.cut.cut();
+                assert_gone(&gone);
+                two.there.wait_closed().unwrap();
+            }
+        }
+    }
+}
+
+/// An object that waits for an answer when it is dropped, and what it holds.
+struct Waiting {
+    asks: Option<Client>,
+    heard: crossbeam_channel::Sender<Result<String>>,
+    _holds: Vec<Client>,
+}
+
+impl capnp_threads::Server for Waiting {
+    fn dispatch(&self, call: &mut Call) -> Result<()> {
+        reply(call, "")
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(asked) = &self.asks {
+            let _ = self.heard.send(ask(asked, 0, "asked"));
+        }
+    }
+}
+
+/// However deep it lies, what an object asks when it is dropped is answered: by objects on threads, in place, and
+/// behind connections, and behind promises that yet others are.
+#[test]
+fn a_drop_may_wait_at_any_depth() {
+    let in_place = Client::with_pool(server(|call| reply(call, &text(call)?)), Pool::in_place());
+    let two = [Threads::Lending, Threads::Strict].map(|threads| {
+        let vat = Vat::new().threads(threads);
+        Two::new(Wire::Tcp, vat.clone(), vat.bootstrap(in_place.clone()), &capnp_threads::Limits::default())
+    });
+    let asked = [echo(), in_place, two[0].here.bootstrap(), two[1].here.bootstrap()];
+    for asked in asked {
+        for link in [
+            holding::<Client> as fn(_) -> _,
+            holding_a_promise_for_results,
+            holding_a_promise_that_is_waited_in,
+        ] {
+            for depth in 1..=40 {
+                let (heard, hears) = crossbeam_channel::unbounded();
+                let waiting = Waiting { asks: Some(asked.clone()), heard, _holds: Vec::new() };
+                let first = (1..depth).fold(Client::new(waiting), |next, _| link(next));
+                thread::spawn(move || drop(first));
+                let heard = hears.recv_timeout(DEADLINE);
+                assert_eq!(heard.expect(&format!("at depth {depth}")).unwrap(), "asked");
+            }
+        }
+    }
+}
