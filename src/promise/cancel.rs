@@ -191,7 +191,9 @@ impl Cancel {
         let id = match token.phase {
             Phase::Canceled => return None,
             Phase::Ended => None,
-            Phase::Waiting | Phase::Doomed | Phase::Started => Some(token.watchers.push(Foreign::new(Box::new(action)))),
+            Phase::Waiting | Phase::Doomed | Phase::Started => {
+                Some(token.watchers.push(Foreign::new(Box::new(action))))
+            }
         };
         Some(Unwatch(self.clone(), id))
     }
@@ -228,7 +230,8 @@ impl Cancel {
             return Err(canceled());
         }
         let asleep = enter_blocking()?;
-        let id = (token.phase != Phase::Ended).then(|| token.watchers.push(Foreign::new(Box::new(action(&asleep)))));
+        let id = (token.phase != Phase::Ended)
+            .then(|| token.watchers.push(Foreign::new(Box::new(action(&asleep)))));
         drop(token);
         Ok((asleep, Unwatch(self.clone(), id)))
     }
