@@ -90,4 +90,5 @@ pub use limits::Limits;
 pub use peer::{Peer, PeerCredentials};
 pub use promise::{Cancel, Promise};
 pub use state::Snapshot;
+pub use sync::{set_thread_limit, thread_count};
 pub use vat::{Listener, Vat};

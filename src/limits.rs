@@ -12,6 +12,9 @@ pub struct Limits {
     /// How many questions of ours may be outstanding before a call blocks its caller. Calls made where
     /// nothing may block (callbacks, forwarding) are sent all the same.
     pub questions: usize,
+    /// How many methods may run at a time for calls of the peer's, on threads of pools without a limit of their own. More
+    /// calls wait in the mailboxes of their objects, or fail as `overloaded`: see [`Pool`](crate::Pool).
+    pub methods: usize,
     /// How many of our capabilities the peer may hold. A call or answer that would export more fails as
     /// `overloaded`.
     pub exports: usize,
@@ -54,6 +57,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             questions: 4096,
+            methods: 1024,
             exports: 65536,
             call_words: 8 << 20,
             send_bytes: 64 << 20,

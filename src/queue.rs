@@ -52,6 +52,21 @@ impl<T> Queue<T> {
         }
     }
 
+    /// The first item.
+    pub(crate) fn first(&mut self) -> Option<&T> {
+        while self.places.front()?.1.is_none() {
+            self.places.pop_front();
+            self.gaps -= 1;
+        }
+        self.places.front()?.1.as_ref()
+    }
+
+    /// The items whose tickets are not below this one, in order, with their tickets.
+    pub(crate) fn since(&self, ticket: u64) -> impl Iterator<Item = (u64, &T)> {
+        let from = self.places.partition_point(|(its, _)| *its < ticket);
+        self.places.range(from..).filter_map(|(ticket, item)| Some((*ticket, item.as_ref()?)))
+    }
+
     pub(crate) fn get_mut(&mut self, ticket: u64) -> Option<&mut T> {
         let at = self.place_of(ticket)?;
         self.places[at].1.as_mut()
@@ -92,6 +107,24 @@ impl<T> Queue<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn items_are_seen_before_they_leave() {
+        let mut queue = Queue::default();
+        let tickets: Vec<u64> = (0..6).map(|n| queue.push(n)).collect();
+        for gone in [0, 3] {
+            queue.remove(tickets[gone]);
+        }
+        assert_eq!(queue.first(), Some(&1));
+        let seen: Vec<_> = queue.since(tickets[2]).collect();
+        assert_eq!(seen, [(tickets[2], &2), (tickets[4], &4), (tickets[5], &5)]);
+        assert_eq!(queue.since(queue.next_ticket()).count(), 0);
+        assert_eq!(
+            [queue.pop(), queue.pop(), queue.pop(), queue.pop(), queue.pop()].map(|n| n.unwrap_or(9)),
+            [1, 2, 4, 5, 9]
+        );
+        assert_eq!(queue.first(), None);
+    }
 
     #[test]
     fn items_leave_by_ticket_and_the_others_come_in_order() {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::answer::{Awaiting, Pipeline};
 use super::contents::Payload;
+use super::permits::Permits;
 use super::port::{AnswerKey, ConnectionId, Port, QuestionRef};
 use crate::error::Exception;
 use crate::promise::Cancel;
@@ -28,6 +29,14 @@ pub(crate) struct Hints {
 }
 
 impl CallInfo {
+    /// Of whom a thread that answers it needs a permit; `None` for a call made in this vat. See Note [Permits].
+    pub(crate) fn permits(&self) -> Option<&Arc<Permits>> {
+        match self.responder.route() {
+            Route::Remote(port, _) => Some(port.permits()),
+            Route::Here(_) => None,
+        }
+    }
+
     /// Answers with an exception instead of calling anything.
     pub(crate) fn fail(self, why: Exception) {
         self.responder.answer(Err(why));

@@ -16,6 +16,7 @@
 //! | [`object`] | objects and their mailboxes |
 //! | [`weak`] | references that do not keep their object alive |
 //! | [`pool`] | the threads that run methods |
+//! | [`permits`] | how many of them run those of one connection's calls |
 //! | [`stream`] | streaming calls |
 
 pub(crate) mod answer;
@@ -25,6 +26,7 @@ pub(crate) mod client;
 pub(crate) mod contents;
 pub(crate) mod hook;
 pub(crate) mod object;
+pub(crate) mod permits;
 pub(crate) mod pool;
 pub(crate) mod port;
 pub(crate) mod promised;

@@ -5,14 +5,15 @@ use std::any::Any;
 use super::call::CallInfo;
 use super::capability::FromServer;
 use super::client::Client;
+use super::permits::{Admission, Parked, Permit, Permits, Ticket, Unparked};
 use super::pool::{Pool, Scheduled, Task};
 use super::serving::Call;
 use crate::error::{catch_panic, Exception, Result};
 use crate::promise::cancel::{self, Unwatch};
-use crate::promise::Cancel;
+use crate::promise::{with_blocking, Cancel, Observer};
 use crate::queue::Queue;
 use crate::sync::atomic::{AtomicU8, Ordering};
-use crate::sync::{Arc, Foreign, Mutex, OnceLock, Rank};
+use crate::sync::{Arc, Foreign, Mutex, MutexGuard, OnceLock, Rank};
 
 /// An object: what answers calls.
 ///
@@ -42,11 +43,23 @@ pub trait Server: Any + Send + Sync {
 /// ```text
 /// Note [Mailbox]
 /// ==============
+/// Who may take calls out of the mailbox has its *turn*:
+///
+///           a call comes               no more calls
+///     Idle --------------> Taken ---------------------------> Idle
+///                           | ^
+///  no permit (Note [Permits]) | | a permit, or a call of somebody else's
+///                           v |
+///                          Parked
+///
 /// An object is scheduled (a task in its pool, or a thread running it), or a streaming call holds its turn (Note [A
-/// streaming call holds the turn]), exactly while `busy` is true: a call that finds it false makes it true and submits
-/// the task, and it becomes false in the critical section that finds the queue empty. So no call is left lying, and two
+/// streaming call holds the turn]), exactly while the turn is taken: a call that finds it idle takes it and submits the
+/// task, and it becomes idle in the critical section that finds the queue empty. So no call is left lying, and two
 /// threads never run one object unless a method has let the next call start. That method's thread gives its turn away,
 /// and ends after the method.
+///
+/// The call that a task is to begin with is taken out of the queue, with its permit, before the task is submitted
+/// (`first`): so no thread is started for a call that has to wait for a permit.
 /// ```
 pub(crate) struct LocalObject {
     /// The user's value, for whoever has a client of it and wants it back.
@@ -63,7 +76,61 @@ type Dispatch = fn(&(dyn Any + Send + Sync), &mut Call) -> Result<()>;
 
 struct Mailbox {
     calls: Queue<Queued>,
-    busy: bool,
+    /// The calls in the queue whose tickets are below this came over the same connection.
+    alike: u64,
+    turn: Turn,
+    /// What the task that was submitted begins with, if it was taken out of the queue for that.
+    first: Option<Ready>,
+}
+
+/// See Note [Mailbox].
+enum Turn {
+    Idle,
+    Taken,
+    /// All calls in the queue came over the connection that these are the permits of.
+    Parked(Arc<Permits>, Ticket),
+}
+
+/// A call that is to be answered now, with its permit if it needs one.
+struct Ready {
+    queued: Queued,
+    permit: Option<Permit>,
+}
+
+/// What is left to be done once the mailbox is unlocked.
+#[derive(Default)]
+struct Leftovers {
+    refused: Vec<(Queued, Exception)>,
+    /// Of another connection than the next call's.
+    unused: Option<Permit>,
+}
+
+impl Leftovers {
+    fn finish(self) {
+        drop(self.unused);
+        self.refused.into_iter().for_each(|(queued, why)| queued.fail(why));
+    }
+}
+
+impl Mailbox {
+    /// Takes the first call.
+    fn pop(&mut self, permit: Option<Permit>) -> Option<Ready> {
+        self.calls.pop().map(|queued| Ready { queued, permit })
+    }
+
+    fn is_parked_with(&self, ticket: Ticket) -> bool {
+        matches!(self.turn, Turn::Parked(_, its) if its == ticket)
+    }
+
+    /// Whether all calls in the queue came over the connection that these are the permits of, as did the first one. Each
+    /// call is looked at once.
+    fn all_alike(&mut self, permits: &Arc<Permits>) -> bool {
+        let is_other = |queued: &Queued| queued.call.permits().is_none_or(|its| !Arc::ptr_eq(its, permits));
+        let other =
+            self.calls.since(self.alike).find(|(_, queued)| is_other(queued)).map(|(ticket, _)| ticket);
+        self.alike = other.unwrap_or(self.calls.next_ticket());
+        other.is_none()
+    }
 }
 
 /// A call that waits for its turn.
@@ -74,10 +141,19 @@ struct Queued {
     watch: Option<Box<Unwatch>>,
 }
 
+impl Queued {
+    /// Answers with an exception instead of running the method.
+    fn fail(self, why: Exception) {
+        drop(self.watch);
+        self.call.fail(why);
+    }
+}
+
 impl LocalObject {
     /// An object that a `C` can be a client of: which methods `server` has is known there.
     pub(crate) fn new<S: Any + Send + Sync, C: FromServer<S>>(server: S, pool: Pool) -> Self {
-        let mailbox = Mutex::new(Rank::Mailbox, Mailbox { calls: Queue::default(), busy: false });
+        let mailbox = Mailbox { calls: Queue::default(), alike: 0, turn: Turn::Idle, first: None };
+        let mailbox = Mutex::new(Rank::Mailbox, mailbox);
         let server: Arc<dyn Any + Send + Sync> = Arc::new(server);
         let (server, broken) = (Foreign::new(server), OnceLock::new());
         LocalObject { server, dispatch: dispatch::<S, C>, pool, mailbox, broken }
@@ -86,12 +162,20 @@ impl LocalObject {
     /// Appends a call to the mailbox. Never waits. See Note [Mailbox].
     pub(crate) fn deliver(self: &Arc<Self>, call: CallInfo) {
         let mut mailbox = self.mailbox.lock();
-        let idle = !std::mem::replace(&mut mailbox.busy, true);
-        if idle && self.pool.runs_in_place() {
-            drop(mailbox);
-            let this = self.clone();
-            return Pool::run_in_place(move || this.run_from(call));
-        }
+        let idle = match &mailbox.turn {
+            Turn::Idle if self.pool.runs_in_place() => {
+                mailbox.turn = Turn::Taken;
+                drop(mailbox);
+                let (this, queued) = (self.clone(), Queued { call, watch: None });
+                return Pool::run_in_place(move || this.run_from(Ready { queued, permit: None }, usize::MAX));
+            }
+            Turn::Idle => true,
+            Turn::Parked(permits, ticket) if call.permits().is_none_or(|its| !Arc::ptr_eq(its, permits)) => {
+                permits.leave(*ticket);
+                true
+            }
+            Turn::Taken | Turn::Parked(..) => false,
+        };
         let mut watch = None;
         if call.params.caps.iter().any(Client::may_be_promise) {
             let (this, ticket) = (Arc::downgrade(self), mailbox.calls.next_ticket());
@@ -104,9 +188,8 @@ impl LocalObject {
             watch = call.cancel.watch_unless_canceled(let_go).map(Box::new);
         }
         mailbox.calls.push(Queued { call, watch });
-        drop(mailbox);
         if idle {
-            self.pool.submit(Task::Object(self.clone()));
+            self.schedule(mailbox, Leftovers::default());
         }
     }
 
@@ -114,26 +197,113 @@ impl LocalObject {
     fn let_go(&self, ticket: u64) {
         let queued = self.mailbox.lock().calls.remove(ticket);
         if let Some(queued) = queued {
-            queued.call.fail(cancel::canceled());
+            queued.fail(cancel::canceled());
         }
     }
 
-    /// Answers a call that found the object idle, before any that has come to its mailbox since.
-    fn run_from(self: Arc<Self>, call: CallInfo) {
-        if self.answer(call) {
-            self.run(usize::MAX);
+    /// Has a task of the pool answer the next call, if there is one that may be answered now.
+    fn schedule(
+        self: &Arc<Self>,
+        mut mailbox: MutexGuard<'_, Mailbox>,
+        mut leftovers: Leftovers,
+    ) -> Unparked {
+        let (runs, outcome) = if self.pool.call_count().is_none() {
+            // The task takes it out itself.
+            let runs = !mailbox.calls.is_empty();
+            mailbox.turn = if runs { Turn::Taken } else { Turn::Idle };
+            (runs, Unparked::Passes)
+        } else {
+            mailbox.first = self.next(&mut mailbox, &mut leftovers);
+            match (&mailbox.first, &mailbox.turn) {
+                (Some(ready), _) if ready.permit.is_some() => (true, Unparked::Runs),
+                (Some(_), _) => (true, Unparked::Passes),
+                (None, Turn::Parked(..)) => (false, Unparked::ParkedAgain),
+                (None, _) => (false, Unparked::Passes),
+            }
+        };
+        drop(mailbox);
+        if runs {
+            self.pool.submit(Task::Object(self.clone()));
+        }
+        leftovers.finish();
+        outcome
+    }
+
+    /// Takes the next call that may be answered now out of the queue, and the turn with it. Without one, the object is
+    /// idle or parked after this. The permit that is left over is used again, if it fits.
+    fn next(self: &Arc<Self>, mailbox: &mut Mailbox, leftovers: &mut Leftovers) -> Option<Ready> {
+        mailbox.turn = Turn::Taken;
+        while let Some(Queued { call, .. }) = mailbox.calls.first() {
+            let (Some(pool), Some(permits)) = (self.pool.call_count(), call.permits()) else {
+                return mailbox.pop(None);
+            };
+            if call.cancel.is_canceled() {
+                return mailbox.pop(None);
+            }
+            let fits = leftovers.unused.take_if(|permit| Arc::ptr_eq(permit.permits(), permits));
+            if let Some(permit) = fits.or_else(|| permits.try_admit(pool)) {
+                return mailbox.pop(Some(permit));
+            }
+            let permits = permits.clone();
+            let why = if mailbox.all_alike(&permits) {
+                match permits.admit(pool, || self.clone()) {
+                    Admission::Now(permit) => return mailbox.pop(Some(permit)),
+                    Admission::Refused(why) => why,
+                    Admission::Waits(ticket) => {
+                        mailbox.turn = Turn::Parked(permits, ticket);
+                        return None;
+                    }
+                }
+            } else {
+                permits.refusal()
+            };
+            leftovers.refused.extend(mailbox.calls.pop().map(|queued| (queued, why)));
+        }
+        mailbox.turn = Turn::Idle;
+        None
+    }
+
+    /// Answers a call for which the turn was taken, and calls after it (so many in all at most), until none is left that
+    /// may be answered, or a method has given the turn away.
+    fn run_from(self: Arc<Self>, first: Ready, calls: usize) {
+        let mut next = Some(first);
+        for left in (0..calls).rev() {
+            let Some(Ready { queued: Queued { call, watch }, permit }) = next else { return };
+            drop(watch);
+            let goes_on = match &permit {
+                None => self.answer(call),
+                Some(permit) => {
+                    with_blocking(Observer::Connection, permit.permits().clone(), || self.answer(call))
+                }
+            };
+            if !goes_on {
+                return;
+            }
+            let mut leftovers = Leftovers { unused: permit, ..Leftovers::default() };
+            let mut mailbox = self.mailbox.lock();
+            if left == 0 {
+                self.schedule(mailbox, leftovers);
+                return;
+            }
+            next = self.next(&mut mailbox, &mut leftovers);
+            drop(mailbox);
+            leftovers.finish();
         }
     }
 
     /// Lets the next call start beside the one that runs.
     pub(crate) fn pass_turn(self: &Arc<Self>) {
-        let mut mailbox = self.mailbox.lock();
-        mailbox.busy = !mailbox.calls.is_empty();
-        let waiting = mailbox.busy;
+        self.schedule(self.mailbox.lock(), Leftovers::default());
+    }
+
+    /// Fails all calls, without running anything.
+    fn refuse_all(&self, mut mailbox: MutexGuard<'_, Mailbox>, why: &Exception) {
+        mailbox.turn = Turn::Idle;
+        let first = mailbox.first.take();
+        let calls = mailbox.calls.take_all();
         drop(mailbox);
-        if waiting {
-            self.pool.submit(Task::Object(self.clone()));
-        }
+        let first = first.map(|Ready { queued, .. }| queued);
+        first.into_iter().chain(calls).for_each(|queued| queued.fail(why.clone()));
     }
 
     /// A streaming call has failed. The calls that were sent after it relied on it, so they fail too.
@@ -225,31 +395,35 @@ impl StreamTurn {
 }
 
 impl Scheduled for LocalObject {
-    /// Answers calls until none is left, so many have been answered, or a method has given the turn away.
     fn run(self: Arc<Self>, calls: usize) {
-        for _ in 0..calls {
-            let mut mailbox = self.mailbox.lock();
-            let Some(Queued { call, watch }) = mailbox.calls.pop() else {
-                mailbox.busy = false;
-                return;
-            };
-            drop(mailbox);
-            drop(watch);
-            if !self.answer(call) {
-                return;
-            }
+        let mut leftovers = Leftovers::default();
+        let mut mailbox = self.mailbox.lock();
+        let first = mailbox.first.take().or_else(|| self.next(&mut mailbox, &mut leftovers));
+        drop(mailbox);
+        leftovers.finish();
+        if let Some(first) = first {
+            self.run_from(first, calls);
         }
-        let pool = self.pool.clone();
-        pool.submit(Task::Object(self));
     }
 
     fn refuse(&self, why: &Exception) {
-        let mut mailbox = self.mailbox.lock();
-        mailbox.busy = false;
-        let calls = mailbox.calls.take_all();
-        drop(mailbox);
-        for Queued { call, .. } in calls {
-            call.fail(why.clone());
+        self.refuse_all(self.mailbox.lock(), why);
+    }
+}
+
+impl Parked for LocalObject {
+    fn unpark(self: Arc<Self>, ticket: Ticket) -> Unparked {
+        let mailbox = self.mailbox.lock();
+        if !mailbox.is_parked_with(ticket) {
+            return Unparked::Passes;
+        }
+        self.schedule(mailbox, Leftovers::default())
+    }
+
+    fn refuse_parked(&self, ticket: Ticket, why: &Exception) {
+        let mailbox = self.mailbox.lock();
+        if mailbox.is_parked_with(ticket) {
+            self.refuse_all(mailbox, why);
         }
     }
 }
@@ -285,7 +459,7 @@ mod loom_tests {
         check_all(|| {
             let pool = Pool::manual();
             let object = Arc::new(LocalObject::new::<_, Client>(Nothing, pool.clone()));
-            object.mailbox.lock().busy = true;
+            object.mailbox.lock().turn = Turn::Taken;
             let cancel = Cancel::new();
             cancel.start();
             let turn = StreamTurn::new(object.clone(), &cancel);
@@ -295,7 +469,8 @@ mod loom_tests {
             let has_turn = turn.returned();
             answering.join().unwrap();
             canceling.join().unwrap();
-            assert_eq!(object.mailbox.lock().busy, has_turn);
+            let taken = matches!(object.mailbox.lock().turn, Turn::Taken);
+            assert_eq!(taken, has_turn);
         });
     }
 }

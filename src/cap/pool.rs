@@ -3,19 +3,34 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use super::permits::CallCount;
 use crate::error::Exception;
-use crate::promise::{count_sleep, with_blocking, Blocking};
+use crate::promise::{count_sleep, with_blocking, Blocking, Observer};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{self, enter_role, in_turn, Arc, Condvar, Duration, Instant, Mutex, OnceLock, Rank, Role};
+
+/// How many calls of connections a pool answers at a time, unless it is made for another number.
+const CALLS: usize = 4096;
 
 /// How long a thread without work stays.
 const IDLE: Duration = Duration::from_secs(5);
 
 /// An elastic pool of threads that run the methods of objects.
 ///
-/// It grows when all its threads are busy or asleep in a method, and shrinks when they idle. Unbounded (the
-/// default), nested calls between objects never lack a thread. Bounded, a wait or a call for which no thread
-/// would be left fails as `overloaded` instead of hanging.
+/// It grows when all its threads are busy or asleep in a method, and shrinks when they idle.
+///
+/// What peers can make it grow to is bounded. Of the calls that came over one connection it answers
+/// [`Limits::methods`](crate::Limits::methods) at a time, and of those of all connections 4096
+/// ([`with_call_limit`](Self::with_call_limit) sets another number); above that, up to eight for each connection. A call
+/// above these bounds waits, in order, in the mailbox of its object. It fails as `overloaded` if all methods that run for
+/// its connection wait for answers (it may be what they wait for), or if a call that came another way waits behind it for
+/// the same object. Calls that are made in this process are not bounded: nested calls between its objects never lack a
+/// thread.
+///
+/// A pool with a limit on its threads ([`with_limit`](Self::with_limit)) has none of these bounds. There a wait or a call
+/// for which no thread would be left fails as `overloaded` instead of hanging.
+///
+/// All pools of a process share its [thread limit](crate::set_thread_limit).
 ///
 /// A handle: clones are of the same pool. Its threads end when the last handle and the last object of it are
 /// gone and they have no work left.
@@ -56,6 +71,8 @@ struct Shared {
     limit: usize,
     /// There are no threads: tasks are run where they are submitted.
     in_place: bool,
+    /// Of a pool whose threads have no limit: how many calls of connections they answer. See Note [Permits].
+    calls: Option<Arc<CallCount>>,
 }
 
 #[derive(Default)]
@@ -68,17 +85,25 @@ struct State {
     asleep: usize,
     /// The last handle is gone: no task will come.
     closed: bool,
+    /// Why the last thread that was wanted could not be started.
+    no_more: Option<Exception>,
 }
 
 impl Pool {
-    /// A pool without a bound.
+    /// A pool with as many threads as are needed.
     pub fn new() -> Self {
-        Self::with_limit(usize::MAX)
+        Self::with_call_limit(CALLS)
+    }
+
+    /// A pool with as many threads as are needed, which answers at most `calls` calls of all connections at a time (and
+    /// above that still up to eight of each connection).
+    pub fn with_call_limit(calls: usize) -> Self {
+        Self::made(usize::MAX, false, Some(CallCount::new(calls)))
     }
 
     /// A pool of at most `threads` threads, and at least one.
     pub fn with_limit(threads: usize) -> Self {
-        Self::of(threads.max(1))
+        Self::made(threads.max(1), false, None)
     }
 
     /// A pool without threads, for objects whose methods do not block: they run on the thread that has the call.
@@ -89,22 +114,18 @@ impl Pool {
     /// [later](crate::Results::defer).
     pub fn in_place() -> &'static Pool {
         static POOL: OnceLock<Pool> = OnceLock::new();
-        POOL.get_or_init(|| Self::made(0, true))
+        POOL.get_or_init(|| Self::made(0, true, None))
     }
 
     /// A pool without threads: whoever made it runs its tasks, with [`run_task`](Self::run_task). For tests.
     #[doc(hidden)]
     pub fn manual() -> Self {
-        Self::of(0)
+        Self::made(0, false, None)
     }
 
-    fn of(limit: usize) -> Self {
-        Self::made(limit, false)
-    }
-
-    fn made(limit: usize, in_place: bool) -> Self {
+    fn made(limit: usize, in_place: bool, calls: Option<Arc<CallCount>>) -> Self {
         let state = Mutex::new(Rank::Pool, State::default());
-        Pool(Arc::new(Handle(Arc::new(Shared { state, work: Condvar::new(), limit, in_place }))))
+        Pool(Arc::new(Handle(Arc::new(Shared { state, work: Condvar::new(), limit, in_place, calls }))))
     }
 
     /// How many tasks a manual pool has. For tests.
@@ -126,7 +147,7 @@ impl Pool {
         &self.0 .0
     }
 
-    /// The process's common pool, which is unbounded.
+    /// The process's common pool, as [`new`](Self::new) makes it.
     pub fn global() -> &'static Pool {
         static POOL: OnceLock<Pool> = OnceLock::new();
         POOL.get_or_init(Pool::new)
@@ -135,6 +156,11 @@ impl Pool {
     /// How many threads the pool has now.
     pub fn threads(&self) -> usize {
         self.shared().state.lock().threads
+    }
+
+    /// What counts the calls of connections that are answered, if those need permits.
+    pub(crate) fn call_count(&self) -> Option<&Arc<CallCount>> {
+        self.shared().calls.as_ref()
     }
 
     /// Whether tasks run on the thread that has them.
@@ -168,7 +194,7 @@ impl Pool {
         } else if state.asleep == state.threads && shared.limit > 0 {
             let stuck = std::mem::take(&mut state.tasks);
             drop(state);
-            refuse(stuck, &no_thread());
+            refuse(stuck, &all_wait());
         }
     }
 
@@ -176,17 +202,20 @@ impl Pool {
         let shared = self.shared().clone();
         let run = move || {
             let observer: Arc<dyn Blocking> = shared.clone();
-            with_blocking(observer, || shared.run());
+            with_blocking(Observer::Pool, observer, || shared.run());
         };
-        if let Err(e) = sync::spawn("capnp-object", Role::User, run) {
-            let mut state = self.shared().state.lock();
-            state.threads -= 1;
-            // Threads that are awake will come to it.
-            let none_awake = state.asleep >= state.threads;
-            let stuck = if none_awake { std::mem::take(&mut state.tasks) } else { VecDeque::new() };
-            drop(state);
-            refuse(stuck, &Exception::overloaded(format!("no thread for the call: {e}")));
-        }
+        let why = sync::spawn("capnp-object", Role::User, run)
+            .err()
+            .map(|e| Exception::overloaded(format!("no thread for the call: {e}")));
+        let mut state = self.shared().state.lock();
+        state.no_more = why;
+        let Some(why) = state.no_more.clone() else { return };
+        state.threads -= 1;
+        // Threads that are awake will come to it: none of them may wait before (see `begin`).
+        let none_awake = state.asleep >= state.threads;
+        let stuck = if none_awake { std::mem::take(&mut state.tasks) } else { VecDeque::new() };
+        drop(state);
+        refuse(stuck, &why);
     }
 }
 
@@ -211,7 +240,7 @@ fn refuse(tasks: VecDeque<Task>, why: &Exception) {
     }
 }
 
-fn no_thread() -> Exception {
+fn all_wait() -> Exception {
     Exception::overloaded("all threads of the bounded pool wait for answers")
 }
 
@@ -249,9 +278,12 @@ impl Shared {
 impl Blocking for Shared {
     fn begin(&self) -> Result<(), Exception> {
         let mut state = self.state.lock();
-        let last = state.threads == self.limit && state.asleep + 1 == state.threads;
-        if last && !state.tasks.is_empty() {
-            return Err(no_thread());
+        let last = state.asleep + 1 == state.threads && !state.tasks.is_empty();
+        if last && state.threads == self.limit {
+            return Err(all_wait());
+        }
+        if let Some(why) = state.no_more.as_ref().filter(|_| last) {
+            return Err(why.clone());
         }
         state.asleep += 1;
         Ok(())

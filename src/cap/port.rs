@@ -5,6 +5,7 @@ use std::fmt;
 use super::answer::Pipeline;
 use super::call::{CallInfo, Mode};
 use super::client::{Client, Kind};
+use super::permits::Permits;
 use super::promised::Watcher;
 use crate::error::Exception;
 use crate::id::{AnswerId, ExportId, ImportId, QuestionId};
@@ -99,6 +100,9 @@ pub(crate) trait Port: Send + Sync {
 
     /// Why the connection has ended, if it has.
     fn why_ended(&self) -> Option<Exception>;
+
+    /// How many methods may run for the peer's calls.
+    fn permits(&self) -> &Arc<Permits>;
 
     /// Sends a call. Gives it back if `to` has been resolved meanwhile, with what to call instead.
     fn call(&self, to: To<'_>, call: CallInfo, mode: Mode) -> Sent;

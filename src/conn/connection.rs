@@ -14,8 +14,11 @@ use crate::limits::Limits;
 use crate::peer::Peer;
 use crate::promise::{enter_blocking, enter_wait};
 use crate::state::Snapshot;
-use crate::sync::{self, finally, Arc, Duration, Instant, Role, Weak};
+use crate::sync::{self, finally, Arc, Budget, Duration, Instant, Purpose, Reservation, Role, Weak};
 use crate::transport::Transport;
+
+/// How many threads a connection has: one for each stage.
+const STAGES: usize = 4;
 
 /// What a connection is started with.
 #[derive(Clone, Debug, Default)]
@@ -42,23 +45,29 @@ impl Connection {
     /// Starts a connection over a transport, with four threads of its own.
     ///
     /// # Errors
-    /// If the system has no thread to give.
+    /// As `overloaded` if there is no room for four threads more: see [`set_thread_limit`](crate::set_thread_limit). If the
+    /// system has no thread to give.
     pub fn start(transport: Transport, options: Options) -> Result<Self> {
+        let places = Budget::of_process().reserve(STAGES, Purpose::Connection);
+        let mut places =
+            places.map_err(|e| Exception::overloaded(format!("a connection needs {STAGES} threads: {e}")))?;
         let (lease, stages) = prepare(transport, options);
         let Stages { mut send, receive, mut coordinator, mut callback } = stages;
         let shared = &lease.0;
         let mut receiver = Receiver::new(shared, receive);
         let started = [
-            thread(shared, "send", move |shared| {
+            thread(&mut places, shared, "send", move |shared| {
                 let _shut_down = finally(|| {
                     drop(shared.sender.take());
                     shared.shut_down();
                 });
                 drive(shared, |wait| send.step(wait));
             }),
-            thread(shared, "receive", move |shared| drive(shared, |wait| receiver.step(wait))),
-            thread(shared, "coordinator", move |shared| drive(shared, |wait| coordinator.step(wait))),
-            thread(shared, "callback", move |shared| {
+            thread(&mut places, shared, "receive", move |shared| drive(shared, |wait| receiver.step(wait))),
+            thread(&mut places, shared, "coordinator", move |shared| {
+                drive(shared, |wait| coordinator.step(wait))
+            }),
+            thread(&mut places, shared, "callback", move |shared| {
                 let _told = finally(|| shared.tell_disconnect());
                 drive(shared, |wait| callback.step(wait));
             }),
@@ -194,12 +203,13 @@ fn prepare(transport: Transport, options: Options) -> (Arc<Lease>, Stages) {
 }
 
 fn thread(
+    places: &mut Reservation,
     shared: &Arc<Shared>,
     name: &str,
     run: impl FnOnce(&Arc<Shared>) + Send + 'static,
 ) -> std::io::Result<sync::JoinHandle<()>> {
     let shared = shared.clone();
-    sync::spawn(format!("capnp-{name}"), Role::Connection, move || {
+    places.spawn(format!("capnp-{name}"), Role::Connection, move || {
         let _ended = finally(|| shared.stage_ended());
         run(&shared);
     })

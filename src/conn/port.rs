@@ -5,6 +5,7 @@ use super::shared::Shared;
 use crate::cap::answer::Pipeline;
 use crate::cap::call::{CallInfo, Mode};
 use crate::cap::contents::Payload;
+use crate::cap::permits::Permits;
 use crate::cap::port::{AnswerKey, ConnectionId, Generation, Notice, Port, QuestionRef, RemoteRef, Sent, To};
 use crate::cap::promised::Watcher;
 use crate::cap::Client;
@@ -99,6 +100,10 @@ impl Port for Lease {
 
     fn why_ended(&self) -> Option<Exception> {
         self.0.why_ended()
+    }
+
+    fn permits(&self) -> &Arc<Permits> {
+        &self.0.permits
     }
 
     fn call(&self, to: To<'_>, call: CallInfo, mode: Mode) -> Sent {

@@ -11,6 +11,7 @@ use super::lending::{Slot, Threads};
 use super::reading::Reading;
 use super::room::{Granted, Line, Ticket, Waited};
 use super::stages::Sender;
+use crate::cap::permits::Permits;
 use crate::cap::port::{ConnectionId, Port};
 use crate::error::{Error, Exception, ProtocolError};
 use crate::limits::Limits;
@@ -61,6 +62,8 @@ pub(crate) struct Shared {
     room: Line,
     /// Until it was used: what it holds of the transport is given back then, though clients may hold this for longer.
     shutdown: Mutex<Option<Foreign<Box<dyn Shutdown>>>>,
+    /// How many methods may run for the peer's calls.
+    pub(super) permits: Arc<Permits>,
     ending: Mutex<Ending>,
     ended: Condvar,
 }
@@ -107,6 +110,7 @@ impl Shared {
                 id,
                 peer,
                 flow: Flow::new(&limits),
+                permits: Permits::new(limits.methods),
                 limits,
                 call_timeout,
                 state: Mutex::new(Rank::Connection, state),
@@ -377,6 +381,9 @@ impl Shared {
         self.callbacks.close();
         self.drops.close();
         self.flow.close();
+        if let Some(why) = self.why_ended() {
+            self.permits.close(&why);
+        }
         drop(self.state.lock());
         self.changed.notify_all();
         let this = Arc::downgrade(self);

@@ -6,8 +6,8 @@ use crate::error::Exception;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{self, per_thread, puts_off, role, Arc, InWait, Role};
 
-/// Told when a thread is about to sleep for an answer: the pool that the thread belongs to, which may start
-/// another thread in its place or refuse.
+/// Told when a thread is about to sleep for an answer, which it may refuse: the pool that the thread belongs to, and the
+/// permits of the connection whose call it answers.
 pub(crate) trait Blocking: Send + Sync {
     /// The thread is about to sleep. An error is given to whoever wanted to wait.
     fn begin(&self) -> Result<(), Exception>;
@@ -16,18 +16,34 @@ pub(crate) trait Blocking: Send + Sync {
     fn end(&self, awake: &AtomicBool);
 }
 
+/// Who may observe a thread's waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Observer {
+    /// The pool that the thread belongs to.
+    Pool,
+    /// The connection that the call which the thread answers came over.
+    Connection,
+}
+
+const OBSERVERS: usize = 2;
+
 /// A thread that is asleep, for whoever wakes it. It counts as awake from then on, not only when the system lets it run
 /// again: else its pool would take it for one that can't do anything.
-pub(crate) struct Sleeper {
-    observer: Arc<dyn Blocking>,
+pub(crate) struct Sleeper([Option<Counted>; OBSERVERS]);
+
+/// By whom a thread is counted as asleep, and whether it is awake again.
+struct Counted {
+    by: Arc<dyn Blocking>,
     awake: AtomicBool,
 }
 
 impl Sleeper {
     /// What the thread waited for is there.
     pub(crate) fn woken(&self) {
-        if !self.awake.load(Ordering::SeqCst) {
-            self.observer.end(&self.awake);
+        for Counted { by, awake } in self.0.iter().flatten() {
+            if !awake.load(Ordering::SeqCst) {
+                by.end(awake);
+            }
         }
     }
 }
@@ -53,7 +69,7 @@ impl Drop for Asleep {
 per_thread! {
     /// How often this thread has slept.
     static SLEPT: Cell<u64> = Cell::new(0);
-    static OBSERVER: RefCell<Option<Arc<dyn Blocking>>> = RefCell::new(None);
+    static OBSERVED_BY: RefCell<[Option<Arc<dyn Blocking>>; OBSERVERS]> = RefCell::new([None, None]);
 }
 
 /// How often this thread has slept, for an answer or for work.
@@ -66,15 +82,18 @@ pub(crate) fn count_sleep() {
     SLEPT.with(|slept| slept.set(slept.get() + 1));
 }
 
-/// Runs `body` with `observer` told of every wait on this thread.
-pub(crate) fn with_blocking<R>(observer: Arc<dyn Blocking>, body: impl FnOnce() -> R) -> R {
-    struct Restore(Option<Arc<dyn Blocking>>);
+/// Runs `body` with an observer told of every wait on this thread.
+pub(crate) fn with_blocking<R>(which: Observer, observer: Arc<dyn Blocking>, body: impl FnOnce() -> R) -> R {
+    struct Restore(Observer, Option<Arc<dyn Blocking>>);
     impl Drop for Restore {
         fn drop(&mut self) {
-            OBSERVER.with(|o| *o.borrow_mut() = self.0.take());
+            replace(self.0, self.1.take());
         }
     }
-    let _restore = Restore(OBSERVER.with(|o| o.borrow_mut().replace(observer)));
+    fn replace(which: Observer, by: Option<Arc<dyn Blocking>>) -> Option<Arc<dyn Blocking>> {
+        OBSERVED_BY.with(|observers| std::mem::replace(&mut observers.borrow_mut()[which as usize], by))
+    }
+    let _restore = Restore(which, replace(which, Some(observer)));
     body()
 }
 
@@ -110,10 +129,19 @@ pub(crate) fn enter_blocking() -> Result<Asleep, Exception> {
         ));
     }
     debug_assert!(!puts_off(), "what this thread has put off is done before it waits");
-    let observer = OBSERVER.with(|o| o.borrow().clone());
-    if let Some(observer) = &observer {
-        observer.begin()?;
+    let observers = OBSERVED_BY.with(|observers| observers.borrow().clone());
+    if observers.iter().all(Option::is_none) {
+        count_sleep();
+        return Ok(Asleep(None));
+    }
+    let sleeper =
+        Arc::new(Sleeper(observers.map(|by| by.map(|by| Counted { by, awake: AtomicBool::new(true) }))));
+    let asleep = Asleep(Some(sleeper.clone()));
+    for Counted { by, awake } in sleeper.0.iter().flatten() {
+        // Should the second one refuse, the first one is told that the thread is awake.
+        by.begin()?;
+        awake.store(false, Ordering::SeqCst);
     }
     count_sleep();
-    Ok(Asleep(observer.map(|observer| Arc::new(Sleeper { observer, awake: AtomicBool::new(false) }))))
+    Ok(asleep)
 }

@@ -5,7 +5,9 @@ pub(crate) mod cancel;
 mod cell;
 mod reading;
 
-pub(crate) use blocking::{count_sleep, enter_blocking, enter_wait, slept, with_blocking, Blocking, Sleeper};
+pub(crate) use blocking::{
+    count_sleep, enter_blocking, enter_wait, slept, with_blocking, Blocking, Observer, Sleeper,
+};
 pub use cancel::Cancel;
 pub(crate) use cancel::{Cancelable, Token};
 pub use cell::Promise;

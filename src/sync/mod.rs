@@ -12,21 +12,25 @@
 //! `assert_unlocked` says so in debug builds.
 //! ```
 
+mod budget;
 mod foreign;
 mod lane;
 mod lock;
+mod system;
 mod thread;
 #[cfg_attr(any(shuttle, loom), path = "timer_still.rs")]
 mod timer;
 mod turns;
 
+pub use budget::{set_thread_limit, thread_count};
+pub(crate) use budget::{spawn, Budget, Purpose, Reservation};
 pub(crate) use foreign::{foreign, foreign_outcome, panic_text, panicked, Foreign};
 pub(crate) use lane::{Lane, Turn, Waited};
 pub(crate) use lock::{assert_unlocked, Condvar, Mutex, MutexGuard, Rank};
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
 #[cfg(not(any(shuttle, loom)))]
 pub(crate) use thread::processors;
-pub(crate) use thread::{enter_role, role, spawn, yield_now, JoinHandle, Role};
+pub(crate) use thread::{enter_role, role, yield_now, JoinHandle, Role};
 pub(crate) use timer::{Timer, TimerKey};
 pub(crate) use turns::{drop_in_turn, enter_wait, in_turn, is_in_turn, puts_off, InWait, TooDeep};
 

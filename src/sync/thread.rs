@@ -48,9 +48,10 @@ use shuttle::thread as raw;
 
 pub(crate) use raw::{yield_now, JoinHandle};
 
-/// Starts a named thread with a role. Fails if the system has no thread to give.
-pub(crate) fn spawn(
-    name: impl Into<String>,
+/// Starts a named thread with a role, which has its place (see Note [Thread budget]). Fails if the system has no thread to
+/// give.
+pub(super) fn start(
+    name: String,
     role: Role,
     run: impl FnOnce() + Send + 'static,
 ) -> std::io::Result<JoinHandle<()>> {
@@ -58,7 +59,7 @@ pub(crate) fn spawn(
         let _role = enter_role(role);
         run();
     };
-    raw::Builder::new().name(name.into()).spawn(body)
+    raw::Builder::new().name(name).spawn(body)
 }
 
 /// How many threads can run at once.

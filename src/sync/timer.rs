@@ -71,7 +71,10 @@ impl Timer {
     fn start(self: &Arc<Self>) {
         let timer = self.clone();
         let run = move || timer.run();
-        if let Err(e) = super::spawn("capnp-timer", super::Role::Timer, run) {
+        // Deadlines are what ends connections, and gives their threads back.
+        let place = super::Budget::of_process().reserve(1, super::Purpose::Essential);
+        let mut place = place.expect("what is essential is never refused");
+        if let Err(e) = place.spawn("capnp-timer", super::Role::Timer, run) {
             log::error!("no thread for deadlines: {e}");
             self.state.lock().running = false;
         }

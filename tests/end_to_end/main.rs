@@ -22,4 +22,5 @@ mod reactor;
 mod serving;
 mod streaming;
 mod support;
+mod thread_limit;
 mod waiting;

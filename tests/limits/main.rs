@@ -6,6 +6,7 @@
 mod gone;
 mod incoming;
 mod listening;
+mod methods;
 mod outgoing;
 mod pools;
 mod proxies;

@@ -1,7 +1,7 @@
 //! Every order of the threads' steps: whoever waits is told, once.
 
 use super::*;
-use crate::promise::{with_blocking, Blocking};
+use crate::promise::{with_blocking, Blocking, Observer};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{check_all, spawn, Role};
 
@@ -89,7 +89,8 @@ fn loom_a_canceled_waiter_is_not_counted_as_asleep() {
             canceler.cancel(false);
             assert_eq!(*asleep.0.lock(), 0);
         });
-        let outcome = with_blocking(count, || cancel::with_current(cancel, || p.wait()));
+        let wait = || cancel::with_current(cancel, || p.wait());
+        let outcome = with_blocking(Observer::Pool, count, wait);
         assert!(outcome.is_err());
         canceling.join().unwrap();
         drop(f);

@@ -1,5 +1,6 @@
 //! What the tests of whole vats share: objects out of closures, calls of text, and waits that end.
 
+pub mod alone;
 pub mod gate;
 pub mod wires;
 
