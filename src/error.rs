@@ -12,6 +12,7 @@ use std::fmt;
 use std::io;
 
 use crate::id::{AnswerId, EmbargoId, ExportId, ImportId, QuestionId};
+use crate::limits::InvalidLimits;
 use crate::sync::{foreign_outcome, panic_text, Arc, Foreign};
 
 /// How a failed call may be reacted to: `rpc.capnp`'s `Exception.Type`.
@@ -415,6 +416,12 @@ impl Error {
     /// An error of kind [`Unimplemented`](ExceptionKind::Unimplemented).
     pub fn unimplemented(reason: impl Into<String>) -> Self {
         Exception::unimplemented(reason).into()
+    }
+}
+
+impl From<InvalidLimits> for Error {
+    fn from(e: InvalidLimits) -> Self {
+        Exception::failed(e.to_string()).into()
     }
 }
 

@@ -86,7 +86,7 @@ pub use cap::{
 };
 pub use conn::{Connection, Options, Threads};
 pub use error::{Error, Exception, ExceptionKind, ProtocolError, Result, TransportError};
-pub use limits::Limits;
+pub use limits::{InvalidLimits, Limits};
 pub use peer::{Peer, PeerCredentials};
 pub use promise::{Cancel, Promise};
 pub use state::Snapshot;

@@ -2,6 +2,13 @@
 
 use std::time::Duration;
 
+/// The messages of the protocol have so many words, beside what users put into them.
+const LEAST_WORDS: usize = 128;
+/// The messages of the protocol nest so deep.
+const LEAST_NESTING: i32 = 16;
+/// What systems take for the time after which TCP asks, in whole seconds.
+const MOST_KEEPALIVE: Duration = Duration::from_secs(32_767);
+
 /// What a connection may use. Every limit has a default that suits a server on the open network.
 ///
 /// What crosses a limit fails with a clear error, and nothing else is lost. "Words" are Cap'n Proto words of
@@ -74,3 +81,53 @@ impl Default for Limits {
         }
     }
 }
+
+impl Limits {
+    /// Whether a connection can work with these limits. [`Vat::limits`](crate::Vat::limits) panics if not; a program that
+    /// reads them from a file may want to ask before.
+    ///
+    /// # Errors
+    /// If a value can't work: zero for [`questions`](Self::questions), [`methods`](Self::methods),
+    /// [`segments`](Self::segments), [`connections`](Self::connections), [`first_message`](Self::first_message) or
+    /// [`keepalive`](Self::keepalive); a `keepalive` of more than 32,767 s; less than 128 for
+    /// [`message_words`](Self::message_words) or [`traversal_words`](Self::traversal_words), or less than 16 for
+    /// [`nesting`](Self::nesting), which the protocol's own messages need. The error says which.
+    pub fn check(&self) -> Result<(), InvalidLimits> {
+        let Limits { questions, methods, message_words, segments, traversal_words, connections, .. } = *self;
+        let least = [
+            ("questions", questions, 1),
+            ("methods", methods, 1),
+            ("message_words", message_words, LEAST_WORDS),
+            ("segments", segments, 1),
+            ("traversal_words", traversal_words, LEAST_WORDS),
+            ("connections", connections, 1),
+        ];
+        for (name, value, least) in least {
+            if value < least {
+                return Err(wrong(name, value, &format!("at least {least}")));
+            }
+        }
+        if self.nesting < LEAST_NESTING {
+            return Err(wrong("nesting", self.nesting, &format!("at least {LEAST_NESTING}")));
+        }
+        if self.first_message.is_some_and(|time| time.is_zero()) {
+            return Err(wrong("first_message", "zero", "some time, or `None` for ever"));
+        }
+        match self.keepalive {
+            Some(time) if time.is_zero() => Err(wrong("keepalive", "zero", "some time, or `None` for never")),
+            Some(time) if time > MOST_KEEPALIVE => {
+                Err(wrong("keepalive", format_args!("{time:?}"), &format!("at most {MOST_KEEPALIVE:?}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn wrong(name: &str, value: impl std::fmt::Display, wanted: &str) -> InvalidLimits {
+    InvalidLimits(format!("the limit `{name}` is {value}, and must be {wanted}"))
+}
+
+/// A limit has a value with which no connection can work: which one, and what it must be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidLimits(String);

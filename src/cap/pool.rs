@@ -95,8 +95,8 @@ impl Pool {
         Self::with_call_limit(CALLS)
     }
 
-    /// A pool with as many threads as are needed, which answers at most `calls` calls of all connections at a time (and
-    /// above that still up to eight of each connection).
+    /// A pool with as many threads as are needed, which answers at most `calls` calls of all connections at a time (at
+    /// least one, and above that still up to eight of each connection).
     pub fn with_call_limit(calls: usize) -> Self {
         Self::made(usize::MAX, false, Some(CallCount::new(calls)))
     }

@@ -46,8 +46,12 @@ impl Connection {
     ///
     /// # Errors
     /// As `overloaded` if there is no room for four threads more: see [`set_thread_limit`](crate::set_thread_limit). If the
-    /// system has no thread to give.
+    /// system has no thread to give. If the options hold limits that can't work ([`Limits::check`]), or a call timeout of zero.
     pub fn start(transport: Transport, options: Options) -> Result<Self> {
+        options.limits.check()?;
+        if options.call_timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(Error::failed("a call timeout of zero lets no call be answered"));
+        }
         let places = Budget::of_process().reserve(STAGES, Purpose::Connection);
         let mut places =
             places.map_err(|e| Exception::overloaded(format!("a connection needs {STAGES} threads: {e}")))?;
@@ -150,18 +154,32 @@ impl Connection {
     /// # Errors
     /// On one of a connection's own threads, where nothing may wait: the connection is ended without waiting.
     pub fn close(&self, drain: Duration) -> Result<()> {
-        let shared = &self.0 .0;
-        let closed = || Error::Exception(Exception::disconnected("the connection was closed here"));
+        Self::close_all(std::slice::from_ref(self), drain)
+    }
+
+    /// Closes connections as [`close`](Self::close) does, all at the same time: each has its `drain`, and after that its
+    /// linger, from the same moment as the others.
+    pub(crate) fn close_all(connections: &[Connection], drain: Duration) -> Result<()> {
+        let end = |connection: &Connection| {
+            connection.end(Error::Exception(Exception::disconnected("the connection was closed here")));
+        };
         let asleep = match enter_wait().and_then(|in_wait| Ok((in_wait, enter_blocking()?))) {
             Ok(asleep) => asleep,
             Err(e) => {
-                shared.end(closed(), false);
+                connections.iter().for_each(end);
                 return Err(e.into());
             }
         };
-        shared.wait_until(sync::deadline(drain), |tables| tables.0.is_idle());
-        shared.end(closed(), false);
-        shared.wait_ended(Some(sync::deadline(shared.limits.linger.saturating_mul(2))));
+        let deadline = sync::deadline(drain);
+        for connection in connections {
+            connection.0 .0.wait_until(deadline, |tables| tables.0.is_idle());
+            end(connection);
+        }
+        let linger = connections.iter().map(|connection| connection.0 .0.limits.linger).max();
+        let deadline = sync::deadline(linger.unwrap_or_default().saturating_mul(2));
+        for connection in connections {
+            connection.0 .0.wait_ended(Some(deadline));
+        }
         drop(asleep);
         Ok(())
     }

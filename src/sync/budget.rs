@@ -28,6 +28,9 @@ use super::{Arc, Duration, Instant, JoinHandle, Mutex, OnceLock, Rank, Role};
 /// For how long a measurement of the system counts.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// The least that the user may set.
+const LEAST: usize = 8;
+
 /// What a place is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
@@ -195,7 +198,12 @@ pub(crate) fn spawn(
 /// threads. Where those limits can't be read (other systems than Linux), there is no bound.
 ///
 /// Threads that run go on if the limit is set below their number.
+///
+/// # Panics
+/// If the limit is less than 8: there would be no room for a connection and a method.
+#[track_caller]
 pub fn set_thread_limit(threads: Option<usize>) {
+    assert!(threads.is_none_or(|threads| threads >= LEAST), "a thread limit must be at least {LEAST}");
     Budget::of_process().set_bound(threads);
 }
 

@@ -21,8 +21,9 @@ impl Transport {
     /// loses its read timeout.
     ///
     /// # Errors
-    /// When the system refuses an option, or the stream is not connected.
+    /// When the system refuses an option, the stream is not connected, or the limits can't work ([`Limits::check`]).
     pub fn tcp(stream: TcpStream, limits: &Limits) -> io::Result<Transport> {
+        limits.check().map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
         stream.set_nonblocking(false)?;
         stream.set_nodelay(true)?;
         if let Some(silence) = limits.keepalive {

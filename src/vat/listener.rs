@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 #[cfg(unix)]
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::os::unix::net::UnixListener;
+#[cfg(unix)]
+use std::path::{Path, PathBuf};
 
-use super::{socket, Vat};
+use super::socket::{ListeningSocket, Stop};
+use super::Vat;
 use crate::cap::port::ConnectionId;
 use crate::conn::Connection;
 use crate::error::{Error, Exception, Result, TransportError};
@@ -21,7 +23,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// A socket that accepts connections, each served on threads of its own.
 ///
-/// Dropping it closes the socket and ends its connections; to let them go on without it, [`detach`](Self::detach).
+/// Dropping it closes the socket and ends its connections; to let them go on without it, [`detach`](Self::detach). When the
+/// drop is done, the same address can be listened on again. The path of a Unix socket is removed, unless another file
+/// stands there by then.
 pub struct Listener {
     shared: Arc<Shared>,
     detached: bool,
@@ -30,16 +34,33 @@ pub struct Listener {
 struct Shared {
     vat: Vat,
     address: Address,
+    stop: Stop,
     state: Mutex<State>,
     changed: Condvar,
 }
 
-#[derive(Default)]
+/// ```text
+/// Note [Closing a listener]
+/// =========================
+/// The socket is in one of three places, which the lock guards: here (`Idle`), with the accepting thread while that waits
+/// for a connection or accepts it (`Accepting`), or nowhere (`Closed`). Foreign code never runs in `Accepting`.
+///
+/// Whoever stops the listener takes the socket out of `Idle` and closes it. If it is with the accepting thread, that is woken
+/// by a socket of its own (`Stop`), finds that it is to stop, closes the socket and says so. So `stop` returns when the
+/// socket is closed, and waits for two or three system calls at most.
+/// ```
 struct State {
     connections: BTreeMap<ConnectionId, Connection>,
+    socket: SocketState,
     closing: bool,
     /// The accepting thread has ended.
     ended: bool,
+}
+
+enum SocketState {
+    Idle(ListeningSocket),
+    Accepting,
+    Closed,
 }
 
 enum Address {
@@ -48,28 +69,28 @@ enum Address {
     Unix(PathBuf),
 }
 
-enum Socket {
-    Tcp(TcpListener),
-    #[cfg(unix)]
-    Unix(UnixListener),
-}
-
 impl Listener {
     pub(super) fn tcp(vat: Vat, socket: TcpListener) -> Result<Self> {
-        let address = socket.local_addr().map_err(|e| TransportError::io("listen for TCP", e))?;
-        Self::start(vat, Socket::Tcp(socket), Address::Tcp(address))
+        let (socket, address) =
+            ListeningSocket::tcp(socket).map_err(|e| TransportError::io("listen for TCP", e))?;
+        Self::start(vat, socket, Address::Tcp(address))
     }
 
     #[cfg(unix)]
-    pub(super) fn unix(vat: Vat, socket: UnixListener, path: &std::path::Path) -> Result<Self> {
-        Self::start(vat, Socket::Unix(socket), Address::Unix(path.to_owned()))
+    pub(super) fn unix(vat: Vat, socket: UnixListener, path: &Path) -> Result<Self> {
+        let made = ListeningSocket::unix(socket, path);
+        let (socket, path) = made.map_err(|e| TransportError::io("listen on a Unix socket", e))?;
+        Self::start(vat, socket, Address::Unix(path))
     }
 
-    fn start(vat: Vat, socket: Socket, address: Address) -> Result<Self> {
-        let state = Mutex::new(Rank::Vat, State::default());
-        let shared = Arc::new(Shared { vat, address, state, changed: Condvar::new() });
+    fn start(vat: Vat, socket: ListeningSocket, address: Address) -> Result<Self> {
+        let stop = Stop::new().map_err(|e| TransportError::io("set up a listener", e))?;
+        let socket = SocketState::Idle(socket);
+        let state = State { connections: BTreeMap::new(), socket, closing: false, ended: false };
+        let state = Mutex::new(Rank::Vat, state);
+        let shared = Arc::new(Shared { vat, address, stop, state, changed: Condvar::new() });
         let accepting = shared.clone();
-        sync::spawn("capnp-accept", Role::User, move || accepting.accept_all(&socket))
+        sync::spawn("capnp-accept", Role::User, move || accepting.accept_all())
             .map_err(|e| TransportError::io("start a thread of a listener", e))?;
         Ok(Listener { shared, detached: false })
     }
@@ -88,20 +109,18 @@ impl Listener {
         self.shared.state.lock().connections.values().cloned().collect()
     }
 
-    /// Accepts no more, lets calls that are under way end for at most `drain`, and closes all connections.
+    /// Closes the socket, lets calls that are under way end for at most `drain`, and closes all connections. The same
+    /// address can be listened on as soon as the socket is closed, which comes first.
     ///
     /// # Blocking
-    /// As [`Connection::close`], for all connections together.
+    /// As [`Connection::close`], for all connections together: for at most `drain`, and the longest
+    /// [`Limits::linger`](crate::Limits::linger) once.
     ///
     /// # Errors
     /// As [`Connection::close`].
     pub fn close(self, drain: Duration) -> Result<()> {
         self.shared.stop();
-        let deadline = sync::deadline(drain);
-        for connection in self.connections() {
-            connection.close(deadline.saturating_duration_since(Instant::now()))?;
-        }
-        Ok(())
+        Connection::close_all(&self.connections(), drain)
     }
 
     /// Waits until the listener has stopped accepting: for a server that runs until it is killed, for ever.
@@ -129,45 +148,53 @@ impl Drop for Listener {
         if !self.detached {
             self.shared.stop();
             let connections = std::mem::take(&mut self.shared.state.lock().connections);
-            for connection in connections.into_values() {
-                let why = Exception::disconnected("the listener was closed");
-                connection.end(Error::Exception(why));
-            }
+            connections.into_values().for_each(end);
         }
     }
 }
 
+fn end(connection: Connection) {
+    connection.end(Error::Exception(Exception::disconnected("the listener was closed")));
+}
+
 impl Shared {
-    fn accept_all(self: &Arc<Self>, socket: &Socket) {
+    fn accept_all(self: &Arc<Self>) {
         let _ended = sync::finally(|| {
             self.state.lock().ended = true;
             self.changed.notify_all();
         });
-        while self.wait_for_room() {
-            let accepted = socket.accept(self);
-            if self.state.lock().closing {
-                break;
-            }
-            let started = accepted.and_then(|transport| self.serve(transport));
-            if let Err(e) = started {
+        while let Some(accepted) = self.accept() {
+            if let Err(e) = accepted.and_then(|transport| self.serve(transport)) {
                 log::warn!("a connection could not be accepted: {e}");
                 self.pause();
             }
         }
-        #[cfg(unix)]
-        if let Address::Unix(path) = &self.address {
-            // Somebody else may have removed it.
-            let _ = std::fs::remove_file(path);
-        }
     }
 
-    /// Waits until another connection may be accepted. False: no more.
-    fn wait_for_room(&self) -> bool {
+    /// Accepts the next connection, once another one may be served. `None`: no more. See Note [Closing a listener].
+    fn accept(&self) -> Option<Result<Transport>> {
         let mut state = self.state.lock();
         while !state.closing && state.connections.len() >= self.vat.limits.connections {
             self.changed.wait(&mut state);
         }
-        !state.closing
+        let SocketState::Idle(socket) = std::mem::replace(&mut state.socket, SocketState::Accepting) else {
+            state.socket = SocketState::Closed;
+            return None;
+        };
+        drop(state);
+        let accepted = socket.accept(&self.stop, &self.vat.limits);
+        let mut state = self.state.lock();
+        if !state.closing {
+            state.socket = SocketState::Idle(socket);
+            drop(state);
+            let failed = |e: io::Error| Error::Transport(TransportError::io("accept a connection", e));
+            return accepted.map_err(failed).transpose();
+        }
+        drop(state);
+        drop((accepted, socket));
+        self.state.lock().socket = SocketState::Closed;
+        self.changed.notify_all();
+        None
     }
 
     /// Gives the system time to have what it lacked (descriptors, threads): until a connection ends, and not
@@ -184,7 +211,14 @@ impl Shared {
         };
         let connection = self.vat.over(transport)?;
         let id = connection.id();
-        self.state.lock().connections.insert(id, connection.clone());
+        let mut state = self.state.lock();
+        if state.closing {
+            drop(state);
+            end(connection);
+            return Ok(());
+        }
+        state.connections.insert(id, connection.clone());
+        drop(state);
         let this = Arc::downgrade(self);
         connection.on_disconnect(move |_| {
             if let Some(this) = this.upgrade() {
@@ -196,43 +230,24 @@ impl Shared {
         Ok(())
     }
 
-    /// Has the accepting thread end: it is woken by a connection to itself.
+    /// Closes the socket, and has the accepting thread end. See Note [Closing a listener].
     fn stop(&self) {
-        if std::mem::replace(&mut self.state.lock().closing, true) {
-            return;
-        }
+        self.stop.stop();
+        let mut state = self.state.lock();
+        state.closing = true;
         self.changed.notify_all();
-        match &self.address {
-            Address::Tcp(address) => {
-                let mut to = *address;
-                if to.ip().is_unspecified() {
-                    to.set_ip(match to {
-                        SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-                        SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-                    });
+        match std::mem::replace(&mut state.socket, SocketState::Closed) {
+            SocketState::Idle(socket) => {
+                drop(state);
+                drop(socket);
+            }
+            SocketState::Accepting => {
+                state.socket = SocketState::Accepting;
+                while matches!(state.socket, SocketState::Accepting) {
+                    self.changed.wait(&mut state);
                 }
-                drop(TcpStream::connect_timeout(&to, Duration::from_secs(1)));
             }
-            #[cfg(unix)]
-            Address::Unix(path) => drop(UnixStream::connect(path)),
-        }
-    }
-}
-
-impl Socket {
-    fn accept(&self, shared: &Shared) -> Result<Transport> {
-        let limits = &shared.vat.limits;
-        let failed = |e: io::Error| Error::Transport(TransportError::io("accept a connection", e));
-        match self {
-            Socket::Tcp(listener) => {
-                let (stream, _) = listener.accept().map_err(failed)?;
-                socket(Transport::tcp(stream, limits))
-            }
-            #[cfg(unix)]
-            Socket::Unix(listener) => {
-                let (stream, _) = listener.accept().map_err(failed)?;
-                socket(Transport::unix(stream, limits))
-            }
+            SocketState::Closed => {}
         }
     }
 }

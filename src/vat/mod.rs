@@ -1,6 +1,7 @@
 //! Vats: connecting to others, and letting others connect.
 
 mod listener;
+mod socket;
 
 use std::fmt;
 use std::io;
@@ -61,8 +62,15 @@ impl Vat {
     }
 
     /// Sets the limits of each connection.
+    ///
+    /// # Panics
+    /// If no connection can work with them: see [`Limits::check`].
     #[must_use]
+    #[track_caller]
     pub fn limits(mut self, limits: Limits) -> Self {
+        if let Err(e) = limits.check() {
+            panic!("{e}");
+        }
         self.limits = limits;
         self
     }
@@ -96,8 +104,13 @@ impl Vat {
 
     /// Has every call over each connection fail as `overloaded` unless it is answered within `timeout`. So does the
     /// question for a bootstrap object: its client is broken then.
+    ///
+    /// # Panics
+    /// If it is zero.
     #[must_use]
+    #[track_caller]
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
+        assert!(!timeout.is_zero(), "a call timeout of zero lets no call be answered");
         self.call_timeout = Some(timeout);
         self
     }
@@ -138,7 +151,7 @@ impl Vat {
     /// Starts a connection over any transport. Both sides are equal once it is there.
     ///
     /// # Errors
-    /// If the system has no thread to give.
+    /// As [`Connection::start`].
     pub fn over(&self, transport: Transport) -> Result<Connection> {
         let bootstrap = self.offer_to(&transport.peer);
         let Vat { limits, call_timeout, threads, .. } = self;

@@ -12,6 +12,7 @@ mod ending;
 mod errors;
 mod in_place;
 mod killed;
+mod listening;
 mod long_chains;
 mod many;
 mod panicking_drops;

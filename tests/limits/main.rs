@@ -13,3 +13,4 @@ mod proxies;
 mod room;
 mod sizes;
 mod support;
+mod values;
