@@ -16,8 +16,20 @@ const EXAMPLES: &[&str] = &["bench", "calculator", "chat", "hello"];
 /// The schema of the guide's programs, whose code stands at the root of each.
 const GUIDE: &[&str] = &["archive"];
 /// The schemas of the tests of generated code.
-const TYPED: &[&str] =
-    &["abroad", "annotated", "generics", "inherit", "methods", "others", "places", "rust", "work"];
+const TYPED: &[&str] = &[
+    "abroad",
+    "annotated",
+    "chain_base",
+    "chain_middle",
+    "generics",
+    "inherit",
+    "methods",
+    "odd.shapes",
+    "others",
+    "places",
+    "rust",
+    "work",
+];
 /// The schemas of a crate that those import, and the IDs of their files.
 const IMPORTED: &[(&str, u64)] = &[("postal", 0xac88_7edc_76b0_4406)];
 /// The file ID of the schema of schemas, whose code is in the crate `capnp`.

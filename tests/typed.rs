@@ -32,6 +32,8 @@ mod inherit;
 mod methods;
 #[path = "typed/names.rs"]
 mod names;
+#[path = "typed/odd.rs"]
+mod odd;
 #[path = "typed/others/mod.rs"]
 mod others;
 #[path = "typed/pipelines.rs"]

@@ -125,15 +125,15 @@ fn parse_store(mut parser: lexopt::Parser) -> Result<Task, lexopt::Error> {
 /// The request is stored only if code can be generated from it.
 fn store(schemas: &Schemas, file: &Path) -> Result<(), Error> {
     let request = Request::read(&schemas.compile()?[..])?;
-    generate(&request, &Options::default())?;
+    generate(&request, &options(schemas))?.complete()?;
     write_if_changed(file, request.bytes())
 }
 
 /// What is out of date in the stored request: nothing if the same code comes of it as of the schemas.
 fn check(schemas: &Schemas, file: &Path) -> Result<Vec<String>, Error> {
-    let current = code(&schemas.compile()?[..])?;
+    let current = code(&schemas.compile()?[..], &options(schemas))?;
     let stored = match fs::File::open(file) {
-        Ok(stored) => code(stored),
+        Ok(stored) => code(stored, &Options::default()),
         Err(error) => return Ok(vec![format!("it cannot be opened: {error}")]),
     };
     Ok(match stored {
@@ -142,8 +142,12 @@ fn check(schemas: &Schemas, file: &Path) -> Result<Vec<String>, Error> {
     })
 }
 
-fn code(request: impl io::Read) -> Result<Files, Error> {
-    generate(&Request::read(request)?, &Options::default())
+fn code(request: impl io::Read, options: &Options) -> Result<Files, Error> {
+    generate(&Request::read(request)?, options)?.complete()
+}
+
+fn options(schemas: &Schemas) -> Options {
+    Options { sources: schemas.files.clone(), ..Options::default() }
 }
 
 fn compare(stored: &Files, current: &Files) -> Vec<String> {

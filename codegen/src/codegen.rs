@@ -3,11 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::Read;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
+use crate::conflicts;
 use crate::error::io;
+use crate::left_out::LeftOut;
+use crate::prepare::{Prepared, Suspect};
 use crate::request::Request;
 use crate::splice::splice;
+use crate::stock;
 use crate::Error;
 
 /// Generates code for a request that is at hand already: one that was stored, or that came from the `capnp`
@@ -24,6 +28,8 @@ pub struct CodeGenerationCommand {
 pub(crate) struct Options {
     pub(crate) default_parent_module: Vec<String>,
     pub(crate) crates: HashMap<u64, String>,
+    /// Where schemas may lie whose names in the request are relative.
+    pub(crate) sources: Vec<PathBuf>,
 }
 
 /// Generated code by file, relative to the output directory.
@@ -80,19 +86,31 @@ impl CodeGenerationCommand {
         self
     }
 
+    /// Says where the schemas lie, for warnings to name lines.
+    pub(crate) fn sources(&mut self, sources: Vec<PathBuf>) -> &mut Self {
+        self.options.sources = sources;
+        self
+    }
+
     /// Reads a `CodeGeneratorRequest` and writes the code for each requested file: for `path/foo-bar.capnp`,
     /// `path/foo_bar_capnp.rs`. A file that has the right contents already is not touched.
+    ///
+    /// A field, constant or annotation for which no code can be generated is left out, with a warning that names it.
+    ///
+    /// # Errors
+    /// If the input is no request, or there is no code for one of the files. The other files are written then.
     pub fn run<T>(&mut self, input: T) -> Result<(), Error>
     where
         T: Read,
     {
         let request = Request::read(input)?;
-        let files = generate(&request, &self.options)?;
+        let generated = generate(&request, &self.options)?;
         let out_dir = || std::env::var_os("OUT_DIR").map(PathBuf::from);
         let directory = self.output_directory.clone().or_else(out_dir).unwrap_or_default();
-        for (path, text) in &files {
+        for (path, text) in &generated.files {
             write_if_changed(&directory.join(path), text.as_bytes())?;
         }
+        generated.complete()?;
         match &self.raw_code_generator_request_path {
             Some(path) => write_if_changed(path, request.bytes()),
             None => Ok(()),
@@ -104,48 +122,121 @@ impl Options {
     pub(crate) fn provide(&mut self, name: String, files: impl IntoIterator<Item = u64>) {
         self.crates.extend(files.into_iter().map(|id| (id, name.clone())));
     }
+
+    /// The text of a schema, if it is at hand.
+    fn source(&self, name: &str) -> Option<String> {
+        let mut given = self.sources.iter().filter(|path| path.ends_with(name));
+        given.find_map(|path| fs::read_to_string(path).ok())
+    }
 }
 
-/// Runs the stock generator in a directory of its own, and rewrites each file.
-pub(crate) fn generate(request: &Request, options: &Options) -> Result<Files, Error> {
-    let names = request.file_names()?;
-    let mut sources: BTreeMap<PathBuf, &str> = BTreeMap::new();
-    for name in &names {
-        if let Some(other) = sources.insert(code_path(name)?, name) {
-            let reason = format!("the code for `{other}` has the same name");
-            return Err(Error::FileName { file: name.clone(), reason });
+/// What was made of a request.
+pub(crate) struct Generated {
+    pub(crate) files: Files,
+    /// What the code has no accessors for.
+    pub(crate) left_out: Vec<LeftOut>,
+    /// Why there is no code for the files that are not among `files`.
+    pub(crate) errors: Vec<Error>,
+}
+
+impl Generated {
+    /// Warns of what was left out, and returns the files, if there are all of them.
+    pub(crate) fn complete(self) -> Result<Files, Error> {
+        self.left_out.iter().for_each(LeftOut::warn);
+        match Error::all(self.errors) {
+            Some(error) => Err(error),
+            None => Ok(self.files),
         }
     }
-    let temporary = tempfile::tempdir().map_err(io("create a directory in", std::env::temp_dir()))?;
-    capnpc::codegen::CodeGenerationCommand::new()
-        .output_directory(temporary.path())
-        .default_parent_module(options.default_parent_module.clone())
-        .crates_provide_map(options.crates.clone())
-        .run(request.bytes())
-        .map_err(|error| Error::Generate { file: None, reason: error.to_string() })?;
-    sources
-        .into_iter()
-        .map(|(path, name)| Ok((path.clone(), rewrite(temporary.path(), &path, name, request)?)))
-        .collect()
 }
 
-/// The code for one schema, rewritten from the stock generator's.
-fn rewrite(stock: &Path, path: &Path, name: &str, request: &Request) -> Result<String, Error> {
-    let path = stock.join(path);
-    let text = fs::read_to_string(&path).map_err(io("read", &path))?;
-    let (capnpc, body) = split_header(&text);
-    let body = splice(body, request.reader()?)
-        .map_err(|reason| Error::Generate { file: Some(name.to_owned()), reason })?;
-    Ok(format!(
-        "// @generated by capnpc-threads, a plugin of the Cap'n Proto schema compiler.\n\
-         // DO NOT EDIT.\n\
-         // source: {name}\n\
-         // capnpc-threads crate version: {}\n\
-         {capnpc}\n\
-         {}",
-        env!("CARGO_PKG_VERSION"),
-        body.trim_start_matches('\n'),
-    ))
+/// Generates the code for each requested file. What fails for one file does not concern the others.
+pub(crate) fn generate(request: &Request, options: &Options) -> Result<Generated, Error> {
+    let names = request.file_names()?;
+    let prepared = Prepared::of(request.reader()?).map_err(Error::Request)?;
+    let mut generated = Generated { files: Files::new(), left_out: Vec::new(), errors: Vec::new() };
+    let mut sources = conflicts::Sources::of(request.reader()?, options).map_err(Error::Request)?;
+    for (at, name) in (0..).zip(&names) {
+        let file = File { prepared: &prepared, at, name, options };
+        match sources.add(at, name).and_then(|path| Ok((path, file.generate()?))) {
+            Ok((path, (text, left_out))) => {
+                generated.files.insert(path, text);
+                generated.left_out.extend(left_out);
+            }
+            Err(error) => generated.errors.push(error),
+        }
+    }
+    Ok(generated)
+}
+
+/// A requested file.
+struct File<'a> {
+    prepared: &'a Prepared,
+    at: u32,
+    name: &'a str,
+    options: &'a Options,
+}
+
+impl File<'_> {
+    /// The code, and what was left out of it.
+    fn generate(&self) -> Result<(String, Vec<LeftOut>), Error> {
+        let reason = match self.attempt(&[]) {
+            Ok(text) => return Ok((text, Vec::new())),
+            Err(reason) => reason,
+        };
+        let failed = |reason| Error::Generate { file: Some(self.name.to_owned()), reason };
+        let suspects = self.prepared.suspects(self.at).map_err(Error::Request)?;
+        let mut culprits = Vec::new();
+        self.blame(&suspects, &suspects, &mut culprits);
+        let left_out: Vec<&Suspect> = culprits.iter().map(|(suspect, _)| *suspect).collect();
+        if left_out.is_empty() {
+            return Err(failed(reason));
+        }
+        let text = self.attempt(&left_out).map_err(failed)?;
+        let source = self.options.source(self.name);
+        let left_out = culprits
+            .iter()
+            .map(|(suspect, reason)| LeftOut::new(self.name, source.as_deref(), suspect, reason));
+        Ok((text, left_out.collect()))
+    }
+
+    /// Finds those of `some` with which generation fails although all others are left out. Nothing is found if they
+    /// are not to blame.
+    fn blame<'s>(&self, all: &'s [Suspect], some: &'s [Suspect], culprits: &mut Vec<(&'s Suspect, String)>) {
+        let others: Vec<&Suspect> = all.iter().filter(|suspect| !some.contains(suspect)).collect();
+        match (self.attempt(&others), some) {
+            (Ok(_), _) | (Err(_), []) => {}
+            (Err(reason), [one]) => {
+                let without: Vec<&Suspect> = all.iter().collect();
+                if self.attempt(&without).is_ok() {
+                    culprits.push((one, reason));
+                }
+            }
+            (Err(_), some) => {
+                let (left, right) = some.split_at(some.len() / 2);
+                self.blame(all, left, culprits);
+                self.blame(all, right, culprits);
+            }
+        }
+    }
+
+    /// The code without some members, or why there is none.
+    fn attempt(&self, left_out: &[&Suspect]) -> Result<String, String> {
+        let stock = stock::run(self.prepared, self.at, left_out, self.options)?;
+        let (capnpc, body) = split_header(&stock);
+        let body = splice(body, self.prepared, left_out)?;
+        Ok(format!(
+            "// @generated by capnpc-threads, a plugin of the Cap'n Proto schema compiler.\n\
+             // DO NOT EDIT.\n\
+             // source: {}\n\
+             // capnpc-threads crate version: {}\n\
+             {capnpc}\n\
+             {}",
+            self.name,
+            env!("CARGO_PKG_VERSION"),
+            body.trim_start_matches('\n'),
+        ))
+    }
 }
 
 /// Splits the comments at the top off the stock generator's code, and keeps of them the line with its
@@ -160,19 +251,6 @@ fn split_header(text: &str) -> (String, &str) {
         body = rest;
     }
     (kept, body)
-}
-
-/// Where the stock generator writes the code for the schema called `name`. A name that leads out of the
-/// directory is refused.
-fn code_path(name: &str) -> Result<PathBuf, Error> {
-    let error = |reason: &str| Error::FileName { file: name.to_owned(), reason: reason.to_owned() };
-    let path = Path::new(name);
-    if !path.components().all(|part| matches!(part, Component::Normal(_))) {
-        return Err(error("it is outside the output directory; set `src_prefix`"));
-    }
-    let stem =
-        path.file_stem().and_then(|stem| stem.to_str()).ok_or_else(|| error("the schema has no name"))?;
-    Ok(path.with_file_name(format!("{}_capnp.rs", stem.replace('-', "_"))))
 }
 
 pub(crate) fn write_if_changed(path: &Path, contents: &[u8]) -> Result<(), Error> {

@@ -147,7 +147,8 @@ impl CompilerCommand {
         command
             .output_directory(output)
             .default_parent_module(self.options.default_parent_module.clone())
-            .crates_provide_map(self.options.crates.clone());
+            .crates_provide_map(self.options.crates.clone())
+            .sources(self.schemas.files.clone());
         if let Some(path) = &self.raw_code_generator_request_path {
             command.raw_code_generator_request_path(path);
         }

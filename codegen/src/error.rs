@@ -92,6 +92,10 @@ pub enum Error {
         reason: String,
     },
 
+    /// There is no code for several files. For the others there is.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<Error>),
+
     /// A file or a directory cannot be read or written.
     #[error("cannot {action} `{}`: {error}", .path.display())]
     Io {
@@ -102,6 +106,16 @@ pub enum Error {
         /// Why it failed.
         error: io::Error,
     },
+}
+
+impl Error {
+    /// All of them as one, if there are any.
+    pub(crate) fn all(mut errors: Vec<Error>) -> Option<Error> {
+        match errors.len() {
+            0 | 1 => errors.pop(),
+            _ => Some(Error::Several(errors)),
+        }
+    }
 }
 
 impl fmt::Debug for Error {

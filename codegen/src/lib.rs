@@ -39,9 +39,13 @@
 pub mod cli;
 pub mod codegen;
 mod compiler;
+mod conflicts;
 mod error;
+mod left_out;
+mod prepare;
 mod request;
 mod splice;
+mod stock;
 
 pub use codegen::CodeGenerationCommand;
 pub use compiler::CompilerCommand;

@@ -7,8 +7,9 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use capnp::schema_capnp::{node, type_};
 use capnpc_threads::{CodeGenerationCommand, CompilerCommand, Error};
-use common::{changed, directory, files, STORED};
+use common::{change_field, changed, directory, files, CHAIN, STORED};
 use tempfile::TempDir;
 
 /// The ID of `/names/people.capnp`, which `zoo-keeper.capnp` imports.
@@ -117,7 +118,8 @@ fn code_stays_in_the_output_directory() {
         let Err(Error::FileName { file, .. }) = result else { panic!("`{name}`: {result:?}") };
         assert_eq!(file, name);
     }
-    assert!(files(out.path()).is_empty());
+    // There is code for the other one.
+    assert_eq!(files(out.path()).keys().collect::<Vec<_>>(), ["animal_capnp.rs"]);
 }
 
 #[test]
@@ -126,7 +128,130 @@ fn two_schemas_for_one_file_are_refused() {
     let request = named(["a/b-c.capnp", "a/b_c.capnp"]);
     let error = CodeGenerationCommand::new().output_directory(out.path()).run(&request[..]).unwrap_err();
     assert!(error.to_string().contains("`a/b_c.capnp`: the code for `a/b-c.capnp`"), "{error}");
-    assert!(files(out.path()).is_empty());
+    assert_eq!(files(out.path()).keys().collect::<Vec<_>>(), ["a/b_c_capnp.rs"]);
+}
+
+#[test]
+fn two_schemas_for_one_module_are_refused() {
+    let out = directory();
+    let request = named(["a/x.capnp", "b/x.capnp"]);
+    let error = CodeGenerationCommand::new().output_directory(out.path()).run(&request[..]).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("`b/x.capnp`: the code for `a/x.capnp` is the same module, `crate::x_capnp`"),
+        "{text}"
+    );
+    assert!(text.contains("`parentModule`"), "{text}");
+    // There is code for the first of them.
+    assert_eq!(files(out.path()).keys().collect::<Vec<_>>(), ["a/x_capnp.rs"]);
+}
+
+#[test]
+fn a_schema_called_like_an_import_that_is_not_requested_is_refused() {
+    // `zoo-keeper.capnp` uses a type of `/names/people.capnp`, whose code is the module `people_capnp`.
+    let out = directory();
+    let request = named(["people.capnp", "animal.capnp"]);
+    let mut command = CodeGenerationCommand::new();
+    let error = command.output_directory(out.path()).run(&request[..]).unwrap_err();
+    assert!(error.to_string().contains("`crate::people_capnp`"), "{error}");
+    // In another crate it is no trouble.
+    command.crate_provides("names", [PEOPLE]).run(&request[..]).unwrap();
+}
+
+#[test]
+fn a_name_that_makes_no_module_is_changed() {
+    let out = directory();
+    let request = named(["zoo.v1+2.capnp", "3 animals.capnp"]);
+    CodeGenerationCommand::new().output_directory(out.path()).run(&request[..]).unwrap();
+    let files = files(out.path());
+    assert_eq!(files.keys().collect::<Vec<_>>(), ["_3_animals_capnp.rs", "zoo_v1_2_capnp.rs"]);
+    assert!(files["zoo_v1_2_capnp.rs"].contains("// source: zoo.v1+2.capnp"));
+    let keeper = dense(&files["zoo_v1_2_capnp.rs"]);
+    assert!(keeper.contains("crate::_3_animals_capnp::animal::Owned"));
+    assert!(keeper.contains("crate::zoo_v1_2_capnp::keeper::Client"));
+}
+
+#[test]
+fn types_of_files_that_imported_files_import_are_named_by_their_modules() {
+    let out = directory();
+    CodeGenerationCommand::new().output_directory(out.path()).run(CHAIN).unwrap();
+    let top = &files(out.path())["top_capnp.rs"];
+    assert!(top.contains("crate::leaf_capnp::leaf::Owned"));
+    assert!(top.contains("crate::leaf_capnp::leaf::Kind"));
+}
+
+#[test]
+fn lists_of_any_pointers_have_getters_and_setters() {
+    let code = |list: &dyn Fn(type_::any_pointer::unconstrained::Builder<'_>)| {
+        let out = directory();
+        let request = changed(|request| {
+            change_field(request, "zoo-keeper.capnp:Shift", "keeper", |mut slot| {
+                let element = slot.reborrow().init_type().init_list().init_element_type();
+                list(element.init_any_pointer().init_unconstrained());
+                slot.init_default_value().init_list();
+            });
+        });
+        CodeGenerationCommand::new().output_directory(out.path()).run(&request[..]).unwrap();
+        dense(&files(out.path())["zoo_keeper_capnp.rs"])
+    };
+    let pointers = [code(&|mut pointer| pointer.set_any_kind(())), code(&|mut pointer| pointer.set_list(()))];
+    for code in pointers {
+        assert!(code.contains("->::capnp::Result<::capnp::any_pointer_list::Reader<'a>"));
+        assert!(code.contains("->::capnp::Result<::capnp::any_pointer_list::Builder<'a>"));
+        assert!(code.contains("value:::capnp::any_pointer_list::Reader<'_>"));
+        assert!(code.contains("<::capnp::any_pointer_list::Ownedas::capnp::introspect::Introspect>"));
+    }
+    let capabilities = code(&|mut pointer| pointer.set_capability(()));
+    assert!(capabilities.contains("::capnp::capability_list::Builder<'a,::capnp_threads::Client>"));
+    // How a list of structs is encoded depends on what they are.
+    let structs = code(&|mut pointer| pointer.set_struct(()));
+    assert!(structs.contains("fnget_keeper(self)->::capnp::any_pointer::Reader<'a>"));
+}
+
+/// The stored request with a field whose type is nowhere.
+fn broken_field() -> Vec<u8> {
+    changed(|request| {
+        change_field(request, "zoo-keeper.capnp:Shift", "hours", |mut slot| {
+            slot.reborrow().init_type().init_struct().set_type_id(0xbad);
+            slot.init_default_value().init_struct();
+        });
+    })
+}
+
+#[test]
+fn a_field_that_is_not_supported_is_left_out() {
+    let (out, whole) = (directory(), directory());
+    CodeGenerationCommand::new().output_directory(whole.path()).run(STORED).unwrap();
+    CodeGenerationCommand::new().output_directory(out.path()).run(&broken_field()[..]).unwrap();
+    let (code, whole) = (files(out.path()), files(whole.path()));
+    assert_eq!(code["sub/animal_capnp.rs"], whole["sub/animal_capnp.rs"]);
+    let (keeper, whole) = (&code["zoo_keeper_capnp.rs"], &whole["zoo_keeper_capnp.rs"]);
+    for accessor in ["fn get_hours", "fn set_hours"] {
+        assert!(whole.contains(accessor) && !keeper.contains(accessor));
+    }
+    for accessor in ["fn get_keys", "fn set_keys", "fn get_keeper", "fn init_keeper", "fn feed_request"] {
+        assert!(keeper.contains(accessor), "{accessor}");
+    }
+}
+
+#[test]
+fn a_file_without_code_does_not_concern_the_others() {
+    let out = directory();
+    // An interface of which something is not known that is no member of it.
+    let request = changed(|request| {
+        let mut nodes = request.get_nodes().unwrap();
+        for at in 0..nodes.len() {
+            if let Ok(node::Interface(of)) = nodes.reborrow().get(at).which() {
+                of.init_superclasses(1).get(0).set_id(0xbad);
+            }
+        }
+    });
+    let error = CodeGenerationCommand::new().output_directory(out.path()).run(&request[..]).unwrap_err();
+    assert!(
+        matches!(&error, Error::Generate { file: Some(file), .. } if file == "zoo-keeper.capnp"),
+        "{error}"
+    );
+    assert_eq!(files(out.path()).keys().collect::<Vec<_>>(), ["sub/animal_capnp.rs"]);
 }
 
 #[test]

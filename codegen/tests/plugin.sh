@@ -68,6 +68,7 @@ same "$work/from-older" "$work/from-newer"
 
 # The requests that are committed here are current.
 "$bin" store --check "${options[@]}" -o stored.request "${schemas[@]}"
+"$bin" store --check --no-standard-import --src-prefix=chain -o chain.request chain/top.capnp
 (cd ../project/names && "$bin" store --check --src-prefix=../../schema/vendor/names --no-standard-import \
   -o people.request ../../schema/vendor/names/people.capnp)
 

@@ -12,7 +12,7 @@ use common::{directory, files, STORED};
 /// Runs the program in `directory`, with `input` as its standard input.
 fn run(directory: &Path, arguments: &[&str], input: &[u8]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_capnpc-rust-threads"));
-    finish(command.current_dir(directory).args(arguments), input)
+    finish(command.current_dir(directory).args(arguments).env_remove("OUT_DIR"), input)
 }
 
 fn finish(command: &mut Command, input: &[u8]) -> Output {
@@ -81,7 +81,7 @@ fn wrong_arguments_fail() {
 #[cfg(unix)]
 mod store {
     use super::*;
-    use common::{changed, compiler, compiler_of};
+    use common::{change_field, changed, compiler, compiler_of};
     use std::fs;
 
     const OPTIONS: [&str; 4] = ["-o", "zoo.request", "--src-prefix=.", "zoo.capnp"];
@@ -155,6 +155,39 @@ mod store {
             assert_eq!(output.status.code(), Some(1));
             assert!(text(&output.stderr).contains("Renew it with:"), "{}", text(&output.stderr));
         }
+    }
+
+    #[test]
+    fn a_field_that_is_not_supported_is_named_with_its_line() {
+        let out = directory();
+        let schema = include_str!("schema/zoo-keeper.capnp");
+        let line = schema.lines().position(|line| line.contains("hours @1")).unwrap() + 1;
+        let request = changed(|request| {
+            change_field(request, "zoo-keeper.capnp:Shift", "hours", |mut slot| {
+                slot.reborrow().init_type().init_struct().set_type_id(0xbad);
+                slot.init_default_value().init_struct();
+            });
+        });
+        fs::write(out.path().join("zoo-keeper.capnp"), schema).unwrap();
+        compiler_of(out.path(), &request);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_capnpc-rust-threads"));
+        command.current_dir(out.path()).env_remove("OUT_DIR");
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let all = std::iter::once(out.path().to_path_buf()).chain(std::env::split_paths(&path));
+        command.env("PATH", std::env::join_paths(all).unwrap());
+        let output = finish(command.args(["store", "-o", "zoo.request", "zoo-keeper.capnp"]), b"");
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        let wanted = format!(
+            "warning: zoo-keeper.capnp:{line}: no code is generated for the field `hours` of `Shift`: "
+        );
+        assert!(said.contains(&wanted), "{said}");
+        assert_eq!(said.matches("warning: ").count(), 1, "{said}");
+        // The plugin does not know where the schema lies.
+        let output = run(out.path(), &[], &request);
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("zoo-keeper.capnp: no code is generated for the field `hours`"), "{said}");
     }
 
     #[test]

@@ -49,12 +49,14 @@ pub mod hello {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {

@@ -49,12 +49,14 @@ pub mod archive {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -1487,12 +1489,14 @@ pub mod file {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -3874,12 +3878,14 @@ pub mod follower {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -4629,12 +4635,14 @@ pub mod subscription {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {

@@ -128,10 +128,11 @@ impl depot::Server for Smuggler {
         Ok(())
     }
 
-    fn capability(&self, _: depot::CapabilityParams, results: depot::CapabilityResults<'_>) -> Result<()> {
+    fn list(&self, _: depot::ListParams, results: depot::ListResults<'_>) -> Result<()> {
         let deferred = results.defer()?;
         deferred.answer(|results| {
-            results.init_capability().set_as_capability(foreign());
+            let list = results.init_list();
+            list.initn_as::<capnp::capability_list::Builder<'_, item::Client>>(1).set(0, foreign());
             Ok(())
         });
         Ok(())
@@ -177,7 +178,7 @@ fn params_with_a_foreign_capability_are_not_sent(setting: Setting) {
 fn results_with_a_foreign_capability_are_an_error(setting: Setting) {
     offered(setting, depot::Client::new(Smuggler), |depot| {
         assert_refused(depot.items(|_| ()).soon());
-        assert_refused(depot.capability(|_| ()).soon());
+        assert_refused(depot.list(|_| ()).soon());
         assert_refused(depot.pointer(|_| ()).soon());
         // What is called ahead on such results fails too.
         let ahead: item::Client = hooked(depot.pointer(|_| ()).pipeline.get().get_pointer().as_cap());

@@ -79,8 +79,8 @@ impl depot::Server for Yard {
         params: depot::CapabilityParams,
         mut results: depot::CapabilityResults<'_>,
     ) -> Result<()> {
-        let client: Client = params.get()?.get_capability().get_as_capability()?;
-        results.get().init_capability().set_as_capability(Box::new(client));
+        let client: Client = params.get()?.get_capability()?;
+        results.get().set_capability(client);
         Ok(())
     }
 
@@ -245,7 +245,7 @@ fn in_pointers_of_any_kind(setting: Setting) {
             let list = params.reborrow().init_list();
             let mut list = list.initn_as::<capnp::capability_list::Builder<'_, item::Client>>(1);
             list.set(0, hook(&mine[2]));
-            params.init_capability().set_as_capability(hook(&mine[3]));
+            params.set_capability(mine[3].clone());
         });
         let given = given.soon().unwrap();
         let given = given.get().unwrap();
@@ -255,7 +255,7 @@ fn in_pointers_of_any_kind(setting: Setting) {
             pointer.get_inner().unwrap().get_item().unwrap(),
             given.get_struct().get_as::<holder::Reader<'_>>().unwrap().get_item().unwrap(),
             list.get(0).unwrap(),
-            given.get_capability().get_as_capability().unwrap(),
+            given.get_capability().unwrap().cast_to(),
         ];
         assert_eq!(back.map(|item| item.resolve().unwrap()), mine);
     });
@@ -280,9 +280,9 @@ fn in_results_of_any_kind(setting: Setting) {
         let list = list.soon().unwrap();
         let list = list.get().unwrap().get_list();
         let list = list.get_as::<capnp::capability_list::Reader<'_, item::Client>>().unwrap();
-        let capability = depot.capability(|params| params.init_capability().set_as_capability(hook(&mine)));
+        let capability = depot.capability(|mut params| params.set_capability(mine.clone()));
         let capability = capability.soon().unwrap();
-        let capability = capability.get().unwrap().get_capability().get_as_capability().unwrap();
+        let capability = capability.get().unwrap().get_capability().unwrap().cast_to();
         let item = depot.item(|mut params| params.set_item(mine.clone())).soon().unwrap();
         let back = [pointer, given.get_item().unwrap(), list.get(1).unwrap(), capability];
         assert_eq!(back.map(|item| item.resolve().unwrap()), [&mine; 4].map(Clone::clone));

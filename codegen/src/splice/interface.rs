@@ -132,7 +132,7 @@ fn bounds(server: &ItemTrait) -> Vec<WherePredicate> {
 }
 
 /// The interface's ID, from its private module.
-fn type_id(items: &[Item]) -> Result<u64, String> {
+pub(super) fn type_id(items: &[Item]) -> Result<u64, String> {
     let private = items.iter().find_map(|item| match item {
         Item::Mod(module) if module.ident == "_private" => module.content.as_ref().map(|(_, items)| items),
         _ => None,

@@ -1,11 +1,12 @@
 //! Our items for an interface.
 
-use proc_macro2::{TokenStream, TokenTree};
+use proc_macro2::TokenStream;
 use quote::{quote, ToTokens};
 use syn::{Ident, Item};
 
 use super::bases::Base;
 use super::interface::{Interface, Method};
+use super::mentions;
 
 /// The items that take the place of the stock generator's.
 pub(super) fn of(interface: &Interface) -> Result<Vec<Item>, String> {
@@ -119,10 +120,10 @@ impl Items<'_> {
                 }
             }
             impl #list ::capnp::capability::FromClientHook for Client #list {
-                fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+                fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
                     Self { client: ::capnp::capability::FromClientHook::new(hook), #phantom_value }
                 }
-                fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+                fn into_client_hook(self) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
                     ::capnp::capability::FromClientHook::into_client_hook(self.client)
                 }
                 fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -267,14 +268,6 @@ fn documented(summary: &str, comment: &str) -> TokenStream {
         lines.push(format!(" {fence}"));
     }
     quote!(#(#[doc = #lines])*)
-}
-
-fn mentions(tokens: TokenStream, name: &Ident) -> bool {
-    tokens.into_iter().any(|token| match token {
-        TokenTree::Ident(ident) => ident == *name,
-        TokenTree::Group(group) => mentions(group.stream(), name),
-        _ => false,
-    })
 }
 
 fn results(method: &Method) -> TokenStream {

@@ -8,7 +8,7 @@
 use proc_macro2::{Delimiter, Group, Ident, TokenStream, TokenTree};
 
 /// The keywords since the edition of 2018.
-const LATER: &[&str] = &["async", "await", "dyn", "try"];
+const LATER: &[&str] = &["async", "await", "dyn", "gen", "try"];
 
 /// Puts an underscore behind these names too.
 pub(super) fn escape(tokens: TokenStream) -> TokenStream {

@@ -12,40 +12,146 @@
 //! | [`items`] | our items for an interface |
 //! | [`bases`] | the interfaces that an interface extends |
 //! | [`facts`] | what is known of methods from the schema alone |
+//! | [`placeholders`] | types that the stock generator was given placeholders for |
+//! | [`schemas`] | the schemas that the code embeds |
 //! | [`keywords`] | names that the stock generator does not know to be keywords |
+//! | [`shadows`] | names that the schema takes from the prelude |
+//! | [`unions`] | what does not compile of a union |
+//! | [`enums`] | what does not compile of an enum |
 //! | [`pipelines`] | what may be asked of the type parameters of a generic pipeline |
 
 mod bases;
+mod enums;
 mod facts;
 mod interface;
 mod items;
 mod keywords;
 mod pipelines;
+mod placeholders;
+mod schemas;
+mod shadows;
+mod unions;
 
 use std::fmt::Display;
 
-use capnp::schema_capnp::code_generator_request;
-use proc_macro2::TokenStream;
+use proc_macro2::{TokenStream, TokenTree};
 use quote::quote;
 use syn::visit_mut::{self, VisitMut};
-use syn::{Expr, Item, Member};
+use syn::{Expr, Ident, ImplItem, Item, Member, Type};
 
+use crate::prepare::names::snake;
+use crate::prepare::{Kind, Prepared, Suspect};
 use facts::Facts;
 use interface::Interface;
 
-/// Rewrites the code of one file, without its header of comments.
+/// Rewrites the code of one file, without its header of comments. It has no accessors of what was left out.
 ///
 /// # Errors
 /// If the code is not what the stock generator is known to write.
-pub(crate) fn splice(source: &str, request: code_generator_request::Reader<'_>) -> Result<String, String> {
-    let facts = Facts::of(request).map_err(|e| e.to_string())?;
+pub(crate) fn splice(source: &str, prepared: &Prepared, left_out: &[&Suspect]) -> Result<String, String> {
+    let facts = prepared.reader().and_then(Facts::of).map_err(|e| e.to_string())?;
     let unread = |e: &dyn Display| format!("the stock code does not parse: {e}");
     let tokens: TokenStream = source.parse().map_err(|e| unread(&e))?;
     let mut file: syn::File = syn::parse2(keywords::escape(tokens)).map_err(|e| unread(&e))?;
+    placeholders::replace(&mut file);
+    schemas::restore(&mut file, prepared.embedded());
     HookSetters.visit_file_mut(&mut file);
+    mend(&mut file.items, left_out)?;
     pipelines::split(&mut file.items);
     replace_interfaces(&mut file.items, &facts)?;
     Ok(prettyplease::unparse(&file))
+}
+
+/// Changes what would not compile, in a module and those within.
+fn mend(items: &mut Vec<Item>, left_out: &[&Suspect]) -> Result<(), String> {
+    for item in items.iter_mut() {
+        if let Item::Mod(module) = item {
+            if let Some((_, items)) = &mut module.content {
+                mend(items, left_out)?;
+            }
+        }
+    }
+    unions::mend(items);
+    enums::mend(items);
+    shadows::mend(items);
+    let parameters = type_parameters(items);
+    for item in items.iter_mut() {
+        match item {
+            // A constant is the same for all arguments of the scope around it.
+            Item::Static(item) => Unbound { parameters: &parameters }.visit_type_mut(&mut item.ty),
+            Item::Const(item) => Unbound { parameters: &parameters }.visit_type_mut(&mut item.ty),
+            _ => {}
+        }
+    }
+    if !left_out.is_empty()
+        && items.iter().any(|item| matches!(item, Item::Struct(item) if item.ident == "Builder"))
+    {
+        let id = interface::type_id(items)?;
+        let fields =
+            left_out.iter().filter(|member| member.scope == id && matches!(member.kind, Kind::Field(_)));
+        let fields: Vec<String> = fields.map(|member| snake(&member.name)).collect();
+        remove_accessors(items, &fields);
+    }
+    Ok(())
+}
+
+/// Removes the accessors of fields, which are those of fields without a type.
+fn remove_accessors(items: &mut [Item], fields: &[String]) {
+    for item in items {
+        if let Item::Impl(item) = item {
+            item.items.retain(|item| match item {
+                ImplItem::Fn(function) => {
+                    let name = function.sig.ident.to_string();
+                    let of = name.strip_prefix("get_").or_else(|| name.strip_prefix("set_"));
+                    !of.is_some_and(|of| fields.iter().any(|field| field == of))
+                }
+                _ => true,
+            });
+        }
+    }
+}
+
+/// The type parameters of the struct or interface that a module belongs to.
+fn type_parameters(items: &[Item]) -> Vec<Ident> {
+    let owned = items.iter().find_map(|item| match item {
+        Item::Struct(item) if item.ident == "Owned" => Some(item),
+        _ => None,
+    });
+    let parameters = owned.into_iter().flat_map(|owned| owned.generics.type_params());
+    parameters.map(|parameter| parameter.ident.clone()).collect()
+}
+
+/// Replaces type parameters where nothing says what they are.
+struct Unbound<'a> {
+    parameters: &'a [Ident],
+}
+
+impl VisitMut for Unbound<'_> {
+    fn visit_type_mut(&mut self, ty: &mut Type) {
+        match ty {
+            Type::Path(path) if self.parameters.iter().any(|parameter| path.path.is_ident(parameter)) => {
+                *ty = syn::parse_quote!(::capnp::any_pointer::Owned);
+            }
+            _ => visit_mut::visit_type_mut(self, ty),
+        }
+    }
+}
+
+/// Whether a type parameter stands among tokens. What follows `::` is none.
+fn mentions(tokens: TokenStream, parameter: &Ident) -> bool {
+    let mut after_path = false;
+    tokens.into_iter().any(|token| {
+        let in_path = std::mem::replace(&mut after_path, false);
+        match token {
+            TokenTree::Ident(ident) => ident == *parameter && !in_path,
+            TokenTree::Group(group) => mentions(group.stream(), parameter),
+            TokenTree::Punct(punct) => {
+                after_path = punct.as_char() == ':';
+                false
+            }
+            TokenTree::Literal(_) => false,
+        }
+    })
 }
 
 fn replace_interfaces(items: &mut Vec<Item>, facts: &Facts) -> Result<(), String> {

@@ -7,12 +7,16 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use capnp::message::{Builder, ReaderOptions};
-use capnp::schema_capnp::code_generator_request as request;
+use capnp::schema_capnp::{code_generator_request as request, field, node};
 use capnp::serialize;
 use tempfile::TempDir;
 
 /// The request for `zoo-keeper.capnp` and `sub/animal.capnp` in `tests/schema`, as `store` writes it.
 pub const STORED: &[u8] = include_bytes!("../schema/stored.request");
+
+/// The request for `top.capnp` in `tests/schema/chain`, as `store` writes it.
+#[allow(dead_code)]
+pub const CHAIN: &[u8] = include_bytes!("../schema/chain.request");
 
 pub fn directory() -> TempDir {
     tempfile::tempdir().expect("a directory")
@@ -44,6 +48,28 @@ pub fn changed(change: impl FnOnce(request::Builder<'_>)) -> Vec<u8> {
     message.set_root(stored.get_root::<request::Reader<'_>>().expect("its root")).expect("a copy");
     change(message.get_root().expect("its root"));
     serialize::write_message_to_words(&message)
+}
+
+/// Changes a field of a struct in a request. The struct is named as in `file.capnp:Outer.Inner`.
+#[allow(dead_code)]
+pub fn change_field(
+    request: request::Builder<'_>,
+    of: &str,
+    name: &str,
+    change: impl FnOnce(field::slot::Builder<'_>),
+) {
+    let nodes = request.reborrow_as_reader().get_nodes().expect("nodes");
+    let at = nodes.iter().position(|node| node.get_display_name().is_ok_and(|name| name == of));
+    let at = at.expect("the struct") as u32;
+    let Ok(node::Struct(node)) = nodes.get(at).which() else { panic!("it is no struct") };
+    let mut fields = node.get_fields().expect("fields").iter();
+    let field = fields.position(|field| field.get_name().is_ok_and(|field| field == name));
+    let field = field.expect("the field") as u32;
+    let Ok(node::Struct(node)) = request.get_nodes().expect("nodes").get(at).which() else { unreachable!() };
+    let Ok(field::Slot(slot)) = node.get_fields().expect("fields").get(field).which() else {
+        panic!("it is a group")
+    };
+    change(slot);
 }
 
 /// A program called `capnp` in `directory`: one of those in `tests/compilers`. It is a link, since a program

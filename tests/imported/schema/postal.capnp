@@ -31,3 +31,9 @@ interface Store(T) {
   keep @0 (thing :T) -> (kept :UInt32);
   bring @1 () -> Bag(T);
 }
+
+interface Gen {
+  # A keyword since the edition of 2024.
+
+  gen @0 (gen :Text) -> (gen :Gen);
+}

@@ -1225,13 +1225,15 @@ pub mod cell {
         }
     }
     impl<T> ::capnp::capability::FromClientHook for Client<T> {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
                 _phantom: ::core::marker::PhantomData,
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -1729,13 +1731,15 @@ pub mod cell {
             }
         }
         impl<T> ::capnp::capability::FromClientHook for Client<T> {
-            fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+            fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
                 Self {
                     client: ::capnp::capability::FromClientHook::new(hook),
                     _phantom: ::core::marker::PhantomData,
                 }
             }
-            fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+            fn into_client_hook(
+                self,
+            ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
                 ::capnp::capability::FromClientHook::into_client_hook(self.client)
             }
             fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -2756,13 +2760,15 @@ pub mod cell {
             }
         }
         impl<T, As> ::capnp::capability::FromClientHook for Client<T, As> {
-            fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+            fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
                 Self {
                     client: ::capnp::capability::FromClientHook::new(hook),
                     _phantom: ::core::marker::PhantomData,
                 }
             }
-            fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+            fn into_client_hook(
+                self,
+            ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
                 ::capnp::capability::FromClientHook::into_client_hook(self.client)
             }
             fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -7845,13 +7851,15 @@ pub mod named_cell {
         }
     }
     impl<T> ::capnp::capability::FromClientHook for Client<T> {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
                 _phantom: ::core::marker::PhantomData,
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -8824,12 +8832,14 @@ pub mod text_cell {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -9566,13 +9576,15 @@ pub mod shelf {
         }
     }
     impl<Key, Value> ::capnp::capability::FromClientHook for Client<Key, Value> {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
                 _phantom: ::core::marker::PhantomData,
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -10475,13 +10487,15 @@ pub mod shelf {
             }
         }
         impl<Key, Value> ::capnp::capability::FromClientHook for Client<Key, Value> {
-            fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+            fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
                 Self {
                     client: ::capnp::capability::FromClientHook::new(hook),
                     _phantom: ::core::marker::PhantomData,
                 }
             }
-            fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+            fn into_client_hook(
+                self,
+            ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
                 ::capnp::capability::FromClientHook::into_client_hook(self.client)
             }
             fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -15300,13 +15314,15 @@ pub mod turned {
         }
     }
     impl<A, B> ::capnp::capability::FromClientHook for Client<A, B> {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
                 _phantom: ::core::marker::PhantomData,
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -16070,12 +16086,14 @@ pub mod catalogue {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -16846,12 +16864,14 @@ pub mod any_cell {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -17538,12 +17558,14 @@ pub mod generic {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -19658,13 +19680,15 @@ pub mod generic_in {
         }
     }
     impl<Outer> ::capnp::capability::FromClientHook for Client<Outer> {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
                 _phantom: ::core::marker::PhantomData,
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {

@@ -49,12 +49,14 @@ pub mod living {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -758,12 +760,14 @@ pub mod named {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -2102,12 +2106,14 @@ pub mod walker {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -2862,12 +2868,14 @@ pub mod swimmer {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -3626,12 +3634,14 @@ pub mod quiet {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -3767,12 +3777,14 @@ pub mod duck {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -4584,12 +4596,14 @@ pub mod mallard {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -4791,12 +4805,14 @@ pub mod pond {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {

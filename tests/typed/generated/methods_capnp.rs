@@ -840,12 +840,14 @@ pub mod library {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -6507,12 +6509,14 @@ pub mod words {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -7717,12 +7721,14 @@ pub mod words {
             }
         }
         impl ::capnp::capability::FromClientHook for Client {
-            fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+            fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
                 Self {
                     client: ::capnp::capability::FromClientHook::new(hook),
                 }
             }
-            fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+            fn into_client_hook(
+                self,
+            ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
                 ::capnp::capability::FromClientHook::into_client_hook(self.client)
             }
             fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -16101,12 +16107,14 @@ pub mod collisions {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -30976,12 +30984,14 @@ pub mod sink {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {

@@ -5,11 +5,17 @@
 #[rustfmt::skip]
 pub mod abroad_capnp;
 #[rustfmt::skip]
+pub mod chain_base_capnp;
+#[rustfmt::skip]
+pub mod chain_middle_capnp;
+#[rustfmt::skip]
 pub mod generics_capnp;
 #[rustfmt::skip]
 pub mod inherit_capnp;
 #[rustfmt::skip]
 pub mod methods_capnp;
+#[rustfmt::skip]
+pub mod odd_shapes_capnp;
 #[rustfmt::skip]
 pub mod others_capnp;
 #[rustfmt::skip]

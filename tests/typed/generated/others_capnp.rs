@@ -791,12 +791,14 @@ pub mod ship {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -5203,12 +5205,14 @@ pub mod steamer {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -6467,12 +6471,14 @@ pub mod liner {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -6621,12 +6627,14 @@ pub mod pilot {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -7330,8 +7338,15 @@ pub mod pilot {
                 self.reader.total_size()
             }
             #[inline]
-            pub fn get_ship(self) -> ::capnp::any_pointer::Reader<'a> {
-                ::capnp::any_pointer::Reader::new(self.reader.get_pointer_field(0))
+            pub fn get_ship(self) -> ::capnp::Result<::capnp_threads::Client> {
+                match self.reader.get_pointer_field(0).get_capability() {
+                    ::core::result::Result::Ok(c) => {
+                        ::core::result::Result::Ok(
+                            ::capnp::capability::FromClientHook::new(c),
+                        )
+                    }
+                    ::core::result::Result::Err(e) => ::core::result::Result::Err(e),
+                }
             }
             #[inline]
             pub fn has_ship(&self) -> bool {
@@ -7431,16 +7446,28 @@ pub mod pilot {
                 self.builder.as_reader().total_size()
             }
             #[inline]
-            pub fn get_ship(self) -> ::capnp::any_pointer::Builder<'a> {
-                ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(0))
+            pub fn get_ship(self) -> ::capnp::Result<::capnp_threads::Client> {
+                match self.builder.get_pointer_field(0).get_capability() {
+                    ::core::result::Result::Ok(c) => {
+                        ::core::result::Result::Ok(
+                            ::capnp::capability::FromClientHook::new(c),
+                        )
+                    }
+                    ::core::result::Result::Err(e) => ::core::result::Result::Err(e),
+                }
             }
             #[inline]
-            pub fn init_ship(self) -> ::capnp::any_pointer::Builder<'a> {
-                let mut result = ::capnp::any_pointer::Builder::new(
-                    self.builder.get_pointer_field(0),
-                );
-                result.clear();
-                result
+            pub fn set_ship(
+                &mut self,
+                value: impl ::core::convert::Into<::capnp_threads::Client>,
+            ) {
+                let value: ::capnp_threads::Client = ::core::convert::Into::into(value);
+                self.builder
+                    .reborrow()
+                    .get_pointer_field(0)
+                    .set_capability(
+                        ::capnp::capability::FromClientHook::into_client_hook(value),
+                    );
             }
             #[inline]
             pub fn has_ship(&self) -> bool {
@@ -7456,9 +7483,9 @@ pub mod pilot {
             }
         }
         impl Pipeline {
-            pub fn get_ship(&self) -> ::capnp::any_pointer::Pipeline {
-                ::capnp::capability::FromTypelessPipeline::new(
-                    self._typeless.get_pointer_field(0),
+            pub fn get_ship(&self) -> ::capnp_threads::Client {
+                ::capnp::capability::FromClientHook::new(
+                    self._typeless.get_pointer_field(0).as_cap(),
                 )
             }
         }
@@ -9061,8 +9088,15 @@ pub mod pilot {
                 self.reader.get_data_field::<u32>(0)
             }
             #[inline]
-            pub fn get_ship(self) -> ::capnp::any_pointer::Reader<'a> {
-                ::capnp::any_pointer::Reader::new(self.reader.get_pointer_field(0))
+            pub fn get_ship(self) -> ::capnp::Result<::capnp_threads::Client> {
+                match self.reader.get_pointer_field(0).get_capability() {
+                    ::core::result::Result::Ok(c) => {
+                        ::core::result::Result::Ok(
+                            ::capnp::capability::FromClientHook::new(c),
+                        )
+                    }
+                    ::core::result::Result::Err(e) => ::core::result::Result::Err(e),
+                }
             }
             #[inline]
             pub fn has_ship(&self) -> bool {
@@ -9170,16 +9204,28 @@ pub mod pilot {
                 self.builder.set_data_field::<u32>(0, value);
             }
             #[inline]
-            pub fn get_ship(self) -> ::capnp::any_pointer::Builder<'a> {
-                ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(0))
+            pub fn get_ship(self) -> ::capnp::Result<::capnp_threads::Client> {
+                match self.builder.get_pointer_field(0).get_capability() {
+                    ::core::result::Result::Ok(c) => {
+                        ::core::result::Result::Ok(
+                            ::capnp::capability::FromClientHook::new(c),
+                        )
+                    }
+                    ::core::result::Result::Err(e) => ::core::result::Result::Err(e),
+                }
             }
             #[inline]
-            pub fn init_ship(self) -> ::capnp::any_pointer::Builder<'a> {
-                let mut result = ::capnp::any_pointer::Builder::new(
-                    self.builder.get_pointer_field(0),
-                );
-                result.clear();
-                result
+            pub fn set_ship(
+                &mut self,
+                value: impl ::core::convert::Into<::capnp_threads::Client>,
+            ) {
+                let value: ::capnp_threads::Client = ::core::convert::Into::into(value);
+                self.builder
+                    .reborrow()
+                    .get_pointer_field(0)
+                    .set_capability(
+                        ::capnp::capability::FromClientHook::into_client_hook(value),
+                    );
             }
             #[inline]
             pub fn has_ship(&self) -> bool {
@@ -9195,9 +9241,9 @@ pub mod pilot {
             }
         }
         impl Pipeline {
-            pub fn get_ship(&self) -> ::capnp::any_pointer::Pipeline {
-                ::capnp::capability::FromTypelessPipeline::new(
-                    self._typeless.get_pointer_field(0),
+            pub fn get_ship(&self) -> ::capnp_threads::Client {
+                ::capnp::capability::FromClientHook::new(
+                    self._typeless.get_pointer_field(0).as_cap(),
                 )
             }
         }
@@ -10279,12 +10325,14 @@ pub mod counter {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -11018,12 +11066,14 @@ pub mod clerk {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -11939,12 +11989,14 @@ pub mod agent {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -12468,12 +12520,14 @@ pub mod belt {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -13834,12 +13888,14 @@ pub mod rope {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -13967,12 +14023,14 @@ pub mod harbour {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -23732,12 +23790,14 @@ pub mod customs {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -24091,12 +24151,14 @@ pub mod customs {
             }
         }
         impl ::capnp::capability::FromClientHook for Client {
-            fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+            fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
                 Self {
                     client: ::capnp::capability::FromClientHook::new(hook),
                 }
             }
-            fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+            fn into_client_hook(
+                self,
+            ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
                 ::capnp::capability::FromClientHook::into_client_hook(self.client)
             }
             fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -28667,12 +28729,14 @@ pub mod sailors {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -31667,7 +31731,9 @@ pub mod deep {
                 }
                 impl<Foo, Bar, Baz, Qux, Bubble> ::capnp::capability::FromClientHook
                 for Client<Foo, Bar, Baz, Qux, Bubble> {
-                    fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+                    fn new(
+                        hook: ::std::boxed::Box<::capnp::capability::DynClientHook>,
+                    ) -> Self {
                         Self {
                             client: ::capnp::capability::FromClientHook::new(hook),
                             _phantom: ::core::marker::PhantomData,
@@ -31675,7 +31741,7 @@ pub mod deep {
                     }
                     fn into_client_hook(
                         self,
-                    ) -> Box<::capnp::capability::DynClientHook> {
+                    ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
                         ::capnp::capability::FromClientHook::into_client_hook(
                             self.client,
                         )
@@ -33612,13 +33678,15 @@ pub mod deep {
         }
         impl<Foo, Bar, Baz> ::capnp::capability::FromClientHook
         for Client<Foo, Bar, Baz> {
-            fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+            fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
                 Self {
                     client: ::capnp::capability::FromClientHook::new(hook),
                     _phantom: ::core::marker::PhantomData,
                 }
             }
-            fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+            fn into_client_hook(
+                self,
+            ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
                 ::capnp::capability::FromClientHook::into_client_hook(self.client)
             }
             fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -36216,12 +36284,14 @@ pub mod implied {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -36947,13 +37017,15 @@ pub mod implied_in {
         }
     }
     impl<V> ::capnp::capability::FromClientHook for Client<V> {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
                 _phantom: ::core::marker::PhantomData,
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -38384,12 +38456,14 @@ pub mod words {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {

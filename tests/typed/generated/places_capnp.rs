@@ -45,12 +45,14 @@ pub mod item {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -3851,8 +3853,15 @@ pub mod untyped {
             !self.reader.get_pointer_field(2).is_null()
         }
         #[inline]
-        pub fn get_capability(self) -> ::capnp::any_pointer::Reader<'a> {
-            ::capnp::any_pointer::Reader::new(self.reader.get_pointer_field(3))
+        pub fn get_capability(self) -> ::capnp::Result<::capnp_threads::Client> {
+            match self.reader.get_pointer_field(3).get_capability() {
+                ::core::result::Result::Ok(c) => {
+                    ::core::result::Result::Ok(
+                        ::capnp::capability::FromClientHook::new(c),
+                    )
+                }
+                ::core::result::Result::Err(e) => ::core::result::Result::Err(e),
+            }
         }
         #[inline]
         pub fn has_capability(&self) -> bool {
@@ -3994,16 +4003,28 @@ pub mod untyped {
             !self.builder.is_pointer_field_null(2)
         }
         #[inline]
-        pub fn get_capability(self) -> ::capnp::any_pointer::Builder<'a> {
-            ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(3))
+        pub fn get_capability(self) -> ::capnp::Result<::capnp_threads::Client> {
+            match self.builder.get_pointer_field(3).get_capability() {
+                ::core::result::Result::Ok(c) => {
+                    ::core::result::Result::Ok(
+                        ::capnp::capability::FromClientHook::new(c),
+                    )
+                }
+                ::core::result::Result::Err(e) => ::core::result::Result::Err(e),
+            }
         }
         #[inline]
-        pub fn init_capability(self) -> ::capnp::any_pointer::Builder<'a> {
-            let mut result = ::capnp::any_pointer::Builder::new(
-                self.builder.get_pointer_field(3),
-            );
-            result.clear();
-            result
+        pub fn set_capability(
+            &mut self,
+            value: impl ::core::convert::Into<::capnp_threads::Client>,
+        ) {
+            let value: ::capnp_threads::Client = ::core::convert::Into::into(value);
+            self.builder
+                .reborrow()
+                .get_pointer_field(3)
+                .set_capability(
+                    ::capnp::capability::FromClientHook::into_client_hook(value),
+                );
         }
         #[inline]
         pub fn has_capability(&self) -> bool {
@@ -4034,9 +4055,9 @@ pub mod untyped {
                 self._typeless.get_pointer_field(2),
             )
         }
-        pub fn get_capability(&self) -> ::capnp::any_pointer::Pipeline {
-            ::capnp::capability::FromTypelessPipeline::new(
-                self._typeless.get_pointer_field(3),
+        pub fn get_capability(&self) -> ::capnp_threads::Client {
+            ::capnp::capability::FromClientHook::new(
+                self._typeless.get_pointer_field(3).as_cap(),
             )
         }
     }
@@ -4204,12 +4225,14 @@ pub mod depot {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -8573,8 +8596,15 @@ pub mod depot {
                 self.reader.total_size()
             }
             #[inline]
-            pub fn get_capability(self) -> ::capnp::any_pointer::Reader<'a> {
-                ::capnp::any_pointer::Reader::new(self.reader.get_pointer_field(0))
+            pub fn get_capability(self) -> ::capnp::Result<::capnp_threads::Client> {
+                match self.reader.get_pointer_field(0).get_capability() {
+                    ::core::result::Result::Ok(c) => {
+                        ::core::result::Result::Ok(
+                            ::capnp::capability::FromClientHook::new(c),
+                        )
+                    }
+                    ::core::result::Result::Err(e) => ::core::result::Result::Err(e),
+                }
             }
             #[inline]
             pub fn has_capability(&self) -> bool {
@@ -8674,16 +8704,28 @@ pub mod depot {
                 self.builder.as_reader().total_size()
             }
             #[inline]
-            pub fn get_capability(self) -> ::capnp::any_pointer::Builder<'a> {
-                ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(0))
+            pub fn get_capability(self) -> ::capnp::Result<::capnp_threads::Client> {
+                match self.builder.get_pointer_field(0).get_capability() {
+                    ::core::result::Result::Ok(c) => {
+                        ::core::result::Result::Ok(
+                            ::capnp::capability::FromClientHook::new(c),
+                        )
+                    }
+                    ::core::result::Result::Err(e) => ::core::result::Result::Err(e),
+                }
             }
             #[inline]
-            pub fn init_capability(self) -> ::capnp::any_pointer::Builder<'a> {
-                let mut result = ::capnp::any_pointer::Builder::new(
-                    self.builder.get_pointer_field(0),
-                );
-                result.clear();
-                result
+            pub fn set_capability(
+                &mut self,
+                value: impl ::core::convert::Into<::capnp_threads::Client>,
+            ) {
+                let value: ::capnp_threads::Client = ::core::convert::Into::into(value);
+                self.builder
+                    .reborrow()
+                    .get_pointer_field(0)
+                    .set_capability(
+                        ::capnp::capability::FromClientHook::into_client_hook(value),
+                    );
             }
             #[inline]
             pub fn has_capability(&self) -> bool {
@@ -8699,9 +8741,9 @@ pub mod depot {
             }
         }
         impl Pipeline {
-            pub fn get_capability(&self) -> ::capnp::any_pointer::Pipeline {
-                ::capnp::capability::FromTypelessPipeline::new(
-                    self._typeless.get_pointer_field(0),
+            pub fn get_capability(&self) -> ::capnp_threads::Client {
+                ::capnp::capability::FromClientHook::new(
+                    self._typeless.get_pointer_field(0).as_cap(),
                 )
             }
         }
@@ -8872,8 +8914,15 @@ pub mod depot {
                 self.reader.total_size()
             }
             #[inline]
-            pub fn get_capability(self) -> ::capnp::any_pointer::Reader<'a> {
-                ::capnp::any_pointer::Reader::new(self.reader.get_pointer_field(0))
+            pub fn get_capability(self) -> ::capnp::Result<::capnp_threads::Client> {
+                match self.reader.get_pointer_field(0).get_capability() {
+                    ::core::result::Result::Ok(c) => {
+                        ::core::result::Result::Ok(
+                            ::capnp::capability::FromClientHook::new(c),
+                        )
+                    }
+                    ::core::result::Result::Err(e) => ::core::result::Result::Err(e),
+                }
             }
             #[inline]
             pub fn has_capability(&self) -> bool {
@@ -8973,16 +9022,28 @@ pub mod depot {
                 self.builder.as_reader().total_size()
             }
             #[inline]
-            pub fn get_capability(self) -> ::capnp::any_pointer::Builder<'a> {
-                ::capnp::any_pointer::Builder::new(self.builder.get_pointer_field(0))
+            pub fn get_capability(self) -> ::capnp::Result<::capnp_threads::Client> {
+                match self.builder.get_pointer_field(0).get_capability() {
+                    ::core::result::Result::Ok(c) => {
+                        ::core::result::Result::Ok(
+                            ::capnp::capability::FromClientHook::new(c),
+                        )
+                    }
+                    ::core::result::Result::Err(e) => ::core::result::Result::Err(e),
+                }
             }
             #[inline]
-            pub fn init_capability(self) -> ::capnp::any_pointer::Builder<'a> {
-                let mut result = ::capnp::any_pointer::Builder::new(
-                    self.builder.get_pointer_field(0),
-                );
-                result.clear();
-                result
+            pub fn set_capability(
+                &mut self,
+                value: impl ::core::convert::Into<::capnp_threads::Client>,
+            ) {
+                let value: ::capnp_threads::Client = ::core::convert::Into::into(value);
+                self.builder
+                    .reborrow()
+                    .get_pointer_field(0)
+                    .set_capability(
+                        ::capnp::capability::FromClientHook::into_client_hook(value),
+                    );
             }
             #[inline]
             pub fn has_capability(&self) -> bool {
@@ -8998,9 +9059,9 @@ pub mod depot {
             }
         }
         impl Pipeline {
-            pub fn get_capability(&self) -> ::capnp::any_pointer::Pipeline {
-                ::capnp::capability::FromTypelessPipeline::new(
-                    self._typeless.get_pointer_field(0),
+            pub fn get_capability(&self) -> ::capnp_threads::Client {
+                ::capnp::capability::FromClientHook::new(
+                    self._typeless.get_pointer_field(0).as_cap(),
                 )
             }
         }

@@ -1962,12 +1962,14 @@ pub mod worker {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {
@@ -9808,12 +9810,14 @@ pub mod stranger {
         }
     }
     impl ::capnp::capability::FromClientHook for Client {
-        fn new(hook: Box<::capnp::capability::DynClientHook>) -> Self {
+        fn new(hook: ::std::boxed::Box<::capnp::capability::DynClientHook>) -> Self {
             Self {
                 client: ::capnp::capability::FromClientHook::new(hook),
             }
         }
-        fn into_client_hook(self) -> Box<::capnp::capability::DynClientHook> {
+        fn into_client_hook(
+            self,
+        ) -> ::std::boxed::Box<::capnp::capability::DynClientHook> {
             ::capnp::capability::FromClientHook::into_client_hook(self.client)
         }
         fn as_client_hook(&self) -> &::capnp::capability::DynClientHook {

@@ -3,7 +3,7 @@
 use capnp_threads::{Capability, Error, ExceptionKind, Result};
 
 use super::harbour::*;
-use crate::support::{hook, hooked, offered, text, Setting, Soon};
+use crate::support::{hook, offered, text, Setting, Soon};
 
 in_each_setting!(
     calls_with_all_kinds_of_data,
@@ -81,8 +81,8 @@ fn a_chain_of_calls_ahead_on_any_capability(setting: Setting) {
     offered(setting, object, |ship| {
         let (mine, my_books) = boat();
         let pilot = ship.pilot().pipeline.get().get_pilot();
-        let guided = pilot.guide_any(|params| params.init_ship().set_as_capability(hook(&mine)));
-        let berth: ship::Client = hooked(guided.pipeline.get().get_berth().get_ship().as_cap());
+        let guided = pilot.guide_any(|mut params| params.set_ship(mine));
+        let berth: ship::Client = guided.pipeline.get().get_berth().get_ship().cast_to();
         drop(guided);
         use_berth(&berth);
         assert_eq!((books.calls(), my_books.calls()), (3, 1));

@@ -169,12 +169,11 @@ impl pilot::Server for Guide {
         mut results: pilot::GuideAnyResults<'_>,
     ) -> Result<()> {
         self.0.call();
-        let ship: ship::Client = params.get()?.get_ship().get_as_capability()?;
+        let ship: ship::Client = params.get()?.get_ship()?.cast_to();
         assert_eq!(hail(&ship)?, AYE);
         let mut results = results.get();
         results.set_note("guided");
-        let tug: ship::Client = self.tug();
-        results.init_berth().init_ship().set_as_capability(crate::support::hook(&tug));
+        results.init_berth().set_ship(self.tug::<ship::Client>());
         Ok(())
     }
 
