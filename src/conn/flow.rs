@@ -3,7 +3,7 @@
 use crate::limits::Limits;
 use crate::state::Departure;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::{assert_unlocked, Arc, Condvar, Instant, Mutex, Rank};
+use crate::sync::{assert_unlocked, deadline, Arc, Condvar, Duration, Instant, Mutex, Rank};
 use crate::transport::EndWatch;
 use crate::wire::message::Message;
 use crate::wire::needs::Needs;
@@ -68,7 +68,7 @@ pub(super) enum Found {
     Closed,
     /// Nothing more comes than is there.
     End,
-    /// The deadline has passed.
+    /// The message has waited for long enough.
     Late,
 }
 
@@ -143,19 +143,19 @@ impl Flow {
         })
     }
 
-    /// Waits until there is what a message needs, the connection is closed, or the input has ended, which `watch` sees.
-    /// See Note [Backpressure].
+    /// Waits until there is what a message needs, the connection is closed, or the input has ended, which `watch` sees; or
+    /// until `timeout` has passed, and a refusal may be sent. See Note [Backpressure].
     pub(super) fn wait_for_room(
         &self,
         needs: Needs,
         watch: Option<&Arc<dyn EndWatch>>,
-        deadline: Option<Instant>,
+        timeout: Option<Duration>,
     ) -> Found {
         let numbers = [&self.serving, &self.bytes, &self.awaited];
         let mut looks = self.looks.lock();
         *looks = watch.cloned();
         numbers.iter().for_each(|number| number.watch(RECEIVER));
-        let mut late = false;
+        let mut late = None;
         let found = loop {
             if self.is_closed() {
                 break Found::Closed;
@@ -163,22 +163,25 @@ impl Flow {
             if self.has(needs) {
                 break Found::Room;
             }
-            if late {
+            // A refusal is something to be sent, too: the time runs while there is room for that.
+            late =
+                timeout.filter(|_| self.may_send()).map(|timeout| late.unwrap_or_else(|| deadline(timeout)));
+            if late.is_some_and(|late| late <= Instant::now()) {
                 break Found::Late;
             }
-            late = match watch {
-                None => self.changed.wait_until(&mut looks, deadline),
-                Some(watch) => {
-                    drop(looks);
-                    if watch.has_ended() {
-                        looks = self.looks.lock();
-                        break Found::End;
-                    }
-                    watch.wait_end(deadline);
-                    looks = self.looks.lock();
-                    deadline.is_some_and(|deadline| deadline <= Instant::now())
-                }
+            let Some(watch) = watch else {
+                self.changed.wait_until(&mut looks, late);
+                continue;
             };
+            drop(looks);
+            let ended = watch.has_ended();
+            if !ended {
+                watch.wait_end(late);
+            }
+            looks = self.looks.lock();
+            if ended {
+                break Found::End;
+            }
         };
         numbers.iter().for_each(|number| number.unwatch(RECEIVER));
         let watch = looks.take();
@@ -340,6 +343,39 @@ mod loom_tests {
             });
             flow.wait_for_room(Needs::Service, None, None);
             assert!(flow.may_read());
+        });
+    }
+
+    /// What the receive thread waits at for the end of its input, which does not come.
+    struct Endless(Mutex<bool>, Condvar);
+
+    impl EndWatch for Endless {
+        fn has_ended(&self) -> bool {
+            false
+        }
+
+        fn wait_end(&self, _deadline: Option<Instant>) {
+            let mut woken = self.0.lock();
+            while !*woken {
+                self.1.wait(&mut woken);
+            }
+            *woken = false;
+        }
+
+        fn wake(&self) {
+            *self.0.lock() = true;
+            self.1.notify_all();
+        }
+    }
+
+    #[test]
+    fn loom_the_receive_thread_hears_of_room_where_it_waits_for_the_end() {
+        check_all(|| {
+            let flow = flow();
+            let share = flow.serve(1);
+            let watch: Arc<dyn EndWatch> = Arc::new(Endless(Mutex::new(Rank::Queue, false), Condvar::new()));
+            on_its_own_thread(move || drop(share));
+            assert_eq!(flow.wait_for_room(Needs::Service, Some(&watch), None), Found::Room);
         });
     }
 

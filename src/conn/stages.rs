@@ -297,20 +297,16 @@ impl ReceiveStage {
         if end_watch.is_none() {
             *end_watch = source.end_watch();
         }
-        match flow.wait_for_room(needs, end_watch.as_ref(), room_timeout.map(sync::deadline)) {
+        match flow.wait_for_room(needs, end_watch.as_ref(), room_timeout) {
             Found::Room => Ok(shared.admitted(frame)),
             Found::Closed => Err(Progress::Ended),
             Found::End => {
                 self.last = true;
                 self.before_end(frame).map(|frame| self.shared.admitted(frame))
             }
-            Found::Late if flow.may_send() => {
+            Found::Late => {
                 *refuses = true;
                 Ok(Incoming::Refused(frame))
-            }
-            Found::Late => {
-                *held = Some((frame, needs));
-                Err(Progress::Made)
             }
         }
     }

@@ -76,7 +76,7 @@ fn until(deadline: Instant) -> EpollTimeout {
 #[cfg(all(test, not(any(shuttle, loom))))]
 mod tests {
     use std::io::Write;
-    use std::net::Shutdown;
+    use std::net::{Shutdown, TcpListener, TcpStream};
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -106,6 +106,20 @@ mod tests {
         assert!(!end.has_ended());
         let waiting = waits(&end);
         far.shutdown(Shutdown::Write).unwrap();
+        waiting.join().unwrap();
+    }
+
+    /// As where a keepalive is not answered, the system says that the connection has failed.
+    #[test]
+    fn a_reset_behind_unread_bytes_is_seen() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let end = DescriptorEnd::of(Arc::new(listener.accept().unwrap().0)).unwrap();
+        far.write_all(b"unread").unwrap();
+        assert!(!end.has_ended());
+        let waiting = waits(&end);
+        socket2::SockRef::from(&far).set_linger(Some(crate::sync::Duration::ZERO)).unwrap();
+        drop(far);
         waiting.join().unwrap();
     }
 

@@ -166,6 +166,21 @@ mod tests {
         assert!(t.source.receive().unwrap().is_none());
     }
 
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[test]
+    fn the_end_of_a_child_is_seen_behind_output_that_nobody_reads() {
+        use std::process::{Command, Stdio};
+        let mut echo = Command::new("echo");
+        let mut child = echo.arg("unread").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut t = Transport::child(&mut child, &Limits::default()).unwrap();
+        let end = t.source.end_watch().unwrap();
+        while !end.has_ended() {
+            end.wait_end(None);
+        }
+        assert!(child.wait().unwrap().success());
+        assert!(t.source.receive().is_err(), "it was no message");
+    }
+
     #[test]
     fn a_child_echoes_and_sees_the_end() {
         use std::process::{Command, Stdio};

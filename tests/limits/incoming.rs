@@ -140,6 +140,21 @@ fn resolves(two: &Two, started: &Receiver<()>) {
     }
 }
 
+/// A refusal is an answer more: while answers are not read, no call is refused, however little time there is for room.
+#[test]
+fn calls_that_wait_because_answers_are_not_read_are_not_refused() {
+    let theirs = limits(|l| {
+        l.send_bytes = 20_000;
+        l.room_timeout = Some(std::time::Duration::ZERO);
+    });
+    let (two, _, gate) = watched(theirs, &object(|call| Ok(call.results().set_as(&*"x".repeat(8000))?)));
+    let shut = gate.shut();
+    let calls: Vec<_> = (0..50).map(|n| send(&two.remote, &n.to_string())).collect();
+    until(&two.there, |tables| tables.answers() == 0);
+    shut.open();
+    calls.into_iter().for_each(|call| drop(answer(call).unwrap()));
+}
+
 /// Answers that a peer does not read stop its calls, and all are answered once it reads.
 #[test]
 fn answers_that_are_not_read_stop_the_reading_of_calls() {
