@@ -341,7 +341,9 @@ mod loom_tests {
             let [first, second] = [model.enter(), model.enter()];
             let caller = {
                 let (model, first) = (model.clone(), first.clone());
-                on_its_own_thread(move || drop(model.call(&first)))
+                on_its_own_thread(move || {
+                    model.call(&first);
+                })
             };
             let canceler = {
                 let model = model.clone();
