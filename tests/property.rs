@@ -10,6 +10,8 @@
 //! A failure is shown as the shortest list of operations that proptest found, with what happened; what such a list
 //! has taught is kept as a replay.
 
+#[path = "property/chains.rs"]
+mod chains;
 #[path = "property/drive.rs"]
 mod drive;
 #[path = "property/graph.rs"]
@@ -17,6 +19,7 @@ mod graph;
 #[path = "property/world.rs"]
 mod world;
 
+use capnp_threads::Threads;
 use drive::{run, End, Op, What};
 use proptest::prelude::*;
 use proptest::test_runner::Config;
@@ -196,6 +199,31 @@ fn replay_a_place_is_not_named_when_its_question_is_over() {
         Op(Call, 0, 24, 61, 64),
     ];
     replay(&ops);
+}
+
+/// How many rounds of chains are run, and the number of the first: `CHAIN_ROUNDS` and `CHAIN_SEED` set them. A single round
+/// is repeated by its number.
+fn rounds(count: u64) -> std::ops::Range<u64> {
+    let number = |name| std::env::var(name).ok().and_then(|number| number.parse().ok());
+    let first = number("CHAIN_SEED").unwrap_or(0);
+    first..first + number("CHAIN_ROUNDS").unwrap_or(count)
+}
+
+#[test]
+fn chains_of_promises_keep_order_in_every_order_of_steps() {
+    for seed in rounds(300) {
+        chains::stepped(seed).unwrap_or_else(|why| panic!("CHAIN_SEED={seed} CHAIN_ROUNDS=1: {why}"));
+    }
+}
+
+#[test]
+fn chains_of_promises_keep_order_with_threads() {
+    for seed in rounds(50) {
+        for threads in [Threads::Strict, Threads::Lending] {
+            chains::threaded(seed, threads)
+                .unwrap_or_else(|why| panic!("CHAIN_SEED={seed}, {threads:?}: {why}"));
+        }
+    }
 }
 
 fn replay(ops: &[Op]) {

@@ -40,8 +40,6 @@ pub(crate) enum Kind {
     Promise(Arc<PromiseCell>),
     /// A settled capability in a peer.
     Import(Arc<ImportRef>),
-    /// A place in a peer that calls go to for ever, whatever turns out to be there. See Note [Tribble].
-    Fixed(Arc<Place>),
     /// A promise in a peer; calls go there until it is resolved.
     Remote(Arc<RemoteRef>),
 }
@@ -109,7 +107,6 @@ impl Client {
     pub fn broken_reason(&self) -> Option<Exception> {
         match self.resolved().0 {
             Kind::Import(import) => import.port.why_ended(),
-            Kind::Fixed(place) => place.port().why_ended(),
             Kind::Remote(promise) => promise.port.why_ended(),
             Kind::Broken(_) | Kind::Null | Kind::Local(_) | Kind::Promise(_) => self.broken_with(),
         }
@@ -271,7 +268,6 @@ impl Client {
             Kind::Import(import) => {
                 return import.port.call(To::Place(&Place::Import(import.clone())), call, mode)
             }
-            Kind::Fixed(place) => return place.port().call(To::Place(place), call, mode),
             Kind::Remote(promise) => return promise.port.call(To::Promise(promise), call, mode),
         }
         Sent::Done
@@ -285,7 +281,6 @@ impl Client {
             Kind::Local(object) => Arc::as_ptr(object) as usize,
             Kind::Promise(cell) => Arc::as_ptr(cell) as usize,
             Kind::Import(import) => Arc::as_ptr(import) as usize,
-            Kind::Fixed(place) => Arc::as_ptr(place) as usize,
             Kind::Remote(promise) => Arc::as_ptr(promise) as usize,
         }
     }
@@ -360,7 +355,6 @@ impl fmt::Debug for Client {
                 None => write!(f, "Client(promise {:p})", Arc::as_ptr(cell)),
             },
             Kind::Import(i) => write!(f, "Client(import {} of connection {})", i.id, i.port.connection()),
-            Kind::Fixed(place) => write!(f, "Client({place:?} of connection {})", place.port().connection()),
             Kind::Remote(p) => match p.resolved.get() {
                 Some(to) => {
                     write!(f, "Client(promise of connection {} -> {:?})", p.port.connection(), to.resolved())

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::answer::Pipeline;
 use super::call::{CallInfo, Mode};
-use super::client::{Client, Kind};
+use super::client::Client;
 use super::permits::Permits;
 use super::promised::Watcher;
 use crate::error::Exception;
@@ -280,14 +280,6 @@ impl Place {
                 client.deliver(call, Mode::Queue);
             }
         }
-    }
-
-    /// A client of this very place, which does not follow what turns out to be there.
-    pub(crate) fn client(&self) -> Client {
-        Client(match self {
-            Place::Import(import) => Kind::Import(import.clone()),
-            Place::Answer(..) => Kind::Fixed(Arc::new(self.clone())),
-        })
     }
 
     /// Whether this is the same place of the same connection.

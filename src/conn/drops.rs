@@ -150,11 +150,13 @@ impl Shared {
         fx.notices = notices;
     }
 
-    /// Looks at what has been noted, if there is anything.
-    pub(super) fn see_to_drops(&self) {
-        if self.drops.any.load(Ordering::Relaxed) {
+    /// Looks at what has been noted, if there is anything. True if there was.
+    pub(super) fn see_to_drops(&self) -> bool {
+        let any = self.drops.any.load(Ordering::Relaxed);
+        if any {
             self.transact(|_, _| ());
         }
+        any
     }
 }
 

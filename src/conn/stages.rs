@@ -16,6 +16,7 @@ use super::polling::{First, Polling};
 use super::shared::{Incoming, Shared};
 use crate::cap::call::{CallInfo, Mode};
 use crate::cap::port::Notice;
+use crate::cap::Client;
 use crate::error::{Error, Exception, ProtocolError, TransportError};
 use crate::promise::{count_sleep, Attachment};
 use crate::state::{Arrival, Callback, Departure, Destination};
@@ -504,6 +505,11 @@ impl CallbackStage {
         progress
     }
 
+    /// Looks after what is noted, for those who take the steps themselves. True if there was anything.
+    pub(crate) fn look(&self) -> bool {
+        self.shared.see_to_drops()
+    }
+
     /// Works off what is there, on the receive thread, if nobody is at it.
     fn lent(&self) {
         let Some(mut turn) = self.shared.callbacks.take_turn() else { return };
@@ -516,7 +522,7 @@ impl CallbackStage {
         match callback {
             Callback::Deliver { call, to } => self.deliver(call, to),
             Callback::Respond { responder, outcome } => responder.answer(outcome),
-            Callback::Resolve { cell, to } => cell.resolve(to.client()),
+            Callback::Resolve { cell, to } => cell.resolve(self.client_of(to)),
             Callback::Tell { watchers, client } => watchers.iter().for_each(|w| w.resolved(&client)),
             Callback::Watch { client, watcher } => client.watch(watcher),
             Callback::Echo { embargo, to } => {
@@ -545,6 +551,15 @@ impl CallbackStage {
                 self.shared.end(Error::Exception(why), false);
             }
             Callback::Notice(notice) => self.shared.transact(|state, fx| state.notice(notice, fx)),
+        }
+    }
+
+    /// A client on which calls stay behind those that went to the destination before. See Note [Named by the peer].
+    fn client_of(&self, to: Destination) -> Client {
+        match to {
+            Destination::Client(client) => client,
+            Destination::Pipeline(pipeline) => pipeline.client(),
+            Destination::Reflect(place) => self.shared.transact(|state, fx| state.follow(&place, fx)),
         }
     }
 

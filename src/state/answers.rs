@@ -86,6 +86,8 @@ pub(crate) enum OnReturn {
     Resolve { cell: Weak<PromiseCell>, path: Path },
     /// It is the outcome of this question.
     Take(QuestionId),
+    /// Nothing: an embargo is for a capability in it.
+    Keep,
 }
 
 /// What is to be done when the peer finishes an answer.
@@ -123,6 +125,13 @@ impl Answer {
 
     fn onward(&mut self) -> &mut Onward {
         self.onward.get_or_insert_default()
+    }
+
+    /// Has the call go on until the name is dropped.
+    pub(super) fn keep(&mut self, ticket: Ticket) {
+        if let Some(on_return) = self.entry.on_return_mut() {
+            on_return.push(ticket, OnReturn::Keep);
+        }
     }
 
     /// Has a promise resolved when the answer is there.
@@ -365,7 +374,7 @@ impl State {
                 Returned::Failed(why) => Err(why.clone()),
                 Returned::Tail(_) => Err(Exception::failed("kept results were passed on")),
             };
-            self.answered(question, outcome, &[], Ended::Results, false, fx);
+            self.answered(question, outcome, Short::new(), Ended::Results, false, fx);
         }
     }
 
@@ -388,6 +397,7 @@ impl State {
                     promises.extend(cell.map(|cell| Callback::Resolve { cell, to: to(&path) }));
                 }
                 OnReturn::Take(question) => questions.push(question),
+                OnReturn::Keep => {}
             }
         }
         promises.into_iter().for_each(|resolve| fx.later(resolve));
@@ -458,7 +468,7 @@ impl State {
             Some(Returned::Tail(_)) => Err(Exception::failed("kept results were passed on")),
             None => return self.take_on_return(id, question),
         };
-        self.answered(question, outcome, &[], Ended::Results, false, fx);
+        self.answered(question, outcome, Short::new(), Ended::Results, false, fx);
     }
 
     /// A question of ours is answered when an answer of ours is there, which it is not.

@@ -1,15 +1,15 @@
 //! Capabilities in messages: how ours are described to the peer, and what the peer's descriptions mean.
 
-use super::effects::{Callback, Destination, Effects};
+use super::effects::{Destination, Effects};
 use super::entry::Few;
 use super::exports::Described;
+use super::named::{Named, Said};
 use super::outcome::Told;
 use super::State;
 use crate::cap::client::{Client, Kind};
-use crate::cap::port::{Awaited, Name, Place};
-use crate::cap::promised::{Keeps, PromiseCell};
+use crate::cap::port::Place;
 use crate::error::Exception;
-use crate::id::{AnswerId, ExportId};
+use crate::id::ExportId;
 use crate::short::Short;
 use crate::wire::message::{Descriptor, Incoming, Outgoing, PromisedAnswer, Target};
 
@@ -35,12 +35,32 @@ impl DescribedAll {
     }
 }
 
-/// A capability that the peer described.
-pub(super) struct Accepted {
-    pub(super) client: Client,
-    /// The peer named something of ours. A promise that it resolves so needs an embargo even if what it named
-    /// turns out to lead back to the peer: see Note [Embargo].
-    pub(super) reflected: bool,
+/// What the peer has described as what a promise of its has become.
+#[derive(Clone)]
+pub(super) enum Accepted {
+    /// Something of its own, null, or broken.
+    Theirs { client: Client, said: Said },
+    /// Something of ours. There is no client for it yet, as that depends on whether an embargo is needed.
+    Ours(Named),
+}
+
+impl Accepted {
+    /// What is in the peer and no promise, or null or broken.
+    pub(super) fn settled(client: Client) -> Self {
+        Accepted::Theirs { said: Said::Theirs(client.clone()), client }
+    }
+
+    /// Whether it is in the peer and no promise, or null or broken.
+    pub(super) fn is_settled(&self) -> bool {
+        matches!(self, Accepted::Theirs { said: Said::Theirs(_), .. })
+    }
+
+    pub(super) fn said(&self) -> Said {
+        match self {
+            Accepted::Theirs { said, .. } => said.clone(),
+            Accepted::Ours(named) => Said::Ours(named.clone()),
+        }
+    }
 }
 
 impl State {
@@ -49,7 +69,7 @@ impl State {
         if let Kind::Local(_) = &client.0 {
             return self.export_settled(client.clone(), Told::Itself);
         }
-        let client = self.named_as(client);
+        let client = client.resolved();
         let settled = || Told::Settled(Destination::Client(client.clone()));
         match &client.0 {
             Kind::Null => Ok(Described { descriptor: Descriptor::None, told: settled(), export: None }),
@@ -59,10 +79,7 @@ impl State {
             Kind::Import(import) if import.port.connection() == self.connection => {
                 Ok(reflect(Place::Import(import.clone())))
             }
-            Kind::Fixed(place) if place.port().connection() == self.connection => {
-                Ok(reflect((**place).clone()))
-            }
-            Kind::Import(_) | Kind::Fixed(_) => self.export_settled(client.clone(), settled()),
+            Kind::Import(_) => self.export_settled(client.clone(), settled()),
             Kind::Remote(promise) if promise.port.connection() == self.connection => {
                 match self.promises.get(&promise.id) {
                     Some(pending) => Ok(reflect(pending.place.clone())),
@@ -70,17 +87,6 @@ impl State {
                 }
             }
             Kind::Remote(_) => self.export_promise(client, fx),
-        }
-    }
-
-    /// What a client is to be described as: what it has become, and not a place whose name is no longer its own.
-    pub(super) fn named_as(&self, client: &Client) -> Client {
-        let client = client.resolved();
-        match &client.0 {
-            Kind::Fixed(place) if place.port().connection() == self.connection => {
-                self.was_at(place).map_or(client, |was| was.resolved())
-            }
-            _ => client,
         }
     }
 
@@ -115,23 +121,40 @@ impl State {
 
     /// A client for a capability that the peer described, counting a reference if it is the peer's. The caller
     /// has checked that what is named is there.
-    pub(super) fn accept(&mut self, descriptor: Descriptor<Incoming>, fx: &mut Effects) -> Accepted {
-        let theirs = |client| Accepted { client, reflected: false };
-        let ours = |client| Accepted { client, reflected: true };
+    pub(super) fn accept(&mut self, descriptor: Descriptor<Incoming>, fx: &mut Effects) -> Client {
         match descriptor {
-            Descriptor::None => theirs(Client::null()),
-            Descriptor::SenderHosted(id) => theirs(self.import_settled(id)),
-            Descriptor::SenderPromise(id) => theirs(self.import_promise(id)),
+            Descriptor::None => Client::null(),
+            Descriptor::SenderHosted(id) => self.import_settled(id),
+            Descriptor::SenderPromise(id) => self.import_promise(id),
             // At level 1 the vine is all that we use of an introduction. It forwards calls.
-            Descriptor::ThirdPartyHosted { vine } => theirs(self.import_settled(vine)),
+            Descriptor::ThirdPartyHosted { vine } => self.import_settled(vine),
             Descriptor::ReceiverHosted(id) => {
-                let export = self.exports.get(id).expect("checked before");
-                ours(export.destination().client())
+                let named = self.export_named(id);
+                self.client_named(named, fx)
             }
-            Descriptor::ReceiverAnswer(answer) => ours(self.promised(answer, fx)),
-            Descriptor::Unknown(variant) => theirs(Client::broken(Exception::unimplemented(format!(
+            Descriptor::ReceiverAnswer(answer) => {
+                let named = self.answer_named(answer);
+                self.client_named(named, fx)
+            }
+            Descriptor::Unknown(variant) => Client::broken(Exception::unimplemented(format!(
                 "capability descriptor of unknown kind {variant}"
-            )))),
+            ))),
+        }
+    }
+
+    /// The same for what a promise of the peer's has become.
+    pub(super) fn accept_as(&mut self, descriptor: Descriptor<Incoming>, fx: &mut Effects) -> Accepted {
+        match descriptor {
+            Descriptor::ReceiverHosted(id) => Accepted::Ours(self.export_named(id)),
+            Descriptor::ReceiverAnswer(answer) => Accepted::Ours(self.answer_named(answer)),
+            Descriptor::SenderHosted(id)
+            | Descriptor::SenderPromise(id)
+            | Descriptor::ThirdPartyHosted { vine: id } => {
+                let client = self.accept(descriptor, fx);
+                let said = self.imports.get(&id).map(|import| import.said(&client));
+                Accepted::Theirs { said: said.unwrap_or_else(|| Said::Theirs(client.clone())), client }
+            }
+            Descriptor::None | Descriptor::Unknown(_) => Accepted::settled(self.accept(descriptor, fx)),
         }
     }
 
@@ -141,30 +164,7 @@ impl State {
         descriptors: Short<Descriptor<Incoming>>,
         fx: &mut Effects,
     ) -> Short<Client> {
-        descriptors.map(|descriptor| self.accept(descriptor, fx).client)
-    }
-
-    /// The capability in an answer of ours that the peer's descriptor names.
-    fn promised(&mut self, promised: PromisedAnswer<AnswerId>, fx: &mut Effects) -> Client {
-        let PromisedAnswer { question: id, path } = promised;
-        let Some(answer) = self.answers.get(&id) else {
-            // One whose results held no capability.
-            return Client::null();
-        };
-        if let Some(returned) = answer.returned() {
-            return returned.destination(&path).client();
-        }
-        if let Some(pipeline) = answer.pipeline() {
-            let (cell, to) = (PromiseCell::new(None), Destination::Pipeline(pipeline.at(&path)));
-            fx.later(Callback::Resolve { cell: cell.clone(), to });
-            return Client(Kind::Promise(cell));
-        }
-        let awaited = Awaited { answer: id, ticket: self.generation() };
-        let cell = PromiseCell::new(Some(Keeps::Answer(Name::new(self.port.clone(), awaited))));
-        if let Some(answer) = self.answers.get_mut(&id) {
-            answer.resolve_on_return(awaited.ticket, &cell, path);
-        }
-        Client(Kind::Promise(cell))
+        descriptors.map(|descriptor| self.accept(descriptor, fx))
     }
 
     pub(super) fn gone(&self) -> Client {

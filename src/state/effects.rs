@@ -187,9 +187,9 @@ pub(crate) enum Callback {
 /// client that would follow R's own resolution. For an R that is here or behind another connection, following
 /// is harmless: all that arrives for P and for R takes the same client, in order.
 ///
-/// The same holds for whoever in this vat gets to hold P by the peer's naming it (`receiverHosted`,
-/// `receiverAnswer`), which it does before it has seen the Resolve or Return: calls that it made on P, or that
-/// we made on what it says is P, go to R by way of the peer. So must those that come behind them.
+/// Whatever in this vat gets to hold P because the peer has named it (`receiverHosted`, `receiverAnswer`), which
+/// it may do before it has seen the Resolve or Return, has to stay behind the calls that arrive for P: see
+/// Note [Named by the peer].
 /// ```
 #[derive(Clone, Debug)]
 pub(crate) enum Destination {
@@ -199,15 +199,4 @@ pub(crate) enum Destination {
     Reflect(Place),
     /// To a capability that a method has said will be in its results.
     Pipeline(Pipeline),
-}
-
-impl Destination {
-    /// A client of ours for it: calls by it go the same way. (For a pipeline this is a transaction.)
-    pub(crate) fn client(&self) -> Client {
-        match self {
-            Destination::Client(client) => client.clone(),
-            Destination::Pipeline(pipeline) => pipeline.client(),
-            Destination::Reflect(place) => place.client(),
-        }
-    }
 }

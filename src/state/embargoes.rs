@@ -15,14 +15,16 @@
 //!   was used.
 //! - What the peer names as ours (`receiverHosted`, `receiverAnswer`) needs one even if it leads back to the
 //!   peer: the peer has sent the calls to us, and we have sent them back.
+//! - When the Disembargo has come back, the calls go where those that came back go: see Note [Named by the peer].
 //! ```
 
 use super::descriptors::{target, Accepted};
 use super::effects::{Callback, Destination, Effects};
-use super::imports::{Import, Pending};
+use super::imports::Pending;
+use super::named::Named;
 use super::State;
 use crate::cap::client::{Client, Kind};
-use crate::cap::port::{Place, RemoteRef};
+use crate::cap::port::{Name, Place};
 use crate::cap::promised::{PromiseCell, Watcher};
 use crate::error::{Exception, ProtocolError};
 use crate::id::EmbargoId;
@@ -36,8 +38,10 @@ use crate::wire::message::{
 pub(crate) struct Embargo {
     /// Where calls are held.
     pub(super) cell: Arc<PromiseCell>,
-    /// Where they go then.
-    pub(super) to: Client,
+    /// What the peer has named: where that leads then is where they go.
+    pub(super) to: Named,
+    /// The call goes on in whose results that is.
+    pub(super) keeps: Option<Arc<Name>>,
 }
 
 /// What a promise of the peer's has become for those who hold it.
@@ -48,84 +52,28 @@ pub(super) struct Resolved {
 
 impl State {
     /// What the holders of a resolved promise get: what it was resolved to, at once or behind an embargo.
-    pub(super) fn settle(
-        &mut self,
-        cell: &Arc<RemoteRef>,
-        pending: Pending,
-        to: Accepted,
-        fx: &mut Effects,
-    ) -> Resolved {
+    pub(super) fn settle(&mut self, pending: Pending, to: Accepted, fx: &mut Effects) -> Resolved {
         let Pending { place, used, watchers, .. } = pending;
         let watchers = watchers.into_iter().collect();
-        let Accepted { client: to, reflected } = to;
-        let settled = to.resolved();
-        let client = if self.leads_back(&settled, cell, &place) {
-            Client::broken(Exception::failed("a promise was resolved to itself"))
-        } else if used {
-            self.behind(&place, &settled, reflected, fx)
-        } else {
-            settled
+        let client = match used {
+            true => self.stay_behind(&place, to, fx),
+            false => self.client_for(to, fx).resolved(),
         };
-        fx.discard((place, to));
+        fx.discard(place);
         Resolved { client, watchers }
     }
 
-    /// A client for `to` on which calls stay behind those that were sent to `place`, which has become `to`.
-    pub(super) fn behind(&mut self, place: &Place, to: &Client, reflected: bool, fx: &mut Effects) -> Client {
-        let settled = to.resolved();
-        match self.keeps_order(&settled, reflected) {
-            true => settled,
-            false => self.embargo(place, settled, fx),
-        }
+    /// A client for what `place` has become, on which calls stay behind those that were sent there.
+    pub(super) fn stay_behind(&mut self, place: &Place, to: Accepted, fx: &mut Effects) -> Client {
+        let client = self.behind(place, to.said(), fx);
+        fx.discard(to);
+        client
     }
 
-    /// Whether calls to `to` can't overtake those that went to the promise.
-    fn keeps_order(&mut self, to: &Client, reflected: bool) -> bool {
-        match &to.0 {
-            Kind::Null | Kind::Broken(_) => true,
-            Kind::Import(import) => !reflected && import.port.connection() == self.connection,
-            Kind::Remote(promise) if !reflected && promise.port.connection() == self.connection => {
-                if let Some(pending) = self.promises.get_mut(&promise.id) {
-                    pending.used = true;
-                }
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Whether `to` leads back to the promise itself, by all that we know of what the peer's promises are.
-    fn leads_back(&self, to: &Client, promise: &Arc<RemoteRef>, place: &Place) -> bool {
-        /// More than any chain of promises that makes sense has.
-        const MANY: usize = 10_000;
-        let mut to = to.resolved();
-        for _ in 0..MANY {
-            let next = match &to.0 {
-                Kind::Remote(other) => return Arc::ptr_eq(other, promise),
-                Kind::Import(import) if place.is(&Place::Import(import.clone())) => return true,
-                Kind::Fixed(other) if place.is(other) => return true,
-                Kind::Import(import) if import.port.connection() == self.connection => {
-                    self.imports.get(&import.id).and_then(Import::resolved).cloned()
-                }
-                Kind::Fixed(other) => match &**other {
-                    Place::Answer(question, path) => {
-                        question.outcome.get().and_then(|o| o.as_ref().ok()).map(|p| p.client_at(path))
-                    }
-                    Place::Import(_) => None,
-                },
-                _ => None,
-            };
-            match next {
-                Some(next) => to = next.resolved(),
-                None => return false,
-            }
-        }
-        true
-    }
-
-    fn embargo(&mut self, place: &Place, to: Client, fx: &mut Effects) -> Client {
-        let cell = PromiseCell::new(None);
-        let id = self.embargoes.insert(|_| Embargo { cell: cell.clone(), to });
+    /// Holds calls on what the peer has named back until those that were sent to `place` have come.
+    pub(super) fn embargo(&mut self, place: &Place, to: Named, fx: &mut Effects) -> Client {
+        let (cell, keeps) = (PromiseCell::new(None), self.keep_answer(&to));
+        let id = self.embargoes.insert(|_| Embargo { cell: cell.clone(), to, keeps });
         fx.send(Message::Disembargo(Disembargo {
             target: target(place),
             context: DisembargoContext::SenderLoopback(id),
@@ -176,7 +124,6 @@ impl State {
     fn reflected(&self, client: &Client) -> Result<Place, ProtocolError> {
         match client.resolved().0 {
             Kind::Import(import) if import.port.connection() == self.connection => Ok(Place::Import(import)),
-            Kind::Fixed(place) if place.port().connection() == self.connection => Ok((*place).clone()),
             _ => Err(ProtocolError::DisembargoNotReflected),
         }
     }
@@ -193,8 +140,11 @@ impl State {
 
     /// A Disembargo of ours has come back: what was held goes on.
     fn lift(&mut self, id: EmbargoId, fx: &mut Effects) -> Result<(), ProtocolError> {
-        let Embargo { cell, to } = self.embargoes.remove(id).ok_or(ProtocolError::UnknownEmbargo(id))?;
-        fx.later(Callback::Resolve { cell, to: Destination::Client(to) });
+        let embargo = self.embargoes.remove(id).ok_or(ProtocolError::UnknownEmbargo(id))?;
+        let Embargo { cell, to, keeps } = embargo;
+        let to = self.destination_named(to, fx);
+        fx.later(Callback::Resolve { cell, to });
+        drop(keeps);
         Ok(())
     }
 

@@ -149,7 +149,7 @@ impl State {
             return;
         }
         let (promise, frozen) = (export.client.clone(), export.promise.clone());
-        let client = self.named_as(&promise);
+        let client = promise.resolved();
         if self.is_promise_elsewhere(&client) {
             // Not ours to name to this peer yet: wait until it has become something that is.
             let watcher = Watcher::export(self.port.clone(), id, generation);

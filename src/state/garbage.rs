@@ -3,10 +3,12 @@
 use std::fmt;
 
 use super::answers::{Answer, Onward};
+use super::descriptors::Accepted;
 use super::embargoes::Embargo;
 use super::entry::{Entry, Few};
 use super::exports::Export;
 use super::imports::{Import, ImportedPromise, Pending};
+use super::named::{Named, Said};
 use super::outcome::Returned;
 use super::questions::{self, Question};
 use super::waiting::Waiting;
@@ -128,7 +130,7 @@ discard!(as Outcome: Result<Payload, Exception>);
 discard!(as Client: Client);
 discard!(as Cancel: Cancel);
 discard!(as Attachment: Arc<dyn Attachment>);
-discard!(boxed: Place, Pipeline, CallInfo, Arc<RemoteRef>);
+discard!(boxed: Place, Pipeline, CallInfo, Arc<RemoteRef>, Named, Said);
 
 impl<T: Discard> Discard for Option<T> {
     fn discard(self, garbage: &mut Garbage) {
@@ -208,6 +210,9 @@ impl Discard for Question {
             }
             Entry::HaveReturn { .. } => {}
         }
+        if let Some(places) = self.places {
+            garbage.push(places);
+        }
     }
 }
 
@@ -238,8 +243,8 @@ impl Discard for Export {
 
 impl Discard for Import {
     fn discard(self, garbage: &mut Garbage) {
-        if let Some(ImportedPromise::Resolved(client)) = self.promise {
-            client.discard(garbage);
+        if let Some(ImportedPromise::Resolved { client, said }) = self.promise {
+            (client, said).discard(garbage);
         }
     }
 }
@@ -249,6 +254,15 @@ impl Discard for Pending {
         self.place.discard(garbage);
         if !self.watchers.is_empty() {
             garbage.push(Box::new(self.watchers));
+        }
+    }
+}
+
+impl Discard for Accepted {
+    fn discard(self, garbage: &mut Garbage) {
+        match self {
+            Accepted::Theirs { client, said } => (client, said).discard(garbage),
+            Accepted::Ours(named) => named.discard(garbage),
         }
     }
 }

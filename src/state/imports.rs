@@ -5,6 +5,7 @@ use im::Vector;
 use super::descriptors::Accepted;
 use super::effects::{Callback, Effects};
 use super::embargoes::Resolved;
+use super::named::Said;
 use super::State;
 use crate::cap::client::{Client, Kind};
 use crate::cap::port::{Generation, ImportRef, Place, RefId, RemoteRef};
@@ -38,15 +39,37 @@ pub(crate) struct Import {
 #[derive(Clone, Debug)]
 pub(super) enum ImportedPromise {
     Pending(RefId),
-    Resolved(Client),
+    Resolved {
+        /// What it is for those who held it.
+        client: Client,
+        said: Said,
+    },
 }
 
 impl Import {
     /// What a promise among the imports has become, if it has.
     pub(super) fn resolved(&self) -> Option<&Client> {
         match &self.promise {
-            Some(ImportedPromise::Resolved(client)) => Some(client),
+            Some(ImportedPromise::Resolved { client, .. }) => Some(client),
             _ => None,
+        }
+    }
+
+    /// What the peer has said of the import, which this is a reference to.
+    pub(super) fn known(&self, import: &Arc<ImportRef>) -> Option<Said> {
+        match &self.promise {
+            None => Some(Said::Theirs(Client(Kind::Import(import.clone())))),
+            Some(ImportedPromise::Pending(_)) => None,
+            Some(ImportedPromise::Resolved { said, .. }) => Some(said.clone()),
+        }
+    }
+
+    /// What the peer says when it names the import; `client` has been made for that.
+    pub(super) fn said(&self, client: &Client) -> Said {
+        match (&self.promise, self.handle.upgrade()) {
+            (Some(ImportedPromise::Pending(_)), Some(import)) => Said::Promise(Place::Import(import)),
+            (Some(ImportedPromise::Resolved { said, .. }), _) => said.clone(),
+            _ => Said::Theirs(client.clone()),
         }
     }
 }
@@ -78,13 +101,20 @@ impl State {
     /// A client for a promise among the imports, counting one more reference. All clients share one reference,
     /// and so one embargo.
     pub(super) fn import_promise(&mut self, id: ImportId) -> Client {
-        let known = self.imports.get(&id).and_then(|import| import.promise.clone());
-        let Some(handle) = self.import(id) else { return self.gone() };
+        match self.import(id) {
+            Some(handle) => self.promise_of(&handle),
+            None => self.gone(),
+        }
+    }
+
+    /// A client for a promise among the imports.
+    pub(super) fn promise_of(&mut self, handle: &Arc<ImportRef>) -> Client {
+        let id = handle.id;
         let mut used = false;
-        match known {
-            Some(ImportedPromise::Resolved(client)) => return client,
+        match self.imports.get(&id).and_then(|import| import.promise.as_ref()) {
+            Some(ImportedPromise::Resolved { client, .. }) => return client.clone(),
             Some(ImportedPromise::Pending(promise)) => {
-                let pending = self.promises.get(&promise);
+                let pending = self.promises.get(promise);
                 if let Some(cell) = pending.and_then(|pending| pending.cell.upgrade()) {
                     return Client(Kind::Remote(cell));
                 }
@@ -94,8 +124,9 @@ impl State {
             None => {}
         }
         let cell = self.promise_at(Place::Import(handle.clone()), handle.port.clone());
-        let import = self.imports.get_mut(&id).expect("counted above");
-        import.promise = Some(ImportedPromise::Pending(cell.id));
+        if let Some(import) = self.imports.get_mut(&id) {
+            import.promise = Some(ImportedPromise::Pending(cell.id));
+        }
         self.promises.get_mut(&cell.id).expect("just made").used = used;
         Client(Kind::Remote(cell))
     }
@@ -191,50 +222,54 @@ impl State {
             // Released; the peer did not know yet.
             None => None,
             Some(None) => return Err(ProtocolError::ResolveOfSettled(id)),
-            Some(Some(ImportedPromise::Resolved(_))) => return Err(ProtocolError::DuplicateResolve(id)),
+            Some(Some(ImportedPromise::Resolved { .. })) => return Err(ProtocolError::DuplicateResolve(id)),
             Some(Some(ImportedPromise::Pending(promise))) => Some(*promise),
         };
         let to = match to {
             Resolution::Cap(descriptor) => {
                 self.check_descriptors(std::slice::from_ref(&descriptor), None)?;
-                self.accept(descriptor, fx)
+                self.accept_as(descriptor, fx)
             }
-            Resolution::Exception(why) => Accepted { client: Client::broken(why), reflected: false },
+            Resolution::Exception(why) => Accepted::settled(Client::broken(why)),
         };
-        // Where nobody holds the promise, what it brings is dropped, and so released.
-        let client = match promise {
-            Some(promise) => self.resolve_promise(promise, to, fx),
-            None => {
-                fx.discard(to.client);
-                return Ok(());
-            }
+        let handle = self.imports.get(&id).and_then(|import| import.handle.upgrade());
+        let (Some(promise), Some(handle)) = (promise, handle) else {
+            // Nobody holds the promise: what the Resolve brings is dropped, and so released.
+            fx.discard(to);
+            return Ok(());
         };
-        if let (Some(import), Some(client)) = (self.imports.get_mut(&id), client) {
-            import.promise = Some(ImportedPromise::Resolved(client));
+        let place = Place::Import(handle);
+        let to = self.without_circle(&place, to, fx);
+        let said = to.said();
+        let client = self.resolve_promise(promise, to, fx);
+        if let Some(import) = self.imports.get_mut(&id) {
+            import.promise = Some(ImportedPromise::Resolved { client, said });
         }
+        fx.discard(place);
         Ok(())
     }
 
-    /// Resolves a promise of the peer's that somebody here holds; gives what its clients are now.
-    pub(super) fn resolve_promise(&mut self, id: RefId, to: Accepted, fx: &mut Effects) -> Option<Client> {
-        let pending = self.take_promise(id)?;
+    /// Resolves a promise of the peer's; gives what its clients are now. The promise may have no clients any more,
+    /// while its place is held.
+    pub(super) fn resolve_promise(&mut self, id: RefId, to: Accepted, fx: &mut Effects) -> Client {
+        let Some(pending) = self.take_promise(id) else { return self.client_for(to, fx) };
         let Some(cell) = pending.cell.upgrade() else {
             // The results of a question are there for others, too.
             let client = match (&pending.place, pending.used) {
-                (Place::Answer(..), true) => self.behind(&pending.place, &to.client, to.reflected, fx),
-                _ => to.client.clone(),
+                (Place::Answer(..), true) => self.stay_behind(&pending.place, to, fx),
+                _ => self.client_for(to, fx),
             };
-            fx.discard((pending, to.client));
-            return Some(client);
+            fx.discard(pending);
+            return client;
         };
-        let Resolved { client, watchers } = self.settle(&cell, pending, to, fx);
+        let Resolved { client, watchers } = self.settle(pending, to, fx);
         let set = cell.resolved.set(client.clone());
         debug_assert!(set.is_ok(), "a promise is resolved once");
         if !watchers.is_empty() {
             fx.later(Callback::Tell { watchers, client: client.clone() });
         }
         fx.discard(cell);
-        Some(client)
+        client
     }
 
     pub(super) fn end_promises(&mut self, why: &Exception, fx: &mut Effects) {

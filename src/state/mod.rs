@@ -35,6 +35,7 @@ mod entry;
 mod exports;
 mod garbage;
 mod imports;
+mod named;
 mod outcome;
 mod questions;
 mod returns;

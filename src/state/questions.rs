@@ -20,6 +20,7 @@ use super::descriptors::Accepted;
 use super::effects::{Callback, Effects};
 use super::entry::{Entry, Few};
 use super::imports::Pending;
+use super::named::Said;
 use super::State;
 use crate::cap::answer::Awaiting;
 use crate::cap::call::{CallInfo, Parcel, Responder, Route};
@@ -30,6 +31,7 @@ use crate::cap::request;
 use crate::error::{Exception, ProtocolError};
 use crate::id::{ExportId, QuestionId};
 use crate::promise::Attachment;
+use crate::short::Short;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Weak};
 use crate::wire::message::{Call, Finish, Message, Outgoing, Path, Payload as WirePayload};
@@ -65,6 +67,8 @@ pub(super) struct Places {
     pub(super) promised: Few<(Path, RefId)>,
     /// Where calls were sent to by promises that are gone.
     pub(super) used: Few<Path>,
+    /// Once the results are there, what the peer has said of each capability in them.
+    pub(super) said: Short<Said>,
 }
 
 impl Question {
@@ -87,6 +91,12 @@ impl Question {
             interface_id: 0,
             share: None,
         }
+    }
+
+    /// What the peer has said of a capability in the results, if anybody has asked for one while they were not there, and
+    /// some are promises or of this vat.
+    pub(super) fn said(&self, index: usize) -> Option<&Said> {
+        self.places.as_ref()?.said.get(index)
     }
 
     fn promised_at(&self, path: &[u16]) -> Option<RefId> {
@@ -425,7 +435,7 @@ impl State {
             fx.discard(handle);
         }
         for (_, promise) in places.into_iter().flat_map(|places| places.promised.each()) {
-            let to = Accepted { client: Client::broken(why.clone()), reflected: false };
+            let to = Accepted::settled(Client::broken(why.clone()));
             let resolved = self.resolve_promise(promise, to, fx);
             fx.discard(resolved);
         }
@@ -445,7 +455,7 @@ impl State {
         self.release_exports(&exports, fx)?;
         self.question_mut(id).expect("found above").param_exports = Vec::new();
         let why = Exception::unimplemented("the peer does not implement the message that asked this");
-        self.answered(id, Err(why), &[], Ended::Exception, true, fx);
+        self.answered(id, Err(why), Short::new(), Ended::Exception, true, fx);
         // If it had been finished, it was not answered just now.
         self.forget_question(id, fx);
         Ok(())
@@ -462,7 +472,7 @@ impl State {
                     .with_context(format_args!("calling method {method} of interface {interface:#x}")),
                 None => why.clone(),
             };
-            self.answered(id, Err(why), &[], Ended::Exception, true, fx);
+            self.answered(id, Err(why), Short::new(), Ended::Exception, true, fx);
             self.forget_question(id, fx);
         }
     }

@@ -3,6 +3,7 @@
 use super::descriptors::Accepted;
 use super::effects::{Callback, Effects};
 use super::entry::Few;
+use super::named::Named;
 use super::questions::{Ended, OnReturn, Places, PIPELINE_BIT};
 use super::State;
 use crate::cap::client::Client;
@@ -10,6 +11,7 @@ use crate::cap::contents::Payload;
 use crate::cap::port::{Place, QuestionRef, RefId};
 use crate::error::{Exception, ProtocolError};
 use crate::id::QuestionId;
+use crate::short::Short;
 use crate::sync::Arc;
 use crate::wire::message::{Incoming, Message, Outcome, Path, Payload as WirePayload, Return};
 
@@ -62,7 +64,7 @@ impl State {
             Outcome::ResultsSentElsewhere if no_finish_needed => {
                 // Results without capabilities.
                 let why = super::targets::closed();
-                return self.answered(id, Err(why), &[], Ended::Elsewhere, true, fx);
+                return self.answered(id, Err(why), Short::new(), Ended::Elsewhere, true, fx);
             }
             Outcome::ResultsSentElsewhere => return self.answered_elsewhere(id),
             Outcome::Exception(why) => why,
@@ -72,7 +74,7 @@ impl State {
                 Exception::unimplemented(format!("the peer returned in an unknown way ({variant})"))
             }
         };
-        self.answered(id, Err(why), &[], Ended::Exception, no_finish_needed, fx);
+        self.answered(id, Err(why), Short::new(), Ended::Exception, no_finish_needed, fx);
     }
 
     fn receive_results(
@@ -83,27 +85,27 @@ impl State {
         fx: &mut Effects,
     ) {
         let promised = self.question(id).is_some_and(|question| question.places.is_some());
-        let mut reflected = Vec::new();
-        let caps = results.descriptors.map(|descriptor| {
-            let accepted = self.accept(descriptor, fx);
-            if promised {
-                reflected.push(accepted.reflected);
-            }
-            accepted.client
-        });
+        let mut accepted = Short::new();
+        let caps = match promised {
+            false => self.accept_all(results.descriptors, fx),
+            true => results.descriptors.map(|descriptor| {
+                accepted.push(self.accept_as(descriptor, fx));
+                Client::null()
+            }),
+        };
         let payload = Payload::new(results.content, caps);
-        self.answered(id, Ok(payload), &reflected, Ended::Results, no_finish_needed, fx);
+        self.answered(id, Ok(payload), accepted, Ended::Results, no_finish_needed, fx);
     }
 
     /// A question has its outcome: promises for capabilities in it are resolved, and whoever asked is told.
     ///
-    /// `reflected` says of each capability whether it is one of ours, if there are promises for any; all are where
-    /// it is too short.
+    /// If there are promises for any, `accepted` is what the peer has said of each capability, and their clients are
+    /// made here. Where it is empty, all are of this vat, and no promises to the peer.
     pub(super) fn answered(
         &mut self,
         id: QuestionId,
         mut outcome: Result<Payload, Exception>,
-        reflected: &[bool],
+        accepted: Short<Accepted>,
         ended: Ended,
         no_finish_needed: bool,
         fx: &mut Effects,
@@ -114,15 +116,7 @@ impl State {
         let places = question.places.take();
         let handle = question.handle.upgrade();
         if let Some(places) = places {
-            let Places { promised, used } = *places;
-            for (path, promise) in promised.each() {
-                self.resolve_pipelined(promise, &path, &mut outcome, reflected, fx);
-            }
-            if let (Some(handle), Ok(payload)) = (&handle, &mut outcome) {
-                for path in used.each() {
-                    self.keep_behind(handle, path, payload, reflected, fx);
-                }
-            }
+            self.settle_places(id, *places, &handle, (&mut outcome, accepted), fx);
         }
         if let Some(handle) = handle {
             let set = handle.outcome.set(outcome.clone());
@@ -146,6 +140,47 @@ impl State {
         }
     }
 
+    /// Results are there: promises for capabilities in them are resolved, and the results hold what those have become.
+    fn settle_places(
+        &mut self,
+        id: QuestionId,
+        places: Places,
+        handle: &Option<Arc<QuestionRef>>,
+        (outcome, mut accepted): (&mut Result<Payload, Exception>, Short<Accepted>),
+        fx: &mut Effects,
+    ) {
+        if let (Ok(payload), true) = (&*outcome, accepted.is_empty()) {
+            let ours = |client: &Client| Accepted::Ours(Named::Capability(client.clone()));
+            accepted = payload.caps.iter().map(ours).collect();
+        }
+        let mut made: Short<Option<Client>> = accepted.iter().map(|_| None).collect();
+        for (path, promise) in places.promised.each() {
+            self.resolve_pipelined(promise, path, outcome, (handle, &mut accepted, &mut made), fx);
+        }
+        if let (Some(handle), Ok(payload)) = (handle, &*outcome) {
+            for path in places.used.each() {
+                self.keep_behind(handle, path, payload, (&mut accepted, &mut made), fx);
+            }
+        }
+        let Ok(payload) = outcome else { return };
+        if accepted.iter().any(|accepted| !accepted.is_settled()) {
+            let said = accepted.iter().map(Accepted::said).collect();
+            if let Some(question) = self.question_mut(id) {
+                question.places = Some(Box::new(Places { said, ..Places::default() }));
+            }
+        }
+        for ((cap, made), to) in payload.caps.iter_mut().zip(made).zip(accepted) {
+            let client = match made {
+                Some(client) => {
+                    fx.discard(to);
+                    client
+                }
+                None => self.client_for(to, fx),
+            };
+            fx.discard(std::mem::replace(cap, client));
+        }
+    }
+
     /// The peer has the results of a tail call. They can be called there until our Finish, and we are never told
     /// what is in them: so promises for what is stay what they are, and more can be made.
     fn answered_elsewhere(&mut self, id: QuestionId) {
@@ -157,30 +192,35 @@ impl State {
         );
     }
 
-    /// Resolves a promise for a capability in some results, and puts what its holders have now in that place of
-    /// the results: whoever takes the capability from there stays behind the calls that were sent ahead.
+    /// Resolves a promise for a capability in some results, and notes what its holders have now for that place of the
+    /// results: whoever takes the capability from there stays behind the calls that were sent ahead.
     fn resolve_pipelined(
         &mut self,
         promise: RefId,
-        path: &[u16],
-        outcome: &mut Result<Payload, Exception>,
-        reflected: &[bool],
+        path: Path,
+        outcome: &Result<Payload, Exception>,
+        (question, accepted, made): (&Option<Arc<QuestionRef>>, &mut [Accepted], &mut [Option<Client>]),
         fx: &mut Effects,
     ) {
-        let index = outcome.as_ref().map(|payload| payload.index_at(path));
-        let (to, index) = match (index, &*outcome) {
-            (Ok(Ok(Some(index))), Ok(payload)) => {
-                let reflected = reflected.get(index).copied().unwrap_or(true);
-                (Accepted { client: payload.caps[index].clone(), reflected }, Some(index))
-            }
-            (Ok(Err(why)), _) => (Accepted { client: Client::broken(why), reflected: false }, None),
-            (Err(why), _) => (Accepted { client: Client::broken(why.clone()), reflected: false }, None),
-            _ => (Accepted { client: Client::null(), reflected: false }, None),
+        let index = match outcome {
+            Ok(payload) => payload.index_at(&path),
+            Err(why) => Err(why.clone()),
         };
-        let resolved = self.resolve_promise(promise, to, fx);
-        if let (Some(client), Some(index), Ok(payload)) = (resolved, index, outcome) {
-            fx.discard(std::mem::replace(&mut payload.caps[index], client));
-        }
+        let client = match index {
+            Ok(Some(index)) => {
+                if let Some(question) = question {
+                    let place = Place::Answer(question.clone(), path);
+                    accepted[index] = self.without_circle(&place, accepted[index].clone(), fx);
+                    fx.discard(place);
+                }
+                let client = self.resolve_promise(promise, accepted[index].clone(), fx);
+                return fx.discard(made[index].replace(client));
+            }
+            Ok(None) => Client::null(),
+            Err(why) => Client::broken(why),
+        };
+        let client = self.resolve_promise(promise, Accepted::settled(client), fx);
+        fx.discard(client);
     }
 
     /// Keeps whoever takes a capability from some results behind the calls that promises for it sent ahead, which
@@ -189,13 +229,14 @@ impl State {
         &mut self,
         question: &Arc<QuestionRef>,
         path: Path,
-        payload: &mut Payload,
-        reflected: &[bool],
+        payload: &Payload,
+        (accepted, made): (&mut [Accepted], &mut [Option<Client>]),
         fx: &mut Effects,
     ) {
         let Ok(Some(index)) = payload.index_at(&path) else { return };
-        let reflected = reflected.get(index).copied().unwrap_or(true);
-        let client = self.behind(&Place::Answer(question.clone(), path), &payload.caps[index], reflected, fx);
-        fx.discard(std::mem::replace(&mut payload.caps[index], client));
+        let place = Place::Answer(question.clone(), path);
+        accepted[index] = self.without_circle(&place, accepted[index].clone(), fx);
+        let client = self.stay_behind(&place, accepted[index].clone(), fx);
+        fx.discard((made[index].replace(client), place));
     }
 }

@@ -25,6 +25,8 @@ use crate::promise::cancel;
 /// - A promise for a capability in the answer (the peer named the answer by `receiverAnswer`) wants it as long as
 ///   anything holds the promise. The table refers to the promise weakly. The promise has a `Name`, which tells the
 ///   connection when the promise is dropped. A call that waits in the promise holds it.
+/// - An embargo for a capability in the answer wants it until the Disembargo has come back; from then on, the promise
+///   does that calls were held in.
 /// - A question of ours that is to get the answer wants it until the question is finished.
 ///
 /// A call that the peer has finished with `requireEarlyCancellationWorkaround` is canceled when it reaches its

@@ -86,6 +86,12 @@ impl Side {
         &self.connection
     }
 
+    /// Has the connection look at what was dropped, as the callback thread does in time where stages are lent. True if
+    /// anything was.
+    pub fn look(&self) -> bool {
+        self.stages.callback.look()
+    }
+
     /// Takes one step of a stage, if there is something for it to do. True if there was.
     pub fn step(&mut self, stage: Stage) -> bool {
         let _role = enter_role(Role::Connection);

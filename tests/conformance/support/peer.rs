@@ -394,6 +394,13 @@ impl Peer {
         self.sync();
     }
 
+    /// All that our side has sent and nobody has asked for, once it has handled all that was sent to it.
+    #[track_caller]
+    pub fn take_received(&mut self) -> Vec<Msg> {
+        self.settle();
+        self.aside.drain(..).collect()
+    }
+
     #[track_caller]
     fn receive_until(&mut self, what: &str, is_end: impl Fn(&Msg) -> bool) {
         loop {
