@@ -588,7 +588,8 @@ impl Round {
             Drive::Stepped { .. } => client,
             Drive::Threaded { .. } => client.resolve().map_err(|e| format!("reference {at}: {e}"))?,
         };
-        let local = client.local_server::<Sink>().map(|sink| sink.side);
+        let local = client.local_server::<Sink>().map_err(|e| format!("reference {at}: {e}"))?;
+        let local = local.map(|sink| sink.side);
         match local == Some(sunk).filter(|sunk| *sunk == side) {
             true => Ok(()),
             false => Err(format!("reference {at} of vat {side} is {client:?}, the object is in {sunk}")),
