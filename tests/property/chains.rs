@@ -588,7 +588,7 @@ impl Round {
             Drive::Stepped { .. } => client,
             Drive::Threaded { .. } => client.resolve().map_err(|e| format!("reference {at}: {e}"))?,
         };
-        let local = client.local_server::<Sink>().map_err(|e| format!("reference {at}: {e}"))?;
+        let local = client.local_server::<Sink>();
         let local = local.map(|sink| sink.side);
         match local == Some(sunk).filter(|sunk| *sunk == side) {
             true => Ok(()),
