@@ -171,9 +171,13 @@ impl<T: Send + 'static> Promise<T> {
     /// The promise as a channel, for `crossbeam_channel::select!`. The call goes on if the channel is dropped.
     pub fn into_channel(self) -> Receiver<Result<T>> {
         let (sender, receiver) = crossbeam_channel::bounded(1);
-        self.on_ready(move |result| {
-            let _ = sender.send(result);
-        });
+        // Whoever has the channel may have gone already.
+        let send = move |result| drop(sender.send(result));
+        match self.try_take() {
+            // At once, however deep this is in other callbacks: this thread may be about to wait at the channel.
+            Ok(result) => send(result),
+            Err(promise) => promise.on_ready(send),
+        }
         receiver
     }
 

@@ -13,6 +13,7 @@
 //! While a thread waits, it would not come to what it has put off, and may wait for that very thing: a call in place,
 //! say, whose answer a user's `Drop` waits for. So a thread that is to wait does that first (`enter_wait`). What it
 //! does while it waits (it may read, and handle what it reads) is not inside any body: it puts off nothing beyond that.
+//! (A wait that this crate does not know of, at a channel of the user's, say, does not do it.)
 //!
 //! The bodies that are done before a wait may wait in turn, and so on: where that is nested `WAITS` times and something
 //! is still put off, a wait is refused.

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use capnp_threads::{
-    Call, Client, ClientFulfiller, Deferred, Pipeline, Pool, Promise, Response, Result, Threads, Vat,
+    Call, Client, ClientFulfiller, Deferred, ExceptionKind, Pipeline, Pool, Promise, Response, Result,
+    Stream, Threads, Vat,
 };
 
 use crate::support::wires::{reaches, Two, Wire};
@@ -354,26 +355,41 @@ fn a_peer_has_a_chain_made_and_drops_it() {
     }
 }
 
-/// An object that waits for an answer when it is dropped, and what it holds.
-struct Waiting {
-    asks: Option<Client>,
+/// An object that asks something when it is dropped, and tells what it has heard; and the objects that it holds.
+struct Asking {
+    asks: fn(&Client) -> Result<String>,
+    asked: Client,
     heard: crossbeam_channel::Sender<Result<String>>,
-    _holds: Vec<Client>,
 }
 
-impl capnp_threads::Server for Waiting {
+impl capnp_threads::Server for Asking {
     fn dispatch(&self, call: &mut Call) -> Result<()> {
         reply(call, "")
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Asking {
     fn drop(&mut self) {
-        if let Some(asked) = &self.asks {
-            let _ = self.heard.send(ask(asked, 0, "asked"));
-        }
+        let _ = self.heard.send((self.asks)(&self.asked));
     }
 }
+
+/// The ways to ask, and to wait for the answer.
+const WAYS: [fn(&Client) -> Result<String>; 4] = [
+    |asked| ask(asked, 0, "asked"),
+    |asked| {
+        let stream = Stream::new();
+        stream.send(request(asked, 0, "streamed"))?;
+        stream.finish().map(|()| "asked".into())
+    },
+    |asked| {
+        let (promise, fulfiller) = Client::promise();
+        let answer = send(&promise, 0, "asked");
+        fulfiller.fulfill(asked.clone());
+        answer.soon().map(|answer| said(&answer))
+    },
+    |asked| send(asked, 0, "asked").map(|answer| Ok(said(&answer))).soon(),
+];
 
 /// However deep it lies, what an object asks when it is dropped is answered: by objects on threads, in place, and
 /// behind connections, and behind promises that yet others are.
@@ -384,21 +400,40 @@ fn a_drop_may_wait_at_any_depth() {
         let vat = Vat::new().threads(threads);
         Two::new(Wire::Tcp, vat.clone(), vat.bootstrap(in_place.clone()), &capnp_threads::Limits::default())
     });
-    let asked = [echo(), in_place, two[0].here.bootstrap(), two[1].here.bootstrap()];
-    for asked in asked {
-        for link in [
-            holding::<Client> as fn(_) -> _,
-            holding_a_promise_for_results,
-            holding_a_promise_that_is_waited_in,
-        ] {
-            for depth in 1..=40 {
+    let links: [fn(Client) -> Client; 3] =
+        [holding, holding_a_promise_for_results, holding_a_promise_that_is_waited_in];
+    for asked in [echo(), in_place, two[0].here.bootstrap(), two[1].here.bootstrap()] {
+        let all = links.map(|link| (WAYS[0], link)).into_iter().chain(WAYS.map(|asks| (asks, links[2])));
+        for (asks, link) in all {
+            for depth in (1..=3).chain(13..=18).chain(29..=34) {
                 let (heard, hears) = crossbeam_channel::unbounded();
-                let waiting = Waiting { asks: Some(asked.clone()), heard, _holds: Vec::new() };
-                let first = (1..depth).fold(Client::new(waiting), |next, _| link(next));
+                let asking = Asking { asks, asked: asked.clone(), heard };
+                let first = (1..depth).fold(Client::new(asking), |next, _| link(next));
                 thread::spawn(move || drop(first));
-                let heard = hears.recv_timeout(DEADLINE);
-                assert_eq!(heard.expect(&format!("at depth {depth}")).unwrap(), "asked");
+                let heard = hears.recv_timeout(DEADLINE).unwrap_or_else(|e| panic!("at depth {depth}: {e}"));
+                assert_eq!(heard.unwrap(), "asked", "at depth {depth}");
             }
+        }
+    }
+}
+
+/// Many objects that ask when they are dropped, and that one object holds. Where they lie so deep that all but one of
+/// them are put off, some ask while others wait, but so many that the stack would not hold them are refused.
+#[test]
+fn many_drops_that_wait_side_by_side() {
+    const MANY: usize = 200;
+    for depth in [1, 10, 20] {
+        let (heard, hears) = crossbeam_channel::unbounded();
+        let asking = |_| Client::new(Asking { asks: WAYS[0], asked: echo(), heard: heard.clone() });
+        let all: Vec<_> = (0..MANY).map(asking).collect();
+        let first = (1..depth).fold(holding(all), |next, _| holding(next));
+        on_a_small_stack(move || drop(first));
+        drop(heard);
+        let (answered, refused): (Vec<_>, Vec<_>) = hears.iter().partition(Result::is_ok);
+        assert_eq!(answered.len() + refused.len(), MANY);
+        assert!(depth == 20 || refused.is_empty(), "{refused:?}");
+        for why in refused {
+            assert_eq!(why.unwrap_err().kind(), ExceptionKind::Overloaded);
         }
     }
 }

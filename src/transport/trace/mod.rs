@@ -5,7 +5,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::{EndWatch, Frame, MessageSink, MessageSource, Outbound, Transport};
 use crate::error::TransportError;
-use crate::sync::{assert_unlocked, Arc, Duration};
+use crate::sync::{assert_unlocked, panicked, Arc, Duration};
 
 mod describe;
 mod parts;
@@ -171,8 +171,8 @@ impl Trace {
     fn show(&self, what: Traced) {
         assert_unlocked();
         let event = TraceEvent { direction: self.direction, sequence: self.messages, what };
-        if catch_unwind(AssertUnwindSafe(|| (self.callback)(&event))).is_err() {
-            log::error!("the trace callback panicked at: {event}");
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.callback)(&event))) {
+            panicked(&format!("the trace callback (at {event})"), panic);
         }
     }
 }
