@@ -82,7 +82,8 @@ impl<T: Send + 'static> Drop for OwnCell<T> {
 /// A value that will come, or the reason why it won't. One thread waits for it, takes it, or registers for
 /// it; dropping it says that nobody wants it, which cancels the call behind it.
 ///
-/// It is a [`Future`] too: async code can await it on any executor.
+/// It is a [`Future`] too: async code can await it on any executor. Whichever task has polled it last is woken. Polled
+/// again after it has given its value, it panics.
 #[must_use = "dropping a promise cancels the call that it stands for"]
 pub struct Promise<T> {
     holder: Arc<dyn HoldsCell<T>>,
@@ -343,9 +344,11 @@ impl<T: Send + 'static> Future for Promise<T> {
             drop(state);
             return Poll::Ready(result);
         }
+        let taken = matches!(*state, State::Taken);
         let before = wake_with(&mut state, waiter);
         drop(state);
         drop(before);
+        assert!(!taken, "a promise was polled after it had given its value");
         Poll::Pending
     }
 }
@@ -462,6 +465,17 @@ mod tests {
         let p = p.wait_until(Instant::now()).unwrap_err();
         f.fulfill(1);
         assert_eq!(p.try_take().unwrap().unwrap(), 1);
+    }
+
+    /// Nobody would ever wake whoever polls it.
+    #[test]
+    #[should_panic(expected = "polled after it had given its value")]
+    fn polling_a_promise_that_has_given_its_value_panics() {
+        let (mut p, f) = promise();
+        f.fulfill(7);
+        let mut poll = || Pin::new(&mut p).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(poll(), Poll::Ready(Ok(7))));
+        let _ = poll();
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
+use capnp::private::capability::ClientHook;
 use capnp_threads::transport::Transport;
 use capnp_threads::{
     Client, Connection, Error, Exception, ExceptionKind, Limits, Threads, TransportError, Vat,
@@ -13,6 +14,7 @@ use crossbeam_channel::{bounded, unbounded, RecvTimeoutError};
 
 use crate::support::wires::{tcp_pair, Two, Wire};
 use crate::support::{ask, echo, object, reply, said, send, with_cap, Soon, DEADLINE};
+use crate::waiting::block_on;
 
 /// Answers when it is told to.
 fn held() -> (Client, crossbeam_channel::Receiver<()>, crossbeam_channel::Sender<()>) {
@@ -385,6 +387,7 @@ fn clients_of_a_connection_that_has_ended_are_broken() {
             let refused = client.resolve().expect_err("there is no object any more");
             assert_eq!(Exception::from(refused), why);
             assert_eq!(Exception::from(ask(client, 0, "").unwrap_err()), why);
+            assert!(block_on(client.when_resolved()).is_err(), "so it is for the `capnp` crate's clients");
         }
         go.send(()).unwrap();
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use capnp_threads::{Client, Connection, RemotePromise, Response, Result};
+use capnp_threads::{Client, Connection, Limits, Promise, RemotePromise, Response, Result, Threads, Vat};
 use crossbeam_channel::{bounded, select, unbounded, Receiver, Sender};
 
 use crate::support::wires::{Two, Wire};
@@ -304,4 +304,42 @@ fn a_panic_in_filling_results_in_later_is_the_answer() {
         assert!(answering.join().is_err());
         assert!(why(call.soon()).contains("panicked: bad results"));
     });
+}
+
+/// The answer comes while a task gives the future up for another one. Five connections in each mode, so that the reactor
+/// reads for some of them.
+#[test]
+fn a_future_that_changes_hands_while_its_answer_comes_is_woken() {
+    for threads in [Threads::Lending, Threads::Strict] {
+        let vat = Vat::new().threads(threads);
+        let offer = vat.clone().bootstrap(echo());
+        let connect = |_| Two::new(Wire::Tcp, vat.clone(), offer.clone(), &Limits::default());
+        let twos: Vec<Two> = (0..5).map(connect).collect();
+        std::thread::scope(|scope| {
+            for two in &twos {
+                scope.spawn(|| {
+                    let client = two.here.bootstrap::<Client>();
+                    (0..400).for_each(|n| change_hands(send(&client, 0, "moved").promise, n));
+                });
+            }
+        });
+    }
+}
+
+/// Polls for two tasks, after as many looks at the promise each as `n` says: the second is woken unless the value is
+/// found before.
+fn change_hands(mut promise: Promise<Response>, n: u32) {
+    let (forgotten, _not_woken) = unbounded();
+    let (wake, woken) = unbounded();
+    for (sender, looks) in [(forgotten, n % 7), (wake.clone(), n % 50)] {
+        (0..looks).for_each(|_| {
+            std::hint::black_box(promise.is_ready());
+        });
+        let waker = Waker::from(Arc::new(Woken(sender)));
+        if std::pin::Pin::new(&mut promise).poll(&mut Context::from_waker(&waker)).is_ready() {
+            return;
+        }
+    }
+    (&woken).soon();
+    assert!(promise.is_ready());
 }

@@ -169,9 +169,14 @@ fn loom_a_promise_that_moves_to_another_thread_wakes_who_polls_it_there() {
         let fulfilling = beside(move || f.fulfill(7));
         let [here, there] = [Woken::new(), Woken::new()];
         if poll_for(&mut p, &here).is_none() {
-            let task = there.clone();
-            let polling = spawn("polling", Role::User, move || (poll_for(&mut p, &task), p)).unwrap();
-            let (found, mut p) = polling.join().unwrap();
+            let (task, polled) = (there.clone(), Arc::new(Mutex::new(Rank::Queue, None)));
+            let put = polled.clone();
+            let polling = beside(move || {
+                let found = poll_for(&mut p, &task);
+                *put.lock() = Some((found, p));
+            });
+            polling.join().unwrap();
+            let (found, mut p) = polled.lock().take().unwrap();
             fulfilling.join().unwrap();
             if found.is_none() {
                 assert_eq!((here.times(), there.times()), (0, 1));
