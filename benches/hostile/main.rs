@@ -5,6 +5,7 @@
 //! cargo bench --bench hostile                        all attacks, by one attacker and by twenty
 //! cargo bench --bench hostile -- --quick             shorter attacks; fails if a mark is missed (CI runs this)
 //! cargo bench --bench hostile -- --attackers N NAME… only these attacks, by so many attackers
+//! cargo bench --bench hostile -- --fairness          only what a polite connection feels beside floods
 //! cargo bench --bench hostile -- --list              the attacks by name
 //! ```
 //!
@@ -14,6 +15,7 @@
 //! the polite connection measures alone.
 
 mod attacks;
+mod fairness;
 #[path = "../../examples/generated/mod.rs"]
 mod generated;
 mod memory;
@@ -44,17 +46,25 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// What was asked for.
 struct Asked {
     quick: bool,
+    /// Only the floods.
+    fairness: bool,
     attackers: Vec<usize>,
     names: Vec<String>,
 }
 
 fn main() -> Result<ExitCode> {
-    let mut asked = Asked { quick: false, attackers: Vec::new(), names: Vec::new() };
+    let mut asked = Asked { quick: false, fairness: false, attackers: Vec::new(), names: Vec::new() };
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
     while let Some(arg) = args.next() {
         match &*arg {
             "server" => return server::serve().map(|()| ExitCode::SUCCESS),
+            "crowd" => {
+                let (name, address) =
+                    (args.next().ok_or("crowd NAME")?, args.next().ok_or("crowd NAME ADDRESS")?);
+                return fairness::crowd(&name, address.parse()?).map(|()| ExitCode::SUCCESS);
+            }
             "--quick" => asked.quick = true,
+            "--fairness" => asked.fairness = true,
             "--attackers" => asked.attackers.push(args.next().ok_or("--attackers N")?.parse()?),
             "--list" => {
                 ATTACKS.iter().for_each(|attack| println!("{:<20} {}", attack.name, attack.what));
@@ -71,6 +81,29 @@ fn main() -> Result<ExitCode> {
 }
 
 fn run(asked: &Asked) -> Result<ExitCode> {
+    let mut missed = Vec::new();
+    if !asked.fairness {
+        attack(asked, &mut missed)?;
+    }
+    if asked.names.is_empty() {
+        let unfair = fairness::run(asked.quick)?;
+        // A short form has too few calls for a 99th percentile that says something: it shows that floods are survived.
+        match asked.quick {
+            true => {
+                unfair.iter().for_each(|mark| println!("over a mark (not counted in the short form): {mark}"))
+            }
+            false => missed.extend(unfair),
+        }
+    }
+    for mark in &missed {
+        println!("missed: {mark}");
+    }
+    println!("{} marks missed", missed.len());
+    Ok(if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Attacks, and prints.
+fn attack(asked: &Asked, missed: &mut Vec<String>) -> Result<()> {
     println!(
         "{:<20} {:>4} {:>8} {:>8} {:>8} {:>9} {:>9} {:>10} {:>9} {:>8}  how it ended",
         "attack",
@@ -84,7 +117,6 @@ fn run(asked: &Asked) -> Result<ExitCode> {
         "sent MB",
         "seconds"
     );
-    let mut missed = Vec::new();
     let wanted = |attack: &&Attack| asked.names.is_empty() || asked.names.iter().any(|n| n == attack.name);
     for attack in ATTACKS.iter().filter(wanted) {
         for &attackers in &asked.attackers {
@@ -115,11 +147,7 @@ fn run(asked: &Asked) -> Result<ExitCode> {
             }
         }
     }
-    for mark in &missed {
-        println!("missed: {mark}");
-    }
-    println!("{} marks missed", missed.len());
-    Ok(if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(())
 }
 
 /// What one attack came to. Memory is in MB, and what the server has grown by.

@@ -41,6 +41,20 @@ impl Polite {
         Ok(Polite { object: connection.bootstrap(), _connection: connection })
     }
 
+    /// One that calls the object that all connections share.
+    pub(crate) fn of_shared(address: SocketAddr) -> Result<Self> {
+        let Polite { object, _connection } = Self::new(address)?;
+        Ok(Polite { object: Self::shared_of(&object)?, _connection })
+    }
+
+    /// The object that all connections share.
+    pub(crate) fn shared_of(object: &Client) -> Result<Client> {
+        let mut request = object.request(INTERFACE, Method::Shared as u16);
+        request.get().init_as::<fields::Builder<'_>>();
+        let response = request.send().wait()?;
+        Ok(response.get_as::<fields::Reader<'_>>()?.get_target()?.into())
+    }
+
     /// Makes calls, so that what they need once is there.
     pub(crate) fn warm_up(&self) -> Result<()> {
         (0..200).try_for_each(|_| call(&self.object).map(drop))

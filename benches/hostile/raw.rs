@@ -145,6 +145,14 @@ impl Raw {
         });
     }
 
+    pub(crate) fn release(&mut self, id: u32, count: u32) {
+        self.put(|message| {
+            let mut release = message.init_release();
+            release.set_id(id);
+            release.set_reference_count(count);
+        });
+    }
+
     /// A Disembargo that the server is to send back.
     pub(crate) fn disembargo(&mut self, to: To<'_>, id: u32) {
         self.put(|message| {

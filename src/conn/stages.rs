@@ -330,22 +330,30 @@ impl ReceiveStage {
             Ok(turn) => self.go_on(turn),
             Err(_) => return Progress::Ended,
         }
-        let more = self.is_ready();
-        self.shared.reading.goes_on(more);
-        if !more {
-            self.shared.see_to_drops();
-            self.shared.send_queued();
-            // What this thread does next comes after a wait for input.
-            count_sleep();
+        match self.is_ready() {
+            true => self.shared.reading.goes_on(true),
+            false => self.end_batch(),
         }
         Progress::Made
+    }
+
+    /// Sends what the messages since the last batch have left to be sent. More may be at hand all the same.
+    pub(super) fn end_batch(&self) {
+        self.shared.reading.goes_on(false);
+        self.shared.see_to_drops();
+        self.shared.send_queued();
+        // What this thread does next comes after a wait for input.
+        count_sleep();
     }
 
     /// Polls for as long as that pays and `waits` says so. Whether there is something to receive, or no need to wait.
     /// See Note [Polling].
     pub(super) fn poll(&mut self, deadline: Option<Instant>, first: First, waits: impl Fn() -> bool) -> bool {
-        if self.polled.is_some() || !self.shared.lends || !self.source.receives_now() {
-            return self.polled.is_some();
+        if self.polled.is_some() || self.holds_message() {
+            return true;
+        }
+        if !self.shared.lends || !self.source.receives_now() {
+            return false;
         }
         let ReceiveStage { shared, polling, source, polled, .. } = self;
         polling.poll(shared.limits.polling, deadline, first, || match source.receive_now() {
@@ -380,6 +388,11 @@ impl ReceiveStage {
     /// Whether another message may be read: none waits for room, or there is what it needs.
     pub(super) fn has_room(&self) -> bool {
         self.held.as_ref().is_none_or(|(_, needs)| self.shared.flow.has(*needs))
+    }
+
+    /// Whether a message has been received that waits for room, or did.
+    pub(super) fn holds_message(&self) -> bool {
+        self.held.is_some()
     }
 
     /// Nothing may arrive for a while.

@@ -126,3 +126,22 @@ fn who_waits_for_room_reads_on_when_there_is_some() {
         }
     }
 }
+
+/// Windows of more calls than one turn handles: what comes while a connection waits for its next turn is seen, too.
+#[test]
+fn windows_of_calls_on_many_connections_are_all_answered() {
+    let nothing = in_place(|call| reply(call, ""));
+    let crowd: Vec<_> = (0..8).map(|_| Ends::offering(&nothing, |_| {})).collect();
+    thread::scope(|scope| {
+        for ends in &crowd {
+            scope.spawn(|| {
+                for _ in 0..40 {
+                    let window: Vec<_> = (0..150).map(|_| send(&ends.remote, 1, "")).collect();
+                    for call in window {
+                        call.soon().unwrap();
+                    }
+                }
+            });
+        }
+    });
+}

@@ -17,7 +17,9 @@
 //!
 //! Who waits is told of input once, when it comes. So whoever drives a stage reads until there is nothing left, and what
 //! is told of it meanwhile makes it ready again: of what comes after the last look, somebody is told after it. A stage
-//! that finds more and more goes to the end of the queue from time to time. It goes back to its own thread where that has
+//! that finds more and more goes to the end of the queue after its turn (`TURN_MESSAGES`, `TURN_TIME`). Each time that as
+//! many were driven as were in the queue, the poller is asked again, without waiting: so however much some connections
+//! send, any other waits for one turn of each of them at most. It goes back to its own thread where that has
 //! something to do: to wait for room, to lend the stage (Note [Reading is lent]), to end; or to look for input without
 //! asking the poller first, if of all stages only this one has had any for a while.
 //!
@@ -106,8 +108,10 @@ struct Crew<S> {
     /// How many threads work, and how many are to. Those that take too long don't count.
     working: usize,
     wanted: usize,
-    /// One of them waits for input.
+    /// One of them asks the poller for input, or waits for it.
     waits: bool,
+    /// How many of what is ready are driven before the poller is asked again.
+    until_poll: usize,
     /// How many threads wait until they are called, and how many of them are.
     off: usize,
     called: usize,
@@ -129,6 +133,17 @@ struct Crew<S> {
     polls_for: Duration,
 }
 
+impl<S> Crew<S> {
+    /// What has been ready for longest, unless it is time to ask the poller.
+    fn take_ready(&mut self) -> Option<(Key, S, bool)> {
+        if self.until_poll == 0 && !self.waits {
+            return None;
+        }
+        self.until_poll = self.until_poll.saturating_sub(1);
+        self.posts.take()
+    }
+}
+
 impl<P: Poller<S>, S: Driven> Reactor<P, S> {
     /// With at most so many threads that work, besides those which take too long.
     pub(super) fn new(poller: P, most: usize) -> Arc<Self> {
@@ -137,6 +152,7 @@ impl<P: Poller<S>, S: Driven> Reactor<P, S> {
             working: 0,
             wanted: 1,
             waits: false,
+            until_poll: 0,
             off: 0,
             called: 0,
             driven: Vec::new(),
@@ -223,20 +239,25 @@ impl<P: Poller<S>, S: Driven> Reactor<P, S> {
                 crew.wanted = crew.wanted.min(crew.working).max(1);
                 crew = self.be_off(crew);
                 counts = true;
-            } else if let Some(ready) = crew.posts.take() {
+            } else if let Some(ready) = crew.take_ready() {
                 (crew, counts) = self.drive(crew, ready);
             } else {
+                let waits = !crew.posts.any_ready();
                 crew.waits = true;
-                crew.worked_off = true;
+                crew.worked_off |= waits;
                 let polls_for = crew.polls_for;
                 drop(crew);
-                let outcome = self.wait(&mut polling, polls_for, &mut found);
+                let outcome = match waits {
+                    true => self.wait(&mut polling, polls_for, &mut found),
+                    false => self.poller.poll(false, &mut found),
+                };
                 if let Err(e) = &outcome {
                     log::error!("waiting for input: {e}");
                 }
                 crew = self.crew.lock();
                 crew.waits = false;
                 found.drain(..).for_each(|told| crew.posts.found(told));
+                crew.until_poll = crew.posts.ready();
                 if outcome.is_err() {
                     crew.broken = true;
                     crew.posts.give_all_back();

@@ -79,6 +79,11 @@ impl<S> Posts<S> {
         !self.ready.is_empty()
     }
 
+    /// How many have input.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
     /// What has had input for longest, to be driven, and whether its end has been told of.
     pub(super) fn take(&mut self) -> Option<(Key, S, bool)> {
         let key = self.ready.pop_front()?;

@@ -4,14 +4,16 @@ use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::{Driven, Key, Next, Poller, Reactor, Told};
-use crate::conn::stages::{Progress, ReceiveStage};
-use crate::sync::{processors, Arc, Duration, OnceLock};
+use crate::conn::stages::{Progress, ReceiveStage, Wait};
+use crate::sync::{processors, Arc, Duration, Instant, OnceLock};
 use crate::transport::Epoll;
 
 type Stage = Box<ReceiveStage>;
 
-/// How many batches of one connection's are dealt with before it is others' turn.
-const MOST_BATCHES: usize = 8;
+/// How many messages of one connection's are handled before it is the next connection's turn, and for how long. A message
+/// that is being handled is not interrupted.
+const TURN_MESSAGES: usize = 64;
+const TURN_TIME: Duration = Duration::from_micros(250);
 
 /// Leaves the stage with the reactor of this process until there is something to do for its own thread. Given back as
 /// an error if nobody else can wait for its input.
@@ -29,22 +31,34 @@ pub(in crate::conn) fn rest(mut stage: Stage) -> Result<Stage, Stage> {
 
 impl Driven for Stage {
     fn drive(&mut self, ended: bool) -> Next {
-        for _ in 0..MOST_BATCHES {
-            let progress = match catch_unwind(AssertUnwindSafe(|| self.receive_all())) {
+        let until = Instant::now() + TURN_TIME;
+        // Whether the source was read in this turn. Before that it may say that it is drained, and have been told of since.
+        let mut has_read = !self.is_ready();
+        for _ in 0..TURN_MESSAGES {
+            let progress = match catch_unwind(AssertUnwindSafe(|| self.step(Wait::No))) {
                 Ok(progress) => progress,
                 Err(panic) => {
                     self.shared().end_panicked(panic);
                     return Next::Back;
                 }
             };
-            if progress == Progress::Ended || self.shared().reading.is_wanted() || !self.has_room() {
-                return Next::Back;
+            let between_batches = progress != Progress::Made || !self.shared().reading.is_in_batch();
+            if between_batches {
+                if progress == Progress::Ended || self.shared().reading.is_wanted() || !self.has_room() {
+                    return Next::Back;
+                }
+                let nothing_left = has_read && self.is_drained() && !ended;
+                if (progress == Progress::Idle || nothing_left) && !self.holds_message() {
+                    self.rest();
+                    return Next::Rests;
+                }
+                has_read = true;
             }
-            if progress == Progress::Idle || (self.is_drained() && !ended) {
-                self.rest();
-                return Next::Rests;
+            if Instant::now() >= until {
+                break;
             }
         }
+        self.end_batch();
         Next::Again
     }
 

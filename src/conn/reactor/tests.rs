@@ -80,6 +80,8 @@ struct Stage {
     inputs: Arc<ByHand>,
     read: usize,
     enough: usize,
+    /// How many more times there is more to read after it was driven.
+    again: usize,
     /// Runs when it is driven.
     then: Box<dyn FnMut() + Send>,
 }
@@ -90,6 +92,9 @@ impl Driven for Stage {
         (self.then)();
         if self.read >= self.enough {
             Next::Back
+        } else if self.again > 0 {
+            self.again -= 1;
+            Next::Again
         } else {
             Next::Rests
         }
@@ -109,7 +114,7 @@ fn reactor() -> (OfTest, Arc<ByHand>) {
 }
 
 fn stage(inputs: &Arc<ByHand>, name: Name, enough: usize, then: impl FnMut() + Send + 'static) -> Stage {
-    Stage { name, inputs: inputs.clone(), read: 0, enough, then: Box::new(then) }
+    Stage { name, inputs: inputs.clone(), read: 0, enough, again: 0, then: Box::new(then) }
 }
 
 /// What a stage's own thread does until there was enough.
@@ -214,6 +219,40 @@ mod unit_tests {
         }
         inputs.comes(0);
         inputs.comes(1);
+        own.into_iter().for_each(|own| own.join().unwrap());
+    }
+
+    #[test]
+    fn input_beside_stages_that_always_have_more_waits_for_one_turn_of_each() {
+        let (reactor, inputs) = reactor();
+        let (driven, order) = unbounded();
+        let floods = 3;
+        let mut own = Vec::new();
+        for name in 0..=floods {
+            let (driven, sends) = (driven.clone(), inputs.clone());
+            let polite = name == floods;
+            let mut drives = 0;
+            let then = move || {
+                drives += 1;
+                if name == 0 && drives == 10 {
+                    sends.comes(floods);
+                }
+                driven.send((name, drives)).unwrap();
+            };
+            let mut stage = stage(&inputs, name, if polite { 1 } else { usize::MAX }, then);
+            stage.again = if polite { 0 } else { 1_000 };
+            let reactor = reactor.clone();
+            own.push(on_its_own_thread(move || drop(reactor.rest(stage))));
+        }
+        while reactor.crew.lock().posts.resting() <= floods {
+            yield_now();
+        }
+        (0..floods).for_each(|name| inputs.comes(name));
+        let order = order.iter().skip_while(|drive| *drive != (0, 10));
+        let before = order.take_while(|(name, _)| *name != floods).count();
+        // The rest of the round in which its input came, the next one, and what a second thread drives meanwhile.
+        assert!(before <= 3 * floods, "{before} turns of others");
+        inputs.close();
         own.into_iter().for_each(|own| own.join().unwrap());
     }
 
