@@ -66,6 +66,7 @@ pub mod generated;
 pub mod guide;
 pub mod id;
 mod limits;
+mod memory;
 mod peer;
 mod promise;
 mod queue;
@@ -87,6 +88,7 @@ pub use cap::{
 pub use conn::{Connection, Options, Threads};
 pub use error::{Error, Exception, ExceptionKind, ProtocolError, Result, TransportError};
 pub use limits::{InvalidLimits, Limits};
+pub use memory::{process_memory, set_process_memory, ProcessMemory};
 pub use peer::{Peer, PeerCredentials};
 pub use promise::{Cancel, Promise};
 pub use state::Snapshot;

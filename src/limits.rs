@@ -25,12 +25,21 @@ pub struct Limits {
     /// How many of our capabilities the peer may hold. A call or answer that would export more fails as
     /// `overloaded`.
     pub exports: usize,
+    /// How many capabilities of the peer's may be held. A call that brings one more fails as `overloaded`.
+    pub imports: usize,
+    /// How many bytes calls of the peer's may take that it has not finished, besides their params: each counts from when
+    /// it comes until its Finish, with 640 bytes and with what its results leave to be kept (a hundred bytes or two for
+    /// each capability; of an exception, its text). A call that comes when it is so much fails as `overloaded`.
+    pub answer_bytes: usize,
     /// How many words of incoming calls may be in service, here or in a vat that they were handed on to, before
     /// the connection admits no further call and stops reading at the next one. One call is always admitted, however
     /// large. While questions of ours are outstanding, or a promise of the peer's is waited for, what comes must be read:
     /// then calls above four times the limit fail as `overloaded`.
+    ///
+    /// A call counts with its message, 88 words for what it takes besides, and 64 words for each capability in its params.
     pub call_words: usize,
-    /// How many bytes may be queued for sending before a call blocks its caller, and before answers that the
+    /// How many bytes may be queued for sending (each message counts with what it takes of memory: 256 bytes, and its content with at least
+    /// 704) before a call blocks its caller, and before answers that the
     /// peer does not read stop the connection from reading.
     pub send_bytes: usize,
     /// How long a call waits for room: one of ours because of `questions` or `send_bytes`, one of the peer's because of
@@ -66,10 +75,12 @@ impl Default for Limits {
             questions: 4096,
             methods: 1024,
             exports: 65536,
-            call_words: 8 << 20,
-            send_bytes: 64 << 20,
+            imports: 65536,
+            answer_bytes: 32 << 20,
+            call_words: 2 << 20,
+            send_bytes: 8 << 20,
             room_timeout: Some(Duration::from_secs(10)),
-            message_words: 8 << 20,
+            message_words: 4 << 20,
             segments: 512,
             traversal_words: 64 << 20,
             nesting: 64,
@@ -93,10 +104,20 @@ impl Limits {
     /// [`message_words`](Self::message_words) or [`traversal_words`](Self::traversal_words), or less than 16 for
     /// [`nesting`](Self::nesting), which the protocol's own messages need. The error says which.
     pub fn check(&self) -> Result<(), InvalidLimits> {
-        let Limits { questions, methods, message_words, segments, traversal_words, connections, .. } = *self;
+        let Limits {
+            questions,
+            methods,
+            answer_bytes,
+            message_words,
+            segments,
+            traversal_words,
+            connections,
+            ..
+        } = *self;
         let least = [
             ("questions", questions, 1),
             ("methods", methods, 1),
+            ("answer_bytes", answer_bytes, 1),
             ("message_words", message_words, LEAST_WORDS),
             ("segments", segments, 1),
             ("traversal_words", traversal_words, LEAST_WORDS),

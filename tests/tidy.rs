@@ -16,6 +16,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("short", 0),
     ("peer", 0),
     ("error", 1),
+    ("memory", 1),
     ("table", 2),
     ("wire", 2),
     ("promise", 2),
@@ -32,6 +33,8 @@ const LAYERS: &[(&str, u8)] = &[
 
 /// The longest file that still reads in one sitting, in lines.
 const MAX_LINES: usize = 600;
+/// Where unsafe code may stand.
+const UNSAFE: &[&str] = &["src/cap/hook.rs", "src/memory/trim.rs"];
 /// The rows of the table of rules in NOTES.md: the rules of the protocol, then the errors not carried over.
 const RULES: usize = 14;
 const ERRORS: usize = 11;
@@ -154,17 +157,15 @@ fn primitives_only_in_sync() {
 }
 
 #[test]
-fn unsafe_code_in_one_file_with_proofs() {
+fn unsafe_code_in_two_files_with_proofs() {
     let mut bad = Vec::new();
-    let mut home: Option<String> = None;
     for file in own_sources() {
         let lines: Vec<&str> = file.text.lines().collect();
         let mut places: Vec<usize> = file.words("unsafe").collect();
         places.extend(file.words("allow(unsafe_code").chain(file.words("expect(unsafe_code")));
         for at in places {
-            if *home.get_or_insert_with(|| file.name.clone()) != file.name {
-                let home = home.as_deref().unwrap_or_default();
-                bad.push(format!("{}: unsafe code, which {home} has already", file.place(at)));
+            if !UNSAFE.contains(&&*file.name) {
+                bad.push(format!("{}: unsafe code, which only {UNSAFE:?} may have", file.place(at)));
             }
             let rest = file.code[at..].strip_prefix("unsafe").unwrap_or_default().trim_start();
             if rest.starts_with('{') || rest.starts_with("impl") {

@@ -4,7 +4,7 @@
 //! `Sync`. Our truth is a `Vec<Client>`, which is both; what the `capnp` crate wants is made from it for the
 //! reading ([`ReadTable`]), and turned back into it after the building ([`take_clients`]).
 //!
-//! This is the one module that may use `unsafe`.
+//! This and `memory::trim` are the modules that may use `unsafe`.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;

@@ -1,15 +1,21 @@
 //! The limits on what is queued for sending and in service, and who waits for room.
 
 use crate::limits::Limits;
+use crate::memory::{self, WaitsForMemory};
 use crate::state::Departure;
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::{assert_unlocked, deadline, Arc, Condvar, Duration, Instant, Mutex, Rank};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{assert_unlocked, deadline, Arc, Condvar, Duration, Instant, Mutex, Rank, Weak};
 use crate::transport::EndWatch;
 use crate::wire::message::Message;
 use crate::wire::needs::Needs;
 
 /// How many times the limits hold what must be read all the same.
 const HARD: usize = 4;
+/// What a call in service takes besides its message, in words: what stands for it in queues and tables, and what the
+/// allocator adds. Measured as told in Note [What an entry costs].
+const CALL_WORDS: usize = 88;
+/// What each capability in its params takes besides the descriptor, in words.
+const CAP_WORDS: usize = 64;
 
 /// Counts what a connection holds in memory for its peer.
 ///
@@ -36,6 +42,9 @@ const HARD: usize = 4;
 /// wait for what comes, and a peer that waits for us to read would wait for ever. Then calls
 /// above four times the limit are refused as `overloaded` instead, and reading stops at four times the limit
 /// of unread answers. A call counts for no more than the limit, however large it is.
+///
+/// All of this also holds where a connection has more than its part of what the process may hold, whatever its own limits
+/// are: Note [Memory of the process].
 /// ```
 ///
 /// The counts are read and changed without a lock, for each message. Who waits says so in the very numbers that it waits
@@ -43,11 +52,18 @@ const HARD: usize = 4;
 pub(super) struct Flow {
     /// Words of messages that arrived and are in service.
     serving: Watched,
-    /// What is queued or being written: how many calls, and how many bytes in all.
-    calls: AtomicUsize,
+    /// What is queued or being written: how many calls ([`CALL`] each) and bytes of messages, and how many bytes of memory.
+    queued: AtomicU64,
     bytes: Watched,
     /// What the peer is still to send that calls in service may wait for. Changed under the lock of the state.
     awaited: Watched,
+    /// How many bytes the tables take.
+    tables: AtomicUsize,
+    /// How much of all that the process knows of, and the most that it was.
+    told: AtomicUsize,
+    most: AtomicUsize,
+    /// It is told when other connections hold less.
+    listed: AtomicBool,
     closed: AtomicBool,
     /// Held by the receive thread while it looks whether there is room. What it waits at, if that is not `changed`.
     looks: Mutex<Option<Arc<dyn EndWatch>>>,
@@ -113,18 +129,31 @@ impl Watched {
     }
 }
 
-/// Messages: how many bytes they are, and how many of them are calls.
+/// Messages: how many bytes they are, how many of memory they take while they wait, and how many of them are calls.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Sending {
     pub(super) calls: usize,
     pub(super) bytes: usize,
+    pub(super) held: usize,
 }
+
+/// A call, in a number that counts calls and bytes.
+const CALL: u64 = 1 << 40;
 
 impl Sending {
     /// With one message more.
     pub(super) fn and(self, departure: &Departure) -> Self {
         let calls = usize::from(matches!(departure.message, Message::Call(_)));
-        Sending { calls: self.calls + calls, bytes: self.bytes + departure.bytes }
+        Sending {
+            calls: self.calls + calls,
+            bytes: self.bytes + departure.bytes,
+            held: self.held + departure.held,
+        }
+    }
+
+    /// Calls and bytes, as one number.
+    fn packed(self) -> u64 {
+        self.calls as u64 * CALL + self.bytes as u64
     }
 }
 
@@ -132,9 +161,13 @@ impl Flow {
     pub(super) fn new(limits: &Limits) -> Arc<Self> {
         Arc::new(Flow {
             serving: Watched::new(),
-            calls: AtomicUsize::new(0),
+            queued: AtomicU64::new(0),
             bytes: Watched::new(),
             awaited: Watched::new(),
+            tables: AtomicUsize::new(0),
+            told: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
+            listed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             looks: Mutex::new(Rank::Queue, None),
             changed: Condvar::new(),
@@ -146,7 +179,7 @@ impl Flow {
     /// Waits until there is what a message needs, the connection is closed, or the input has ended, which `watch` sees; or
     /// until `timeout` has passed, and a refusal may be sent. See Note [Backpressure].
     pub(super) fn wait_for_room(
-        &self,
+        self: &Arc<Self>,
         needs: Needs,
         watch: Option<&Arc<dyn EndWatch>>,
         timeout: Option<Duration>,
@@ -159,6 +192,10 @@ impl Flow {
         let found = loop {
             if self.is_closed() {
                 break Found::Closed;
+            }
+            if !self.listed.swap(true, Ordering::AcqRel) {
+                let this: Weak<Self> = Arc::downgrade(self);
+                memory::tell_when_less(this);
             }
             if self.has(needs) {
                 break Found::Room;
@@ -197,9 +234,15 @@ impl Flow {
     /// Whether there is what a message needs to be handled.
     pub(super) fn has(&self, needs: Needs) -> bool {
         match needs {
-            Needs::Service if self.awaited.get() == 0 => self.is_below_call_words() && self.may_send(),
-            Needs::Output if self.awaited.get() == 0 => self.may_send(),
-            Needs::Service | Needs::Output => self.bytes.get() <= self.send_bytes.saturating_mul(HARD),
+            Needs::Service if self.awaited.get() == 0 => {
+                self.is_below_call_words() && self.may_send() && memory::has_room(self.in_hand())
+            }
+            Needs::Output if self.awaited.get() == 0 => self.may_send() && memory::has_room(self.in_hand()),
+            Needs::Service | Needs::Output => {
+                let bytes = self.bytes.get();
+                bytes <= self.send_bytes
+                    || (bytes <= self.send_bytes.saturating_mul(HARD) && memory::has_room(self.in_hand()))
+            }
             Needs::Nothing => self.serving.get() < self.call_words.saturating_mul(HARD + 2),
         }
     }
@@ -215,23 +258,49 @@ impl Flow {
 
     /// Whether no more calls can be taken on, although messages are read.
     pub(super) fn refuses_calls(&self) -> bool {
-        self.serving.get() >= self.call_words.saturating_mul(HARD)
+        self.serving.get() >= self.call_words.saturating_mul(HARD) || !memory::has_room(self.held())
     }
 
-    /// Counts a message that arrived, until the result is dropped.
-    pub(super) fn serve(self: &Arc<Self>, words: usize) -> Share {
-        let words = words.min(self.call_words);
+    /// How many bytes are held that go without anything from the peer but its reading.
+    fn in_hand(&self) -> usize {
+        self.serving.get() * 8 + self.bytes.get()
+    }
+
+    /// How many bytes are held in all.
+    fn held(&self) -> usize {
+        self.in_hand() + self.tables.load(Ordering::Relaxed)
+    }
+
+    /// Tells the process how much is held, if that has changed much. The caller holds no lock. See Note [Memory of the
+    /// process].
+    fn tell_process(&self) {
+        // Again, as another thread may have told meanwhile what was held before.
+        loop {
+            let held = self.held();
+            if held.abs_diff(self.told.load(Ordering::Acquire)) < memory::QUANTUM {
+                return;
+            }
+            memory::changed(self.told.swap(held, Ordering::AcqRel), held);
+            self.most.fetch_max(held, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a call that arrived, of so many words and capabilities, until the result is dropped.
+    pub(super) fn serve(self: &Arc<Self>, words: usize, caps: usize) -> Share {
+        let words = (words + CALL_WORDS + caps * CAP_WORDS).min(self.call_words);
         self.serving.add(words);
+        self.tell_process();
         Share { flow: self.clone(), words }
     }
 
     /// A transaction, whose lock is held, has left so much to be sent, and so much to be awaited. Gives who is to be
     /// [told](Self::tell) once the lock is released.
     #[must_use]
-    pub(super) fn committed(&self, queued: Sending, awaited: usize) -> Watchers {
+    pub(super) fn committed(&self, queued: Sending, awaited: usize, tables: usize) -> Watchers {
+        self.tables.store(tables, Ordering::Relaxed);
         if queued.bytes > 0 {
-            self.calls.fetch_add(queued.calls, Ordering::AcqRel);
-            self.bytes.add(queued.bytes);
+            self.queued.fetch_add(queued.packed(), Ordering::AcqRel);
+            self.bytes.add(queued.held);
         }
         let before = self.awaited.get();
         let watchers = match awaited.cmp(&before) {
@@ -248,9 +317,10 @@ impl Flow {
 
     /// Messages are on their way. True if callers may have waited for that.
     pub(super) fn sent(&self, sent: Sending) -> bool {
-        self.calls.fetch_sub(sent.calls, Ordering::AcqRel);
-        let (_, watchers) = self.bytes.sub(sent.bytes);
+        self.queued.fetch_sub(sent.packed(), Ordering::AcqRel);
+        let (_, watchers) = self.bytes.sub(sent.held);
         self.tell(Watchers(watchers));
+        self.tell_process();
         let callers_wait = watchers & CALLERS != 0;
         if callers_wait {
             // They look again, and say so again.
@@ -276,7 +346,8 @@ impl Flow {
 
     /// What is queued or being written.
     pub(super) fn sending(&self) -> Sending {
-        Sending { calls: self.calls.load(Ordering::Acquire), bytes: self.bytes.get() }
+        let queued = self.queued.load(Ordering::Acquire);
+        Sending { calls: (queued / CALL) as usize, bytes: (queued % CALL) as usize, held: self.bytes.get() }
     }
 
     /// How much the peer is still to send that calls here may wait for.
@@ -296,6 +367,12 @@ impl Flow {
         }
     }
 
+    /// What a transaction has left was noted, and its lock is released.
+    pub(super) fn after_commit(&self, watchers: Watchers) {
+        self.tell(watchers);
+        self.tell_process();
+    }
+
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.tell(Watchers(RECEIVER));
@@ -312,6 +389,26 @@ impl Drop for Share {
     fn drop(&mut self) {
         let (_, watchers) = self.flow.serving.sub(self.words);
         self.flow.tell(Watchers(watchers));
+        self.flow.tell_process();
+    }
+}
+
+impl WaitsForMemory for Flow {
+    fn wake(&self) {
+        self.listed.store(false, Ordering::Release);
+        self.tell(Watchers(RECEIVER));
+    }
+}
+
+/// All that was held for the peer is gone. See Note [Memory is given back].
+impl Drop for Flow {
+    fn drop(&mut self) {
+        let told = self.told.load(Ordering::Relaxed);
+        if told > 0 {
+            memory::changed(told, 0);
+        }
+        #[cfg(not(any(shuttle, loom)))]
+        memory::trim_soon(self.most.load(Ordering::Relaxed));
     }
 }
 
@@ -324,7 +421,7 @@ mod loom_tests {
         Flow::new(&Limits { call_words: 1, send_bytes: 0, ..Limits::default() })
     }
 
-    const ONE_BYTE: Sending = Sending { calls: 1, bytes: 1 };
+    const ONE_BYTE: Sending = Sending { calls: 1, bytes: 1, held: 1 };
 
     fn on_its_own_thread(run: impl FnOnce() + Send + 'static) {
         spawn("changes", Role::User, run).unwrap();
@@ -334,8 +431,8 @@ mod loom_tests {
     fn loom_the_receive_thread_hears_of_room() {
         check_all(|| {
             let flow = flow();
-            let share = flow.serve(1);
-            flow.tell(flow.committed(ONE_BYTE, 0));
+            let share = flow.serve(1, 0);
+            flow.tell(flow.committed(ONE_BYTE, 0, 0));
             let sender = flow.clone();
             on_its_own_thread(move || drop(share));
             on_its_own_thread(move || {
@@ -383,9 +480,9 @@ mod loom_tests {
     fn loom_the_receive_thread_hears_that_something_is_awaited() {
         check_all(|| {
             let flow = flow();
-            let _share = flow.serve(1);
+            let _share = flow.serve(1, 0);
             let caller = flow.clone();
-            on_its_own_thread(move || caller.tell(caller.committed(Sending::default(), 1)));
+            on_its_own_thread(move || caller.tell(caller.committed(Sending::default(), 1, 0)));
             flow.wait_for_room(Needs::Service, None, None);
         });
     }
@@ -394,7 +491,7 @@ mod loom_tests {
     fn loom_the_receive_thread_hears_of_the_end() {
         check_all(|| {
             let flow = flow();
-            let _share = flow.serve(1);
+            let _share = flow.serve(1, 0);
             let ends = flow.clone();
             on_its_own_thread(move || ends.close());
             flow.wait_for_room(Needs::Service, None, None);
@@ -405,7 +502,7 @@ mod loom_tests {
     fn loom_callers_are_told_when_they_may_send() {
         check_all(|| {
             let flow = flow();
-            flow.tell(flow.committed(ONE_BYTE, 0));
+            flow.tell(flow.committed(ONE_BYTE, 0, 0));
             let (sender, told) = (flow.clone(), Arc::new(AtomicBool::new(false)));
             let tells = told.clone();
             let sends = spawn("sends", Role::User, move || {

@@ -105,7 +105,7 @@ impl Shared {
         let Options { limits, bootstrap, call_timeout, threads } = options;
         let lends = threads == Threads::Lending;
         Arc::new_cyclic(|this| {
-            let state = State::new(id, port(this), limits.exports, bootstrap);
+            let state = State::new(id, port(this), &limits, bootstrap);
             Shared {
                 id,
                 peer,
@@ -173,7 +173,7 @@ impl Shared {
         self.cut_short(&mut fx);
         let queued = fx.send.iter().fold(Sending::default(), Sending::and);
         let (sends, calls_back) = (!fx.send.is_empty(), !fx.callbacks.is_empty());
-        let watchers = self.flow.committed(queued, state.awaited());
+        let watchers = self.flow.committed(queued, state.awaited(), state.held());
         let lists = &mut *fx;
         let unsent = self.outgoing.put_all(lists.send.drain(..));
         let unsent = unsent.err();
@@ -186,7 +186,7 @@ impl Shared {
         if unsent.is_some() {
             self.flow.sent(queued);
         }
-        self.flow.tell(watchers);
+        self.flow.after_commit(watchers);
         self.see_to(sends, calls_back);
         drop((unsent, unrun));
         fx.finish();
@@ -284,7 +284,7 @@ impl Shared {
     /// A message that the coordinator is to handle. While another thread is coordinator, it counts from now on, so that
     /// no more than the limit waits there.
     pub(super) fn admitted(&self, frame: Frame) -> Incoming {
-        let share = (!self.lends).then(|| self.flow.serve(frame.words()));
+        let share = (!self.lends).then(|| self.flow.serve(frame.words(), 0));
         Incoming::Message(frame, share)
     }
 

@@ -480,7 +480,8 @@ impl CoordinatorStage {
         // Only calls stay in service; anything else is done when this returns.
         let mut in_service = None;
         if let Message::Call(call) = &message {
-            let share = share.unwrap_or_else(|| self.shared.flow.serve(words));
+            let caps = call.params.descriptors.len();
+            let share = share.unwrap_or_else(|| self.shared.flow.serve(words, caps));
             // Kept results are for a question of ours: see Note [Backpressure].
             if (refused || self.shared.flow.refuses_calls()) && !call.keep_results {
                 let question = call.question;

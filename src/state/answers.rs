@@ -14,6 +14,7 @@
 //!   takes them for a question of ours, or the Finish drops them.
 //! ```
 
+use super::cost;
 use super::effects::{Callback, Destination, Effects};
 use super::entry::{Entry, Few};
 use super::outcome::Returned;
@@ -59,6 +60,8 @@ pub(crate) struct Answer {
     pub(super) awaits: Option<Awaited>,
     /// The answers of ours that the params named when they were not there yet.
     pub(super) names: Box<[Awaited]>,
+    /// How many bytes what it was returned with takes.
+    pub(super) bytes: usize,
 }
 
 /// Where a call has been handed on to.
@@ -108,6 +111,7 @@ impl Answer {
             silent: false,
             awaits: None,
             names: Box::default(),
+            bytes: 0,
         }
     }
 
@@ -144,6 +148,9 @@ impl Answer {
 
 impl State {
     pub(super) fn receive_bootstrap(&mut self, id: AnswerId, fx: &mut Effects) -> Result<(), ProtocolError> {
+        if self.is_full(false, &[]) {
+            return self.refuse_call(id, fx);
+        }
         self.check_new_answer(id)?;
         let key = self.new_answer(id);
         let outcome = match self.bootstrap.is_null() {
@@ -161,6 +168,9 @@ impl State {
         fx: &mut Effects,
     ) -> Result<(), ProtocolError> {
         let Some(port) = self.port() else { return Ok(()) };
+        if self.is_full(call.keep_results, &call.params.descriptors) {
+            return self.refuse_call(call.question, fx);
+        }
         let addressee = self.addressee(call.target)?;
         self.check_new_answer(call.question)?;
         self.check_descriptors(&call.params.descriptors, Some(call.question))?;
@@ -200,7 +210,7 @@ impl State {
     pub(crate) fn refuse_call(&mut self, id: AnswerId, fx: &mut Effects) -> Result<(), ProtocolError> {
         self.check_new_answer(id)?;
         self.new_answer(id);
-        fx.discard(self.answers.remove(&id));
+        fx.discard(self.take_answer(id));
         fx.send(Message::Return(Return {
             answer: id,
             release_param_caps: true,
@@ -228,6 +238,13 @@ impl State {
         let generation = answer.generation;
         self.answers.insert(id, answer);
         AnswerKey { id, generation }
+    }
+
+    /// Takes an answer out of the table.
+    pub(super) fn take_answer(&mut self, id: AnswerId) -> Option<Answer> {
+        let answer = self.answers.remove(&id)?;
+        self.answer_bytes -= answer.bytes;
+        Some(answer)
     }
 
     pub(super) fn answer_mut(&mut self, key: AnswerKey) -> Option<&mut Answer> {
@@ -264,9 +281,8 @@ impl State {
         let Payload { content, caps, share } = payload;
         fx.discard(share);
         self.send_results(id, content.clone(), described.descriptors, fx);
-        let payload = Payload::new(content, caps);
-        let told = (!described.told.is_empty()).then(|| Arc::new(described.told));
-        self.returned(id, Returned::Results { payload, told }, described.exports, fx);
+        let returned = Returned::for_calls(Payload::new(content, caps), described.told);
+        self.returned(id, returned, described.exports, fx);
     }
 
     /// Results in which nothing can be called are sent as they lie, and nothing of the answer is kept.
@@ -274,11 +290,11 @@ impl State {
         let Payload { content, share, .. } = payload;
         fx.discard(share);
         self.send_results(id, content, Short::new(), fx);
-        let mut answer = self.answers.remove(&id).expect("the caller found it");
+        let mut answer = self.take_answer(id).expect("the caller found it");
         self.ended_answers.insert(id.0);
         let on_return = answer.entry.on_return_mut().map(std::mem::take).unwrap_or_default();
         if !on_return.is_empty() {
-            let nothing = Returned::Results { payload: request::empty(), told: None };
+            let nothing = Returned::whole(request::empty());
             self.run_on_return(on_return, &nothing, fx);
         }
         fx.discard(answer);
@@ -312,7 +328,8 @@ impl State {
             self.send_return(id, Outcome::ResultsSentElsewhere, fx);
         }
         let returned = match outcome {
-            Ok(payload) => Returned::Results { payload, told: None },
+            Ok(payload) if answer.kept.is_some() => Returned::whole(payload),
+            Ok(payload) => Returned::for_calls(payload, Vec::new()),
             Err(why) => Returned::Failed(why),
         };
         self.returned(id, returned, Few::None, fx);
@@ -320,10 +337,10 @@ impl State {
 
     /// The peer has finished the call, so this is for those who wait for the answer here.
     fn answer_unwanted(&mut self, id: AnswerId, outcome: Result<Payload, Exception>, fx: &mut Effects) {
-        let answer = self.answers.remove(&id).expect("the caller found it");
+        let answer = self.take_answer(id).expect("the caller found it");
         if let Entry::HaveFinish { on_return, .. } = &answer.entry {
             let returned = match outcome {
-                Ok(payload) => Returned::Results { payload, told: None },
+                Ok(payload) => Returned::whole(payload),
                 Err(why) => Returned::Failed(why),
             };
             self.run_on_return(on_return.clone(), &returned, fx);
@@ -355,6 +372,8 @@ impl State {
     fn returned(&mut self, id: AnswerId, returned: Returned, exports: Few<ExportId>, fx: &mut Effects) {
         let answer = self.answers.get_mut(&id).expect("the caller found it");
         fx.discard(answer.onward.take());
+        answer.bytes = returned.bytes() + exports.iter().count() * cost::EXPORT_ID;
+        self.answer_bytes += answer.bytes;
         let on_return = answer.entry.mark_returned(returned).expect("the caller knows that it is new");
         let Entry::HaveReturn { return_msg, on_finish } = &mut answer.entry else { return };
         if !exports.is_empty() {
@@ -509,7 +528,7 @@ impl State {
             Entry::HaveFinish { .. } => {}
             Entry::HaveReturn { on_finish, .. } => {
                 let on_finish = std::mem::take(on_finish);
-                fx.discard(self.answers.remove(&id));
+                fx.discard(self.take_answer(id));
                 for OnFinish::Release(exports) in on_finish.each() {
                     if finish.release_result_caps {
                         fx.later(Callback::Release(exports.into_vec()));
@@ -527,6 +546,7 @@ impl State {
 
     pub(super) fn end_answers(&mut self, why: &Exception, fx: &mut Effects) {
         let answers = self.answers.take();
+        self.answer_bytes = 0;
         self.ended_answers.clear();
         for (id, answer) in answers.iter() {
             let key = AnswerKey { id, generation: answer.generation };

@@ -14,6 +14,7 @@
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 
+use super::cost;
 use super::garbage::{Discard, Garbage};
 use crate::cap::answer::Pipeline;
 use crate::cap::call::{CallInfo, Responder};
@@ -25,6 +26,7 @@ use crate::error::Exception;
 use crate::id::ExportId;
 use crate::promise::{Attachment, Cancel};
 use crate::sync::{per_thread, Arc};
+use crate::wire::content::Content;
 use crate::wire::message::{Message, Outcome, Outgoing, PeerEmbargoId, Resolution, Resolve};
 
 /// What a transaction wants done. See Note [Effects run after unlock].
@@ -94,8 +96,8 @@ impl Effects {
 
     /// Sends a call that goes on, with its share of the limit on incoming calls.
     pub(crate) fn send_on(&mut self, message: Message<Outgoing>, share: Option<Arc<dyn Attachment>>) {
-        let bytes = estimate(&message);
-        self.send.push(Departure { message, share, bytes });
+        let (bytes, held) = estimate(&message);
+        self.send.push(Departure { message, share, bytes, held });
     }
 
     /// Has the callback thread do something.
@@ -114,24 +116,31 @@ pub(crate) struct Departure {
     pub(crate) message: Message<Outgoing>,
     /// Given back once it is sent.
     pub(crate) share: Option<Arc<dyn Attachment>>,
-    /// What it is counted as while it waits. Exact sizes are known only when it is encoded.
+    /// About how many bytes it is when it is sent. Exact sizes are known only when it is encoded.
     pub(crate) bytes: usize,
+    /// How many bytes of memory it takes while it waits.
+    pub(crate) held: usize,
 }
 
-fn estimate(message: &Message<Outgoing>) -> usize {
+/// About how many bytes a message is, and how many it takes while it waits.
+fn estimate(message: &Message<Outgoing>) -> (usize, usize) {
     const HEADER: usize = 128;
-    let bytes = match message {
-        Message::Call(call) => call.params.content.words() * 8,
+    let (bytes, held) = match message {
+        Message::Call(call) => size(&call.params.content),
         Message::Return(ret) => match &ret.outcome {
-            Outcome::Results(results) => results.content.words() * 8,
-            Outcome::Exception(why) => why.bytes(),
-            _ => 0,
+            Outcome::Results(results) => size(&results.content),
+            Outcome::Exception(why) => (why.bytes(), why.bytes()),
+            _ => (0, 0),
         },
-        Message::Resolve(Resolve { to: Resolution::Exception(why), .. }) => why.bytes(),
-        Message::Unimplemented(whole) => whole.words() * 8,
-        _ => 0,
+        Message::Resolve(Resolve { to: Resolution::Exception(why), .. }) => (why.bytes(), why.bytes()),
+        Message::Unimplemented(whole) => (whole.words() * 8, whole.words() * 8 + cost::RECEIVED),
+        _ => (0, 0),
     };
-    HEADER + bytes
+    (HEADER + bytes, cost::MESSAGE + held)
+}
+
+fn size(content: &Content) -> (usize, usize) {
+    (content.words() * 8, content.words_held() * 8)
 }
 
 /// Something for the callback thread to do, with no lock held, in the order of the queue.

@@ -79,8 +79,8 @@ impl State {
             export.references += 1;
             return Ok(id);
         }
-        if self.exports.len() >= self.max_exports {
-            let reason = format!("the limit of {} exported capabilities is reached", self.max_exports);
+        if self.exports.len() >= self.limits.exports {
+            let reason = format!("the limit of {} exported capabilities is reached", self.limits.exports);
             return Err(Exception::overloaded(reason));
         }
         let generation = self.generation();

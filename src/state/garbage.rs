@@ -170,7 +170,7 @@ impl Discard for Payload {
 impl Discard for Returned {
     fn discard(self, garbage: &mut Garbage) {
         match self {
-            Returned::Results { payload, told } => {
+            Returned::Results { payload, told, .. } => {
                 payload.discard(garbage);
                 if let Some(told) = told {
                     garbage.push(Box::new(told));

@@ -28,6 +28,7 @@
 
 mod answers;
 mod check;
+mod cost;
 mod descriptors;
 mod effects;
 mod embargoes;
@@ -58,6 +59,7 @@ use crate::cap::client::Client;
 use crate::cap::port::{ConnectionId, Generation, Notice, Port, RefId};
 use crate::error::{Exception, ProtocolError};
 use crate::id::{AnswerId, EmbargoId, ExportId, ImportId, QuestionId};
+use crate::limits::Limits;
 use crate::sync::{Arc, Weak};
 use crate::table::{Allocated, ByAddress, Given, Remembered};
 use crate::wire::message::{Message, Outgoing};
@@ -69,7 +71,7 @@ pub(crate) use answers::Arrival;
 pub(crate) struct State {
     connection: ConnectionId,
     port: Weak<dyn Port>,
-    max_exports: usize,
+    limits: Limits,
     /// What the peer gets when it asks for our bootstrap object.
     bootstrap: Client,
     questions: Allocated<QuestionId, Question>,
@@ -79,6 +81,8 @@ pub(crate) struct State {
     /// The peer answers questions asked for pipelining alone, against the hint: it is not given any more.
     peer_ignores_pipeline_hint: bool,
     answers: Given<AnswerId, Answer>,
+    /// How many bytes the answers take besides their entries.
+    answer_bytes: usize,
     /// Answers that were returned with `noFinishNeeded`, until the peer uses the ID again or finishes it.
     ended_answers: Remembered,
     exports: Allocated<ExportId, Export>,
@@ -101,19 +105,20 @@ impl State {
     pub(crate) fn new(
         connection: ConnectionId,
         port: Weak<dyn Port>,
-        max_exports: usize,
+        limits: &Limits,
         bootstrap: Client,
     ) -> Self {
         State {
             connection,
             port,
-            max_exports,
+            limits: limits.clone(),
             bootstrap,
             questions: Allocated::new(),
             pipeline_questions: Given::default(),
             next_pipeline_question: 0,
             peer_ignores_pipeline_hint: false,
             answers: Given::default(),
+            answer_bytes: 0,
             ended_answers: Remembered::default(),
             exports: Allocated::new(),
             export_ids: ByAddress::default(),

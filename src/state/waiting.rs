@@ -172,7 +172,7 @@ impl State {
         if !matches!(&answer.entry, Entry::HaveFinish { on_return, .. } if !on_return.is_wanted()) {
             return;
         }
-        let mut answer = self.answers.remove(&key.id).expect("found above");
+        let mut answer = self.take_answer(key.id).expect("found above");
         self.send_last_return(key.id, &answer, fx);
         if let Some(awaited) = answer.awaits {
             self.stop_waiting(awaited, fx);

@@ -27,6 +27,7 @@ use crate::limits::Limits;
 use crate::sync::Arc;
 use crate::wire::envelope::{InCall, InReturn};
 use crate::wire::frame::Frame;
+use crate::wire::places::{self, Places};
 use crate::wire::segments::Building;
 use crate::wire::{index, usual};
 
@@ -157,6 +158,22 @@ impl Content {
         let mut root = self.reader()?;
         root.imbue(&table);
         index::at(root, path).map_err(|e| Exception::from(e).with_context("no capability at that path"))
+    }
+
+    /// How many words of memory the content takes: one that was built has a first segment of a fixed size, or more.
+    pub(crate) fn words_held(&self) -> usize {
+        match &self.0 {
+            Source::Built(_) => self.words().max(UNKNOWN_WORDS as usize),
+            _ => self.words(),
+        }
+    }
+
+    /// Where its capabilities stand, if it was built here.
+    pub(crate) fn places(&self) -> Option<Places> {
+        match &self.0 {
+            Source::Built(built) => places::find(&built.message.get_segments_for_output()),
+            _ => None,
+        }
     }
 
     /// A copy of a content that was received, ready to be sent from `place`, so that encoding it can't fail later; and

@@ -10,6 +10,7 @@ mod index;
 pub(crate) mod message;
 pub(crate) mod needs;
 mod patch;
+pub(crate) mod places;
 mod segments;
 pub(crate) mod spare;
 #[cfg(test)]

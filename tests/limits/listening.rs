@@ -83,7 +83,10 @@ fn silence_is_asked_about_if_wanted() {
 #[test]
 fn closing_does_not_wait_for_a_peer_that_does_not_read() {
     let (a, _unread) = tcp_pair();
-    let limits = limits(|l| l.linger = Duration::from_millis(50));
+    let limits = limits(|l| {
+        l.linger = Duration::from_millis(50);
+        l.send_bytes = 64 << 20;
+    });
     let connection = Vat::new().limits(limits.clone()).over(Transport::tcp(a, &limits).unwrap()).unwrap();
     let remote = connection.bootstrap::<Client>();
     let large = "x".repeat(8 << 20);

@@ -4,6 +4,7 @@
 #![allow(missing_docs)]
 
 mod gone;
+mod held;
 mod incoming;
 mod listening;
 mod methods;
