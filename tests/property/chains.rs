@@ -549,12 +549,19 @@ impl Round {
     }
 
     fn wait(&mut self, answer: Promise<Response>) -> Result<capnp_threads::Result<Response>, String> {
-        match &self.drive {
-            Drive::Stepped { .. } => answer.try_take().map_err(|_| "a call has no answer".to_owned()),
-            Drive::Threaded { .. } => {
-                answer.wait_timeout(DEADLINE).map_err(|_| "a call has no answer".to_owned())
-            }
+        if let Drive::Stepped { .. } = self.drive {
+            return answer.try_take().map_err(|_| "a call has no answer".to_owned());
         }
+        let (start, mut answer) = (std::time::Instant::now(), answer);
+        while start.elapsed() < DEADLINE {
+            answer = match answer.wait_timeout(Duration::from_millis(1)) {
+                Ok(response) => return Ok(response),
+                Err(answer) => answer,
+            };
+            // A method that has been called meanwhile may wait for this.
+            self.answer();
+        }
+        Err("a call has no answer".to_owned())
     }
 
     /// Every reference is of the object at the end.
