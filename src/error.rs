@@ -279,12 +279,9 @@ pub enum ProtocolError {
     /// A second `Return` for the same question.
     #[error("second Return for question {0}")]
     DuplicateReturn(QuestionId),
-    /// A `Finish` for a question that is not in the answer table.
-    #[error("Finish for question {0}, which is not in the answer table")]
+    /// A `Finish` for a question that was never asked.
+    #[error("Finish for question {0}, which was never asked")]
     UnknownAnswer(AnswerId),
-    /// A second `Finish` for the same question.
-    #[error("second Finish for question {0}")]
-    DuplicateFinish(AnswerId),
     /// A target or descriptor named a promised answer that is not in the answer table.
     #[error("promised answer {0} is not in the answer table")]
     UnknownPromisedAnswer(AnswerId),

@@ -10,17 +10,28 @@
 //! A failure is shown as the shortest list of operations that proptest found, with what happened; what such a list
 //! has taught is kept as a replay.
 
+#[path = "conformance/support/account.rs"]
+#[allow(dead_code, reason = "conformance tests use more of it")]
+mod account;
 #[path = "property/chains.rs"]
 mod chains;
+#[path = "conformance/support/content.rs"]
+mod content;
 #[path = "property/drive.rs"]
 mod drive;
 #[path = "property/graph.rs"]
 mod graph;
+#[path = "conformance/support/message.rs"]
+#[allow(dead_code, reason = "conformance tests use more of it")]
+mod message;
+#[path = "property/messages.rs"]
+mod messages;
 #[path = "property/world.rs"]
 mod world;
 
 use capnp_threads::Threads;
 use drive::{run, End, Op, What};
+use messages::Does;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 
@@ -58,6 +69,32 @@ fn op(what: &[(usize, What)]) -> impl Strategy<Value = Op> {
         .prop_map(move |(at, side, a, b, c)| Op(what[at], side, a, b, c))
 }
 
+/// How often a message of each kind is sent, and the vat does something. The first is the simplest, for shrinking.
+const DOES: [(usize, Does); 16] = [
+    (12, Does::Settle),
+    (12, Does::Call),
+    (8, Does::Finish),
+    (4, Does::Release),
+    (4, Does::Return),
+    (3, Does::Resolve),
+    (3, Does::Echo),
+    (2, Does::Bootstrap),
+    (1, Does::FinishAgain),
+    (1, Does::Unknown),
+    (4, Does::Answer),
+    (4, Does::Drop),
+    (2, Does::Fulfill),
+    (3, Does::Ask),
+    (8, Does::Run),
+    (32, Does::Step),
+];
+
+fn message() -> impl Strategy<Value = messages::Op> {
+    let does: Vec<Does> = DOES.iter().flat_map(|(weight, does)| vec![*does; *weight]).collect();
+    (0..does.len(), any::<u8>(), any::<u8>(), any::<u8>())
+        .prop_map(move |(at, a, b, c)| messages::Op(does[at], a, b, c))
+}
+
 fn config(cases: u32) -> Config {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|c| c.parse().ok()).unwrap_or(cases);
     Config { cases, failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() }
@@ -88,6 +125,21 @@ proptest! {
     #[test]
     fn an_abort_ends_everything_that_waits(ops in prop::collection::vec(op(&[&BURSTS[..], &WHAT].concat()), 1..120)) {
         run(&ops, End::Abort).map_err(TestCaseError::fail)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(config(1000))]
+
+    #[test]
+    fn valid_messages_leave_the_tables_empty(
+        ops in prop::collection::vec(message(), 1..150),
+        strict in any::<bool>(),
+        quiet in prop::bool::weighted(0.8),
+    ) {
+        let threads = if strict { Threads::Strict } else { Threads::Lending };
+        let end = if quiet { messages::End::Quiet } else { messages::End::Gone };
+        messages::run(&ops, threads, end).map_err(TestCaseError::fail)?;
     }
 }
 

@@ -18,6 +18,7 @@
 //! | [`pool`] | the threads that run methods |
 //! | [`permits`] | how many of them run those of one connection's calls |
 //! | [`stream`] | streaming calls |
+//! | `testing` | what tests use in place of a connection |
 
 pub(crate) mod answer;
 pub(crate) mod call;
@@ -34,6 +35,8 @@ pub(crate) mod request;
 pub(crate) mod results;
 pub(crate) mod serving;
 pub(crate) mod stream;
+#[cfg(test)]
+pub(crate) mod testing;
 pub(crate) mod weak;
 
 pub use answer::Pipeline;

@@ -24,6 +24,7 @@ use super::waiting::Waiting;
 use super::State;
 use crate::cap::answer::Pipeline;
 use crate::cap::call::{CallInfo, Hints, Parcel, Responder, Route};
+use crate::cap::client::Client;
 use crate::cap::contents::Payload;
 use crate::cap::port::{AnswerKey, Awaited, Generation, QuestionRef, Ticket};
 use crate::cap::promised::PromiseCell;
@@ -215,10 +216,21 @@ impl State {
             answer: id,
             release_param_caps: true,
             no_finish_needed: true,
-            outcome: Outcome::Exception(Exception::overloaded("too many calls are in service")),
+            outcome: Outcome::Exception(refused()),
         }));
         self.ended_answers.insert(id.0);
+        self.refused_answers.insert(id.0);
         Ok(())
+    }
+
+    /// What stands for the capabilities in the results of an answer that is no longer in the table, if it can have been:
+    /// one that was returned with `noFinishNeeded`, which the peer did not know when it named the answer.
+    pub(super) fn was_in_answer(&self, id: AnswerId) -> Option<Client> {
+        match self.ended_answers.may_contain(id.0) {
+            true if self.refused_answers.contains(id.0) => Some(Client::broken(refused())),
+            true => Some(Client::null()),
+            false => None,
+        }
     }
 
     fn check_new_answer(&self, id: AnswerId) -> Result<(), ProtocolError> {
@@ -235,6 +247,8 @@ impl State {
 
     fn enter(&mut self, id: AnswerId, answer: Answer) -> AnswerKey {
         self.ended_answers.remove(id.0);
+        self.refused_answers.remove(id.0);
+        self.highest_answer = self.highest_answer.max(Some(id));
         let generation = answer.generation;
         self.answers.insert(id, answer);
         AnswerKey { id, generation }
@@ -515,13 +529,15 @@ impl State {
         let id = finish.question;
         match self.answers.get(&id).map(|answer| answer.entry.has_finished()) {
             Some(false) => {}
-            Some(true) => return Err(ProtocolError::DuplicateFinish(id)),
-            None => {
-                return match self.ended_answers.remove(id.0) {
-                    true => Ok(()),
-                    false => Err(ProtocolError::UnknownAnswer(id)),
-                }
+            // It changes nothing.
+            Some(true) => return Ok(()),
+            // It is late: the answer was returned with `noFinishNeeded`, or has been finished before.
+            None if self.highest_answer >= Some(id) => {
+                self.ended_answers.remove(id.0);
+                self.refused_answers.remove(id.0);
+                return Ok(());
             }
+            None => return Err(ProtocolError::UnknownAnswer(id)),
         }
         let answer = self.answers.get_mut(&id).expect("just found");
         match &mut answer.entry {
@@ -548,6 +564,7 @@ impl State {
         let answers = self.answers.take();
         self.answer_bytes = 0;
         self.ended_answers.clear();
+        self.refused_answers.clear();
         for (id, answer) in answers.iter() {
             let key = AnswerKey { id, generation: answer.generation };
             fx.later(Callback::Cancel { key, token: answer.cancel.clone(), after_start: false });
@@ -559,4 +576,9 @@ impl State {
         }
         fx.discard(answers);
     }
+}
+
+/// Why a call is refused, and with it those that are pipelined on it.
+fn refused() -> Exception {
+    Exception::overloaded("too many calls are in service")
 }

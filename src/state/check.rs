@@ -10,7 +10,7 @@ use crate::cap::port::Place;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Trace {
     tables: [u64; 7],
-    sets: [usize; 3],
+    sets: [usize; 4],
     counters: [u64; 4],
     peer_ignores_pipeline_hint: bool,
     ended: bool,
@@ -29,7 +29,7 @@ impl State {
                 self.promises.changes(),
                 self.embargoes.changes(),
             ],
-            sets: [self.ended_answers.len(), self.export_ids.len(), self.watched],
+            sets: [self.ended_answers.len(), self.refused_answers.len(), self.export_ids.len(), self.watched],
             counters: [
                 self.next_generation,
                 self.asked,

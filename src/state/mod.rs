@@ -85,6 +85,10 @@ pub(crate) struct State {
     answer_bytes: usize,
     /// Answers that were returned with `noFinishNeeded`, until the peer uses the ID again or finishes it.
     ended_answers: Remembered,
+    /// Those of them that were refused.
+    refused_answers: Remembered,
+    /// The highest ID that the peer has used for a question.
+    highest_answer: Option<AnswerId>,
     exports: Allocated<ExportId, Export>,
     /// The export of each client that has one, by the client's address.
     export_ids: ByAddress<ExportId>,
@@ -120,6 +124,8 @@ impl State {
             answers: Given::default(),
             answer_bytes: 0,
             ended_answers: Remembered::default(),
+            refused_answers: Remembered::default(),
+            highest_answer: None,
             exports: Allocated::new(),
             export_ids: ByAddress::default(),
             imports: Given::default(),

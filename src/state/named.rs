@@ -78,8 +78,7 @@ impl State {
         let PromisedAnswer { question: id, path } = promised;
         match self.answers.get(&id) {
             Some(answer) => Named::Answer(AnswerKey { id, generation: answer.generation }, path),
-            // One whose results held no capability.
-            None => Named::Capability(Client::null()),
+            None => Named::Capability(self.was_in_answer(id).unwrap_or_default()),
         }
     }
 

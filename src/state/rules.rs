@@ -35,7 +35,7 @@ impl State {
                 Descriptor::ReceiverAnswer(promised) => {
                     let id = promised.question;
                     let here = begun == Some(id) || self.answers.contains_key(&id);
-                    if !here && !self.ended_answers.contains(id.0) {
+                    if !here && self.was_in_answer(id).is_none() {
                         return Err(ProtocolError::UnknownPromisedAnswer(id));
                     }
                 }
@@ -78,8 +78,7 @@ impl State {
             Descriptor::ReceiverHosted(id) => self.exports.get(*id).map(|export| export.destination()),
             Descriptor::ReceiverAnswer(promised) => match self.answers.get(&promised.question) {
                 Some(answer) => answer.returned().map(|returned| returned.destination(&promised.path)),
-                // Its results held no capability.
-                None => return true,
+                None => return self.was_in_answer(promised.question).is_some_and(|was| was.is_null()),
             },
         };
         matches!(to, Some(Destination::Client(client)) if client.is_null())

@@ -79,6 +79,8 @@ pub(crate) struct Remembered {
     low: Vec<u64>,
     /// `None` if there are none: an empty set has a node of its own.
     high: Option<OrdSet<u32>>,
+    /// Whether one has been forgotten.
+    forgetful: bool,
 }
 
 /// More than anybody has outstanding that uses the lowest IDs first. One that uses each ID once would make us
@@ -93,6 +95,11 @@ impl Remembered {
         }
     }
 
+    /// Whether this ID is in the set, or may have been forgotten.
+    pub(crate) fn may_contain(&self, id: u32) -> bool {
+        self.contains(id) || (self.forgetful && id >= MANY)
+    }
+
     pub(crate) fn insert(&mut self, id: u32) {
         if id < MANY {
             let at = (id / BITS) as usize;
@@ -105,6 +112,7 @@ impl Remembered {
         let high = self.high.get_or_insert_with(OrdSet::new);
         if high.len() >= MANY as usize {
             high.remove_min();
+            self.forgetful = true;
         }
         high.insert(id);
     }
@@ -160,9 +168,11 @@ mod tests {
         for id in (0..10).chain(MANY..2 * MANY) {
             ids.insert(id);
         }
+        assert!(!ids.may_contain(u32::MAX));
         ids.insert(u32::MAX);
         assert!(ids.contains(3) && ids.contains(MANY + 1) && ids.contains(u32::MAX));
         assert!(!ids.contains(MANY), "the lowest of the high ones is forgotten");
+        assert!(ids.may_contain(MANY) && !ids.may_contain(50_000), "low ones are never forgotten");
         assert!(ids.remove(3) && !ids.remove(3) && !ids.remove(50_000));
         assert!(ids.remove(u32::MAX) && !ids.remove(u32::MAX));
         assert_eq!(ids.len(), 9 + MANY as usize - 1);

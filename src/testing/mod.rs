@@ -64,6 +64,15 @@ fn sides([a, b]: [Transport; 2], first: Options, second: Options) -> [Side; 2] {
     [side(a, first, &to_a, &to_b), side(b, second, &to_b, &to_a)]
 }
 
+/// One end of a connection without threads, and the transport that leads to it, for a peer that is not of this crate.
+pub fn beside(options: Options) -> (Side, Transport) {
+    let (ours, theirs) = Transport::in_memory();
+    let (to_us, to_peer) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let side = side(ours, options, &to_us, &to_peer);
+    let sink = Box::new(Counted { inner: theirs.sink, sent: to_us });
+    (side, Transport { sink, ..theirs })
+}
+
 fn side(
     transport: Transport,
     options: Options,

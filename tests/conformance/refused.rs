@@ -1,7 +1,9 @@
 //! Messages that break a rule half-way: nothing of them is done (in debug builds our side panics if a message that it
 //! refuses has changed a table), and what only looks like such a message is accepted.
 
-use capnp_threads::Client;
+use std::time::Duration;
+
+use capnp_threads::{Client, ExceptionKind, Limits, Vat};
 
 use crate::support::*;
 
@@ -128,5 +130,62 @@ fn rule11_a_resolve_is_refused_as_a_whole() {
         assert!(wait_failed(answer).contains(reason));
         assert!(promise.resolve().unwrap_err().to_string().contains(reason));
         drop(settled);
+    }
+}
+
+/// Rule 11: a call is refused, as there is no room for it. What the peer calls or names in its results, not knowing of
+/// the refusal, fails with the same exception, although nothing is kept of the call.
+#[test]
+fn rule11_what_is_pipelined_on_a_refused_call_fails_with_the_same_exception() {
+    let recorder = Recorder::new();
+    let mut limits = Limits::default();
+    // One large call fills it, and a few small ones don't.
+    limits.call_words = 150;
+    limits.room_timeout = Some(Duration::ZERO);
+    let mut peer = Peer::of(&Vat::new().limits(limits).bootstrap(recorder.client()));
+    let object = peer.get_bootstrap();
+    let large = peer.call(Target::Import(object), HOLD, 0).caps(&vec![Cap::None; 64]).send();
+    let mut held = recorder.held();
+    let refused = peer.call(Target::Import(object), NOTE, 9).send();
+    peer.expect_exception(refused, "too many calls are in service");
+    held.caps.clear();
+    held.answer(0, &[]);
+    peer.expect_done(large, 0);
+    let crossed = [
+        Msg::Call(pipelined(90, Target::Answer(refused, vec![0]), NOTE, &[])),
+        Msg::Call(pipelined(91, Target::Import(object), HOLD, &[Cap::YourAnswer(refused, vec![0])])),
+    ];
+    let as_entered = [
+        Msg::Call(pipelined(90, Target::Import(object), NOTE, &[])),
+        Msg::Call(pipelined(91, Target::Import(object), HOLD, &[])),
+    ];
+    for (message, entered) in crossed.iter().zip(&as_entered) {
+        peer.send_as(entered, message.encode());
+    }
+    peer.expect_exception(90, "too many calls are in service");
+    let names = recorder.held();
+    let why = names.caps[0].broken_reason().expect("it is known to be broken");
+    assert_eq!((why.kind(), why.reason()), (ExceptionKind::Overloaded, "too many calls are in service"));
+    names.answer(1, &[]);
+    peer.expect_done(91, 1);
+    // The ID has another use, which is not refused.
+    let again = peer.call(Target::Import(object), HOLD, 2).question(refused).send();
+    let on_it = peer.call(Target::Answer(again, vec![0]), NOTE, 3).send();
+    recorder.held().answer(2, &[recorder.client()]);
+    peer.expect_results(again);
+    peer.expect_done(on_it, 3);
+    peer.finish_clean();
+}
+
+fn pipelined(question: u32, target: Target, method: u16, caps: &[Cap]) -> Call {
+    Call {
+        question,
+        target,
+        interface: INTERFACE,
+        method,
+        params: Payload::new(1, caps),
+        yourself: false,
+        no_pipelining: false,
+        only_pipeline: false,
     }
 }

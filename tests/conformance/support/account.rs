@@ -54,6 +54,29 @@ impl Account {
         returned.map(|(id, _)| *id).collect()
     }
 
+    /// Questions of the peer's that it has not finished.
+    #[allow(dead_code, reason = "the property tests use it")]
+    pub fn unfinished(&self) -> Vec<u32> {
+        let unfinished = self.peer.questions.iter().filter(|(_, q)| q.finished.is_none());
+        unfinished.map(|(id, _)| *id).collect()
+    }
+
+    /// The IDs of the peer's questions that are in use.
+    #[allow(dead_code, reason = "the property tests use it")]
+    pub fn asked(&self) -> Vec<u32> {
+        self.peer.questions.keys().copied().collect()
+    }
+
+    /// Whether the peer still holds all that the params of a question of our side's gave to it, beside what is in
+    /// results that it has not finished.
+    #[allow(dead_code, reason = "the property tests use it")]
+    pub fn holds_params(&self, question: u32) -> bool {
+        let params = self.vat.questions.get(&question).map_or(&[][..], |question| &*question.params);
+        let times = |id: &u32| params.iter().filter(|param| *param == id).count();
+        let held: BTreeMap<u32, u32> = self.held().into_iter().collect();
+        params.iter().all(|id| held.get(id).is_some_and(|held| *held as usize >= times(id)))
+    }
+
     /// Capabilities of our side's that the peer holds beside those in results it has not finished.
     pub fn held(&self) -> Vec<(u32, u32)> {
         let mut held = self.vat.given.clone();
