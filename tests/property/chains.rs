@@ -132,7 +132,7 @@ impl Server for Door {
                 record::write(call.results(), 0, &[client]);
                 self.world.lock().end = Some((self.side, fulfiller));
             }
-            SINK => record::write(call.results(), 0, &[self.sink.clone()]),
+            SINK => record::write(call.results(), 0, std::slice::from_ref(&self.sink)),
             _ => return call.unimplemented(),
         }
         Ok(())
@@ -176,7 +176,7 @@ impl Server for Sink {
 
 /// What takes the steps of the connection.
 enum Drive {
-    Stepped { sides: [Side; 2], pool: Pool },
+    Stepped { sides: Box<[Side; 2]>, pool: Pool },
     Threaded { connections: [Connection; 2] },
 }
 
@@ -205,7 +205,7 @@ pub fn stepped(seed: u64) -> Result<(), String> {
     let options = |side: usize| Options { bootstrap: own_doors[side].clone(), threads, ..Options::default() };
     let sides = untraced_pair(options(0), options(1));
     let doors = [sides[1].connection().bootstrap(), sides[0].connection().bootstrap()];
-    Round::new(numbers, world, Drive::Stepped { sides, pool }, doors, own_doors, sinks).run()
+    Round::new(numbers, world, Drive::Stepped { sides: Box::new(sides), pool }, doors, own_doors, sinks).run()
 }
 
 /// A round in which threads take the steps.
@@ -465,7 +465,7 @@ impl Round {
                     if moved {
                         pool.run_task(0);
                     }
-                    for side in &mut *sides {
+                    for side in sides.iter_mut() {
                         for stage in Stage::ALL {
                             moved |= side.step(stage);
                         }

@@ -116,9 +116,7 @@ fn capabilities_of_any_interface_are_listed(setting: Setting) {
 
 fn variants_are_called_as_generated_types(setting: Setting) {
     type Chosen<'a> = choice::Builder<'a, Text, capnp::data::Owned>;
-    let ask = |keeper: &keeper::Client, fill: &dyn Fn(Chosen<'_>)| {
-        keeper.chosen(|params| fill(params)).soon().unwrap()
-    };
+    let ask = |keeper: &keeper::Client, fill: &dyn Fn(Chosen<'_>)| keeper.chosen(fill).soon().unwrap();
     offered(setting, keeper::Client::new(Desk), |keeper| {
         let response = ask(&keeper, &|mut choice| choice.set_reader("read"));
         let Ok(choice::Which::Reader(said)) = response.get().unwrap().which() else { panic!("not it") };
