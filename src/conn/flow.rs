@@ -256,9 +256,12 @@ impl Flow {
         self.serving.get() < self.call_words
     }
 
-    /// Whether no more calls can be taken on, although messages are read.
-    pub(super) fn refuses_calls(&self) -> bool {
-        self.serving.get() >= self.call_words.saturating_mul(HARD) || !memory::has_room(self.held())
+    /// Whether a call that has this share can't be taken on, although messages are read. For the process's limit its share
+    /// does not count against it: if there was room before, it was admitted.
+    pub(super) fn refuses_call(&self, share: &Share) -> bool {
+        let own = share.words * 8;
+        self.serving.get() >= self.call_words.saturating_mul(HARD)
+            || !memory::had_room(self.held().saturating_sub(own), own)
     }
 
     /// How many bytes are held that go without anything from the peer but its reading.

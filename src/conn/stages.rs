@@ -483,7 +483,7 @@ impl CoordinatorStage {
             let caps = call.params.descriptors.len();
             let share = share.unwrap_or_else(|| self.shared.flow.serve(words, caps));
             // Kept results are for a question of ours: see Note [Backpressure].
-            if (refused || self.shared.flow.refuses_calls()) && !call.keep_results {
+            if (refused || self.shared.flow.refuses_call(&share)) && !call.keep_results {
                 let question = call.question;
                 return self.shared.try_transact(|state, fx| state.refuse_call(question, fx));
             }

@@ -71,14 +71,23 @@ pub fn set_process_memory(bytes: usize) {
 
 /// Whether a connection that holds so many bytes may take on more.
 pub(crate) fn has_room(held: usize) -> bool {
-    held <= ALWAYS || held as u64 <= threshold()
+    had_room(held, 0)
 }
 
-fn threshold() -> u64 {
+/// Whether a connection that held so many bytes might take on more, before it did: `since`.
+pub(crate) fn had_room(held: usize, since: usize) -> bool {
+    held <= ALWAYS || held as u64 <= threshold(since as u64)
+}
+
+/// How much a connection may hold, if `less` of what is held were not.
+fn threshold(less: u64) -> u64 {
     // A model checker's runs share nothing.
     match cfg!(any(shuttle, loom)) {
         true => u64::MAX,
-        false => LIMIT.load(Ordering::SeqCst).saturating_sub(HELD.load(Ordering::SeqCst)) / PARTS,
+        false => {
+            let held = HELD.load(Ordering::SeqCst).saturating_sub(less);
+            LIMIT.load(Ordering::SeqCst).saturating_sub(held) / PARTS
+        }
     }
 }
 
