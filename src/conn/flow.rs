@@ -264,6 +264,11 @@ impl Flow {
             || !memory::had_room(self.held().saturating_sub(own), own)
     }
 
+    /// Whether the connection holds more than its part of what the process may hold.
+    pub(super) fn is_above_process(&self) -> bool {
+        !memory::has_room(self.held())
+    }
+
     /// How many bytes are held that go without anything from the peer but its reading.
     fn in_hand(&self) -> usize {
         self.serving.get() * 8 + self.bytes.get()

@@ -477,6 +477,12 @@ impl CoordinatorStage {
             self.shared.end(Error::Exception(why.with_context("the peer aborted")), false);
             return Ok(());
         }
+        if let Message::Bootstrap { question } = message {
+            // Its answer stays until the Finish.
+            if self.shared.flow.is_above_process() {
+                return self.shared.try_transact(|state, fx| state.refuse_call(question, fx));
+            }
+        }
         // Only calls stay in service; anything else is done when this returns.
         let mut in_service = None;
         if let Message::Call(call) = &message {

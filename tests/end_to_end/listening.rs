@@ -152,6 +152,8 @@ fn a_listener_can_be_dropped_by_what_its_accepting_thread_runs() {
 fn all_connections_of_a_listener_linger_at_the_same_time() {
     let mut limits = Limits::default();
     limits.linger = Duration::from_secs(3600);
+    // The calls below are queued without waiting.
+    limits.send_bytes = 64 << 20;
     let listener = Vat::new().limits(limits).listen("127.0.0.1:0").unwrap();
     let unread: Vec<_> =
         (0..4).map(|_| TcpStream::connect(listener.local_addr().unwrap()).unwrap()).collect();
