@@ -49,6 +49,8 @@ const USAGE: &str = "usage: peer [--strict] [--polling MICROS] server ADDRESS
        peer [--strict] [--polling MICROS] client ADDRESS MODE [COUNT [INFLIGHT BYTES [HELD]]]";
 /// How many objects a client may hold: more than by default, since `exports` is about many.
 const EXPORTS: usize = 1 << 20;
+/// How many bytes of each kind a client may have the server hold.
+const LARGE: usize = 512 << 20;
 
 /// What the parts of this program return.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -105,6 +107,11 @@ fn run(mut args: &[&str]) -> Result<()> {
 /// Serves each connection with an object of its own, so that connections do not wait for each other.
 fn serve(mut setup: Setup, address: &str) -> Result<()> {
     setup.limits.exports = EXPORTS;
+    // So many calls are kept outstanding by one client that trusts this server, and is trusted.
+    setup.limits.call_words = LARGE / 8;
+    setup.limits.answer_bytes = LARGE;
+    setup.limits.send_bytes = LARGE;
+    capnp_threads::set_process_memory(4 * LARGE);
     let vat = setup
         .vat()
         .bootstrap_with(|_| Ok(bench::Client::with_pool(server::Bench::default(), Pool::in_place())));

@@ -477,7 +477,7 @@ mod loom_tests {
     fn loom_the_receive_thread_hears_of_room_where_it_waits_for_the_end() {
         check_all(|| {
             let flow = flow();
-            let share = flow.serve(1);
+            let share = flow.serve(1, 0);
             let watch: Arc<dyn EndWatch> = Arc::new(Endless(Mutex::new(Rank::Queue, false), Condvar::new()));
             on_its_own_thread(move || drop(share));
             assert_eq!(flow.wait_for_room(Needs::Service, Some(&watch), None), Found::Room);
