@@ -411,29 +411,30 @@ impl State {
         }
     }
 
-    /// It is known where calls pipelined on an answer go. First those that waited are handed on, then the promises for
-    /// its capabilities are resolved: see Note [Order across callbacks]. Gives the questions that wait for the outcome.
+    /// It is known where calls pipelined on an answer go. Those that waited are handed on, and the promises for its
+    /// capabilities are resolved, in the order in which they came: see Note [Order across callbacks]. Gives the questions
+    /// that wait for the outcome.
     fn go_on(
         &mut self,
         on_return: Waiting,
         to: impl Fn(&[u16]) -> Destination,
         fx: &mut Effects,
     ) -> Vec<QuestionId> {
-        let (mut promises, mut questions) = (Vec::new(), Vec::new());
+        let mut questions = Vec::new();
         for then in on_return.each() {
             match then {
                 OnReturn::Deliver { waiting, call, path } => {
                     self.deliver_waiting(waiting, &call, to(&path), fx);
                 }
                 OnReturn::Resolve { cell, path } => {
-                    let cell = cell.upgrade();
-                    promises.extend(cell.map(|cell| Callback::Resolve { cell, to: to(&path) }));
+                    if let Some(cell) = cell.upgrade() {
+                        fx.later(Callback::Resolve { cell, to: to(&path) });
+                    }
                 }
                 OnReturn::Take(question) => questions.push(question),
                 OnReturn::Keep => {}
             }
         }
-        promises.into_iter().for_each(|resolve| fx.later(resolve));
         questions
     }
 

@@ -156,9 +156,9 @@ fn size(content: &Content) -> (usize, usize) {
 /// come after all calls that came before them.
 ///
 /// A promise of ours for a capability in an answer that has yet to come is resolved behind the calls on that
-/// answer which waited for it, though some came later than the promise was made: calls that this vat made on a
-/// promise of the peer's come back to the answer, and those that it makes when the echo has come back, too, wait
-/// in the promise.
+/// answer which came before the promise was made, and ahead of those which came later: calls of one reference may
+/// wait in the promise first, and then come to the answer by way of the peer. Where they come back by way of the
+/// peer first, there is an embargo, and the promise is made when that ends (Note [Named by the peer]).
 /// ```
 #[derive(Debug)]
 pub(crate) enum Callback {

@@ -525,6 +525,7 @@ impl Round {
         let start = std::time::Instant::now();
         loop {
             self.settle()?;
+            self.let_methods_run()?;
             if let Some(found) = wanted(self) {
                 return Ok(found);
             }
@@ -538,10 +539,20 @@ impl Round {
                 _ => {}
             }
             self.answer();
-            if let Drive::Threaded { .. } = self.drive {
-                std::thread::yield_now();
+        }
+    }
+
+    /// With threads: waits until all methods have begun that were called by now, but those that wait in the chain.
+    fn let_methods_run(&mut self) -> Result<(), String> {
+        if let Drive::Threaded { .. } = self.drive {
+            for door in [self.doors.clone(), self.own_doors.clone()].into_iter().flatten() {
+                let mut request = door.request(INTERFACE, GIVE);
+                record::write(request.get(), 0, &[]);
+                let answer = self.wait(request.send().promise)?;
+                answer.map_err(|e| format!("a call failed: {e}"))?;
             }
         }
+        Ok(())
     }
 
     fn is_late(&self) -> bool {
