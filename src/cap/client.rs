@@ -10,14 +10,16 @@ use super::capability::FromServer;
 use super::object::{LocalObject, Server};
 use super::pool::Pool;
 use super::port::{Awaited, ImportRef, Place, RemoteRef, Sent, To};
-use super::promised::{ClientFulfiller, PromiseCell, Watcher};
+use super::promised::{ClientFulfiller, PromiseCell};
 use super::request::Request;
+use super::resolution::circle;
+use super::watchers::Watcher;
 use crate::error::{Exception, Result};
 use crate::promise::{promise, Promise};
 use crate::sync::Arc;
 
-/// How many resolved promises a call follows before it is taken to run in a circle that two connections
-/// closed at the same moment. A circle closed in one place is broken there.
+/// How many times a call is delivered to a promise that is resolved meanwhile, before the promises are taken to be a circle
+/// that two connections closed at the same moment.
 const MAX_HOPS: usize = 10_000;
 
 /// A reference to an object: in this vat, in a peer, promised, broken or null.
@@ -180,31 +182,6 @@ impl Client {
         }
     }
 
-    /// What this client has been resolved to so far: itself if it is no promise, or is a pending one.
-    pub(crate) fn resolved(&self) -> Client {
-        self.last().cloned().unwrap_or_else(|| Client::broken(circle()))
-    }
-
-    /// The same; `None` if there are more promises on the way than make sense.
-    fn last(&self) -> Option<&Client> {
-        let mut client = self;
-        for _ in 0..MAX_HOPS {
-            match client.next() {
-                Some(next) => client = next,
-                None => return Some(client),
-            }
-        }
-        None
-    }
-
-    fn next(&self) -> Option<&Client> {
-        match &self.0 {
-            Kind::Promise(cell) => cell.resolved.get(),
-            Kind::Remote(promise) => promise.resolved.get(),
-            _ => None,
-        }
-    }
-
     /// A promise for what this client is resolved to next, or `None` if it is settled.
     pub(crate) fn next_resolution(&self) -> Option<Promise<Client>> {
         let client = self.resolved();
@@ -256,10 +233,7 @@ impl Client {
 
     /// Delivers a call, unless what it is delivered to has been resolved meanwhile.
     fn deliver_once(&self, call: CallInfo, mode: Mode) -> Sent {
-        let Some(to) = self.last() else {
-            call.fail(circle());
-            return Sent::Done;
-        };
+        let to = self.last();
         match &to.0 {
             Kind::Null => call.fail(null_call()),
             Kind::Broken(why) => call.fail(why.clone()),
@@ -314,10 +288,6 @@ impl<S> fmt::Debug for LocalServer<S> {
             LocalServer::NotYet => "LocalServer(not yet)",
         })
     }
-}
-
-fn circle() -> Exception {
-    Exception::failed("a circle of promises that resolve to each other")
 }
 
 /// Why calls on the null capability fail.

@@ -10,10 +10,12 @@
 //! | [`call`] | a call under way, and where its answer goes |
 //! | [`answer`] | the answer of a call made here, and its pipeline |
 //! | [`promised`] | promise clients |
+//! | [`resolution`] | what promises were resolved to, and how chains of them are followed |
 //! | [`port`] | a connection as capabilities see it |
 //! | [`serving`] | a call as its method sees it |
 //! | [`results`] | its results, and what a method may do with its call, typed |
 //! | [`object`] | objects and their mailboxes |
+//! | [`watchers`] | what is told when a promise is resolved |
 //! | [`weak`] | references that do not keep their object alive |
 //! | [`pool`] | the threads that run methods |
 //! | [`permits`] | how many of them run those of one connection's calls |
@@ -32,11 +34,13 @@ pub(crate) mod pool;
 pub(crate) mod port;
 pub(crate) mod promised;
 pub(crate) mod request;
+pub(crate) mod resolution;
 pub(crate) mod results;
 pub(crate) mod serving;
 pub(crate) mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod watchers;
 pub(crate) mod weak;
 
 pub use answer::Pipeline;

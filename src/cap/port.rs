@@ -6,7 +6,8 @@ use super::answer::Pipeline;
 use super::call::{CallInfo, Mode};
 use super::client::Client;
 use super::permits::Permits;
-use super::promised::Watcher;
+use super::resolution::ResolvedTo;
+use super::watchers::Watcher;
 use crate::error::Exception;
 use crate::id::{AnswerId, ExportId, ImportId, QuestionId};
 use crate::peer::Peer;
@@ -243,7 +244,7 @@ pub(crate) struct RemoteRef {
     pub(crate) port: Arc<dyn Port>,
     pub(crate) id: RefId,
     /// What it was resolved to. Set by the connection, once, within a transaction.
-    pub(crate) resolved: OnceLock<Client>,
+    pub(crate) resolved: ResolvedTo,
 }
 
 impl Drop for RemoteRef {

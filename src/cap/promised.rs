@@ -7,13 +7,14 @@ use std::mem;
 use super::answer::Awaiting;
 use super::call::{CallInfo, Mode};
 use super::client::{Client, Kind};
-use super::port::{Awaited, Generation, Name, Notice, Port, Sent};
+use super::port::{Awaited, Name, Sent};
+use super::resolution::ResolvedTo;
+use super::watchers::{Watcher, Watchers};
 use crate::error::Exception;
-use crate::id::ExportId;
 use crate::promise::cancel::{self, Unwatch};
-use crate::promise::{Fulfiller, Stake};
+use crate::promise::Stake;
 use crate::queue::Queue;
-use crate::sync::{drop_in_turn, in_turn, Arc, Mutex, OnceLock, Rank, Weak};
+use crate::sync::{drop_in_turn, in_turn, Arc, Mutex, Rank};
 
 /// A promise client's state. One thread at a time (the one that resolves it) hands the waiting calls on.
 ///
@@ -28,7 +29,7 @@ use crate::sync::{drop_in_turn, in_turn, Arc, Mutex, OnceLock, Rank, Weak};
 pub(crate) struct PromiseCell {
     state: Mutex<State>,
     /// What it was resolved to, once nothing waits any more.
-    pub(crate) resolved: OnceLock<Client>,
+    pub(crate) resolved: ResolvedTo,
 }
 
 enum State {
@@ -40,7 +41,7 @@ enum State {
 #[derive(Default)]
 struct Waiting {
     calls: Queue<Queued>,
-    watchers: Vec<Watcher>,
+    watchers: Watchers,
     keeps: Option<Keeps>,
 }
 
@@ -65,7 +66,7 @@ struct Queued {
 impl PromiseCell {
     pub(crate) fn new(keeps: Option<Keeps>) -> Arc<Self> {
         let state = State::Pending(Waiting { keeps, ..Waiting::default() });
-        Arc::new(PromiseCell { state: Mutex::new(Rank::Promise, state), resolved: OnceLock::new() })
+        Arc::new(PromiseCell { state: Mutex::new(Rank::Promise, state), resolved: ResolvedTo::default() })
     }
 
     /// Takes a call to hold until the promise is resolved or the call is canceled, or gives it back with what to
@@ -203,6 +204,18 @@ impl PromiseCell {
         }
     }
 
+    /// The same for all that watched a promise which has become this one.
+    fn watch_all(&self, watchers: Watchers) {
+        let mut state = self.state.lock();
+        match &mut *state {
+            State::Pending(waiting) | State::Draining(waiting) => waiting.watchers.append(watchers),
+            State::Resolved => {
+                drop(state);
+                watchers.resolved(self.resolved.get().expect("set before the state says Resolved"));
+            }
+        }
+    }
+
     /// Says what the promise is, and hands on all calls that wait. The first to resolve wins.
     ///
     /// Handing a call on may answer it, and so resolve promises in its results, and so on down a chain of calls.
@@ -236,8 +249,9 @@ impl PromiseCell {
                 debug_assert!(set.is_ok(), "a promise is resolved once");
                 *state = State::Resolved;
                 drop(state);
-                for watcher in watchers {
-                    watcher.resolved(&client);
+                match &client.0 {
+                    Kind::Promise(next) if !watchers.is_empty() => next.watch_all(watchers),
+                    _ => watchers.resolved(&client),
                 }
                 match keeps {
                     Some(Keeps::Answer(name)) => name.resolved(),
@@ -253,11 +267,12 @@ impl PromiseCell {
         }
     }
 
-    /// `client`, or a broken one if it leads back to this promise.
+    /// What `client` leads to, or a broken one if that is this promise.
     fn without_circle(self: &Arc<Self>, client: Client) -> Client {
-        match &client.resolved().0 {
+        let last = client.resolved();
+        match &last.0 {
             Kind::Promise(cell) if Arc::ptr_eq(cell, self) => Client::broken(circle()),
-            _ => client,
+            _ => last,
         }
     }
 }
@@ -329,53 +344,5 @@ impl<C> Drop for ClientFulfiller<C> {
 impl<C> fmt::Debug for ClientFulfiller<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ClientFulfiller")
-    }
-}
-
-/// Somebody who is to be told when a promise is resolved one step further. Can be cloned with a table; tells
-/// once.
-#[derive(Clone)]
-pub(crate) struct Watcher(Arc<Watching>);
-
-enum Watching {
-    /// The connection that exported the promise.
-    Export(Weak<dyn Port>, ExportId, Generation),
-    /// A thread, or whatever else waits for a promise.
-    Waiter(Mutex<Option<Fulfiller<Client>>>),
-}
-
-impl Watcher {
-    pub(crate) fn export(port: Weak<dyn Port>, id: ExportId, generation: Generation) -> Self {
-        Watcher(Arc::new(Watching::Export(port, id, generation)))
-    }
-
-    pub(crate) fn waiter(fulfiller: Fulfiller<Client>) -> Self {
-        Watcher(Arc::new(Watching::Waiter(Mutex::new(Rank::Queue, Some(fulfiller)))))
-    }
-
-    /// The promise has become `client`. Not to be called under a lock.
-    pub(crate) fn resolved(&self, client: &Client) {
-        match &*self.0 {
-            Watching::Export(port, id, generation) => {
-                if let Some(port) = port.upgrade() {
-                    port.post(Notice::ExportResolved(*id, *generation));
-                }
-            }
-            Watching::Waiter(fulfiller) => {
-                let fulfiller = fulfiller.lock().take();
-                if let Some(fulfiller) = fulfiller {
-                    fulfiller.fulfill(client.clone());
-                }
-            }
-        }
-    }
-}
-
-impl fmt::Debug for Watcher {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &*self.0 {
-            Watching::Export(_, id, _) => write!(f, "Watcher(export {id})"),
-            Watching::Waiter(_) => f.write_str("Watcher(waiter)"),
-        }
     }
 }

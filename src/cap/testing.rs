@@ -1,4 +1,4 @@
-//! What tests of the state use in place of a connection.
+//! What unit tests use in place of a connection.
 
 use super::answer::Pipeline;
 use super::call::{CallInfo, Mode};
@@ -6,66 +6,76 @@ use super::client::Client;
 use super::contents::Payload;
 use super::permits::Permits;
 use super::port::{AnswerKey, ConnectionId, Generation, Notice, Port, QuestionRef, RemoteRef, Sent, To};
-use super::promised::Watcher;
+use super::watchers::Watcher;
 use crate::error::Exception;
 use crate::peer::Peer;
 use crate::promise::Waiter;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Arc, Weak};
 
 /// The port of a connection that is gone.
 pub(crate) fn no_port() -> Weak<dyn Port> {
-    Weak::<NoPort>::new()
+    Weak::<Posts>::new()
 }
 
-/// There is none.
-enum NoPort {}
+/// A port that counts notices, and does nothing else.
+#[derive(Default)]
+pub(crate) struct Posts(AtomicUsize);
 
-impl Port for NoPort {
+impl Posts {
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+const ONLY_NOTICES: &str = "only notices are posted in unit tests";
+
+impl Port for Posts {
     fn connection(&self) -> ConnectionId {
-        match *self {}
+        ConnectionId(0)
     }
 
     fn peer(&self) -> &Peer {
-        match *self {}
+        unreachable!("{ONLY_NOTICES}")
     }
 
     fn why_ended(&self) -> Option<Exception> {
-        match *self {}
+        None
     }
 
     fn permits(&self) -> &Arc<Permits> {
-        match *self {}
+        unreachable!("{ONLY_NOTICES}")
     }
 
     fn call(&self, _: To<'_>, _: CallInfo, _: Mode) -> Sent {
-        match *self {}
+        unreachable!("{ONLY_NOTICES}")
     }
 
     fn pipelined(&self, _: &Arc<QuestionRef>, _: &[u16]) -> Client {
-        match *self {}
+        unreachable!("{ONLY_NOTICES}")
     }
 
     fn watch(&self, _: &RemoteRef, _: Watcher) {
-        match *self {}
+        unreachable!("{ONLY_NOTICES}")
     }
 
     fn answer(&self, _: AnswerKey, _: Result<Payload, Exception>) {
-        match *self {}
+        unreachable!("{ONLY_NOTICES}")
     }
 
     fn set_pipeline(&self, _: AnswerKey, _: Pipeline) {
-        match *self {}
+        unreachable!("{ONLY_NOTICES}")
     }
 
     fn forwarded(&self, _: AnswerKey, _: Arc<QuestionRef>) {
-        match *self {}
+        unreachable!("{ONLY_NOTICES}")
     }
 
     fn read_for(&self, _: Generation, _: &dyn Waiter) {
-        match *self {}
+        unreachable!("{ONLY_NOTICES}")
     }
 
     fn post(&self, _: Notice) {
-        match *self {}
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -7,7 +7,7 @@ use crate::cap::call::{CallInfo, Mode};
 use crate::cap::contents::Payload;
 use crate::cap::permits::Permits;
 use crate::cap::port::{AnswerKey, ConnectionId, Generation, Notice, Port, QuestionRef, RemoteRef, Sent, To};
-use crate::cap::promised::Watcher;
+use crate::cap::watchers::Watcher;
 use crate::cap::Client;
 use crate::error::Exception;
 use crate::peer::Peer;

@@ -543,7 +543,7 @@ impl CallbackStage {
             Callback::Deliver { call, to } => self.deliver(call, to),
             Callback::Respond { responder, outcome } => responder.answer(outcome),
             Callback::Resolve { cell, to } => cell.resolve(self.client_of(to)),
-            Callback::Tell { watchers, client } => watchers.iter().for_each(|w| w.resolved(&client)),
+            Callback::Tell { watchers, client } => watchers.resolved(&client),
             Callback::Watch { client, watcher } => client.watch(watcher),
             Callback::Echo { embargo, to } => {
                 self.shared.transact(|state, fx| state.send_echo(embargo, &to, fx));

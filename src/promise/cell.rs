@@ -369,6 +369,11 @@ pub(crate) struct Fulfiller<T: Send + 'static> {
 }
 
 impl<T: Send> Fulfiller<T> {
+    /// Whether the promise is there.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.cell.as_ref().is_some_and(|cell| Arc::strong_count(cell) > 1)
+    }
+
     /// Gives the promise its value.
     pub(crate) fn fulfill(self, value: T) {
         self.settle_with(Ok(value));

@@ -21,7 +21,8 @@ use crate::cap::call::{CallInfo, Responder};
 use crate::cap::client::Client;
 use crate::cap::contents::Payload;
 use crate::cap::port::{AnswerKey, Notice, Place};
-use crate::cap::promised::{PromiseCell, Watcher};
+use crate::cap::promised::PromiseCell;
+use crate::cap::watchers::{Watcher, Watchers};
 use crate::error::Exception;
 use crate::id::ExportId;
 use crate::promise::{Attachment, Cancel};
@@ -169,7 +170,7 @@ pub(crate) enum Callback {
     /// Say what a promise of ours is.
     Resolve { cell: Arc<PromiseCell>, to: Destination },
     /// Tell those who watch a promise of the peer's what it became.
-    Tell { watchers: Vec<Watcher>, client: Client },
+    Tell { watchers: Watchers, client: Client },
     /// Watch a promise.
     Watch { client: Client, watcher: Watcher },
     /// Send a Disembargo back.

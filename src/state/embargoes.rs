@@ -25,7 +25,7 @@ use super::named::Named;
 use super::State;
 use crate::cap::client::{Client, Kind};
 use crate::cap::port::{Name, Place};
-use crate::cap::promised::{PromiseCell, Watcher};
+use crate::cap::promised::PromiseCell;
 use crate::error::{Exception, ProtocolError};
 use crate::id::EmbargoId;
 use crate::sync::Arc;
@@ -44,23 +44,16 @@ pub(crate) struct Embargo {
     pub(super) keeps: Option<Arc<Name>>,
 }
 
-/// What a promise of the peer's has become for those who hold it.
-pub(super) struct Resolved {
-    pub(super) client: Client,
-    pub(super) watchers: Vec<Watcher>,
-}
-
 impl State {
     /// What the holders of a resolved promise get: what it was resolved to, at once or behind an embargo.
-    pub(super) fn settle(&mut self, pending: Pending, to: Accepted, fx: &mut Effects) -> Resolved {
-        let Pending { place, used, watchers, .. } = pending;
-        let watchers = watchers.into_iter().collect();
+    pub(super) fn settle(&mut self, pending: Pending, to: Accepted, fx: &mut Effects) -> Client {
+        let Pending { place, used, .. } = pending;
         let client = match used {
             true => self.stay_behind(&place, to, fx),
             false => self.client_for(to, fx).resolved(),
         };
         fx.discard(place);
-        Resolved { client, watchers }
+        client
     }
 
     /// A client for what `place` has become, on which calls stay behind those that were sent there.

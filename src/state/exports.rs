@@ -5,7 +5,7 @@ use super::outcome::Told;
 use super::State;
 use crate::cap::client::{null_call, Client, Kind};
 use crate::cap::port::Generation;
-use crate::cap::promised::Watcher;
+use crate::cap::watchers::Watcher;
 use crate::error::{Exception, ProtocolError};
 use crate::id::ExportId;
 use crate::sync::{Arc, OnceLock};
@@ -24,6 +24,8 @@ pub(crate) struct Export {
     pub(super) generation: Generation,
     /// Set for a promise.
     pub(super) promise: Option<Frozen>,
+    /// What is told when the promise is resolved, as long as the export is there.
+    watcher: Option<Watcher>,
 }
 
 impl Export {
@@ -60,10 +62,12 @@ impl State {
         fx: &mut Effects,
     ) -> Result<Described, Exception> {
         let id = self.export(client.clone(), true)?;
-        let export = self.exports.get(id).expect("just exported");
+        let port = &self.port;
+        let export = self.exports.get_mut(id).expect("just exported");
         let frozen = export.promise.clone().expect("exported as a promise");
         if export.references == 1 {
-            let watcher = Watcher::export(self.port.clone(), id, export.generation);
+            let watcher = Watcher::export(port.clone(), id, export.generation);
+            export.watcher = Some(watcher.clone());
             fx.later(Callback::Watch { client: client.clone(), watcher });
         }
         let told = Told::Promise(client, frozen);
@@ -85,7 +89,8 @@ impl State {
         }
         let generation = self.generation();
         let promise = promise.then(Frozen::default);
-        let id = self.exports.insert(|_| Export { client, references: 1, generation, promise });
+        let id =
+            self.exports.insert(|_| Export { client, references: 1, generation, promise, watcher: None });
         if shared {
             self.export_ids.insert(address, id);
         }
@@ -148,12 +153,12 @@ impl State {
         if export.generation != generation || !export.is_unresolved() {
             return;
         }
-        let (promise, frozen) = (export.client.clone(), export.promise.clone());
+        let (promise, frozen, watcher) =
+            (export.client.clone(), export.promise.clone(), export.watcher.clone());
         let client = promise.resolved();
         if self.is_promise_elsewhere(&client) {
             // Not ours to name to this peer yet: wait until it has become something that is.
-            let watcher = Watcher::export(self.port.clone(), id, generation);
-            fx.later(Callback::Watch { client, watcher });
+            fx.later(Callback::Watch { client, watcher: watcher.expect("a promise is watched") });
             return;
         }
         self.forget_export_id(&promise, id);

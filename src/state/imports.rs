@@ -1,18 +1,16 @@
 //! The peer's capabilities that this vat holds, and its promises.
 
-use im::Vector;
-
 use super::descriptors::Accepted;
 use super::effects::{Callback, Effects};
-use super::embargoes::Resolved;
 use super::named::Said;
 use super::State;
 use crate::cap::client::{Client, Kind};
 use crate::cap::port::{Generation, ImportRef, Place, RefId, RemoteRef};
-use crate::cap::promised::Watcher;
+use crate::cap::resolution::ResolvedTo;
+use crate::cap::watchers::{Watcher, Watchers};
 use crate::error::{Exception, ProtocolError};
 use crate::id::ImportId;
-use crate::sync::{Arc, OnceLock, Weak};
+use crate::sync::{Arc, Weak};
 use crate::wire::message::{Incoming, Message, Resolution, Resolve};
 
 /// A capability of the peer's.
@@ -81,7 +79,7 @@ pub(crate) struct Pending {
     pub(super) place: Place,
     /// Whether calls have gone there: then its resolution may need an embargo.
     pub(super) used: bool,
-    pub(super) watchers: Vector<Watcher>,
+    pub(super) watchers: Watchers,
     pub(super) cell: Weak<RemoteRef>,
 }
 
@@ -161,8 +159,9 @@ impl State {
     ) -> Arc<RemoteRef> {
         let id = RefId(self.next_ref);
         self.next_ref += 1;
-        let cell = Arc::new(RemoteRef { port, id, resolved: OnceLock::new() });
-        let pending = Pending { place, used: false, watchers: Vector::new(), cell: Arc::downgrade(&cell) };
+        let cell = Arc::new(RemoteRef { port, id, resolved: ResolvedTo::default() });
+        let pending =
+            Pending { place, used: false, watchers: Watchers::default(), cell: Arc::downgrade(&cell) };
         self.promises.insert(id, pending);
         cell
     }
@@ -204,7 +203,7 @@ impl State {
         match self.promises.get_mut(&promise.id) {
             Some(pending) => {
                 self.watched += usize::from(pending.watchers.is_empty());
-                pending.watchers.push_back(watcher);
+                pending.watchers.push(watcher);
                 None
             }
             None => Some(watcher),
@@ -252,7 +251,7 @@ impl State {
     /// Resolves a promise of the peer's; gives what its clients are now. The promise may have no clients any more,
     /// while its place is held.
     pub(super) fn resolve_promise(&mut self, id: RefId, to: Accepted, fx: &mut Effects) -> Client {
-        let Some(pending) = self.take_promise(id) else { return self.client_for(to, fx) };
+        let Some(mut pending) = self.take_promise(id) else { return self.client_for(to, fx) };
         let Some(cell) = pending.cell.upgrade() else {
             // The results of a question are there for others, too.
             let client = match (&pending.place, pending.used) {
@@ -262,14 +261,30 @@ impl State {
             fx.discard(pending);
             return client;
         };
-        let Resolved { client, watchers } = self.settle(pending, to, fx);
+        let watchers = std::mem::take(&mut pending.watchers);
+        let client = self.settle(pending, to, fx);
         let set = cell.resolved.set(client.clone());
         debug_assert!(set.is_ok(), "a promise is resolved once");
         if !watchers.is_empty() {
-            fx.later(Callback::Tell { watchers, client: client.clone() });
+            self.tell(watchers, client.clone(), fx);
         }
         fx.discard(cell);
         client
+    }
+
+    /// Has those told that watch a promise of the peer's, which has become `client`. If that is another pending promise of
+    /// the peer's, they watch that one instead.
+    fn tell(&mut self, watchers: Watchers, client: Client, fx: &mut Effects) {
+        let next = match &client.0 {
+            Kind::Remote(next) if next.port.connection() == self.connection => {
+                self.promises.get_mut(&next.id)
+            }
+            _ => None,
+        };
+        let Some(next) = next else { return fx.later(Callback::Tell { watchers, client }) };
+        self.watched += usize::from(next.watchers.is_empty());
+        next.watchers.append(watchers);
+        fx.discard(client);
     }
 
     pub(super) fn end_promises(&mut self, why: &Exception, fx: &mut Effects) {
@@ -283,7 +298,7 @@ impl State {
                 fx.discard(cell);
             }
             if !pending.watchers.is_empty() {
-                let watchers = pending.watchers.iter().cloned().collect();
+                let watchers = pending.watchers.clone();
                 fx.later(Callback::Tell { watchers, client: broken });
             }
         }

@@ -321,3 +321,32 @@ fn described(peer: &mut Peer, client: &Client, cap: &Client) -> Cap {
     wait(answer).unwrap();
     call.params.caps[0].clone()
 }
+
+/// Rule 7: a promise of one peer's that another peer holds becomes other promises, in any order, before it is settled.
+/// The other peer is told once, what it is in the end.
+#[test]
+fn rule7_a_promise_that_becomes_other_promises_is_told_when_it_is_settled() {
+    for order in [[7, 8, 9], [9, 8, 7], [8, 9, 7]] {
+        let (mut far, mut near) = (Peer::new(Client::null()), Peer::new(Client::null()));
+        let held: Vec<Client> = (7..11).map(|id| far.introduce(Cap::Promise(id))).collect();
+        let exports: Vec<u32> = held.iter().map(|promise| near.export_promise(promise)).collect();
+        for id in order {
+            far.resolve(id, Cap::Promise(id + 1));
+            far.sync();
+        }
+        near.expect_quiet();
+        far.resolve(10, Cap::Hosted(11));
+        let mut told: Vec<u32> = exports
+            .iter()
+            .map(|_| match near.expect_any_resolve() {
+                (promise, Ok(Cap::Hosted(_))) => promise,
+                other => panic!("told {other:?}"),
+            })
+            .collect();
+        told.sort_unstable();
+        assert_eq!(told, exports);
+        drop(held);
+        near.finish_clean();
+        far.finish_clean();
+    }
+}
