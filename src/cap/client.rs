@@ -206,7 +206,7 @@ impl Client {
     }
 
     /// Whether this was a promise, which may have been resolved.
-    pub(super) fn may_be_promise(&self) -> bool {
+    pub(crate) fn may_be_promise(&self) -> bool {
         matches!(self.0, Kind::Promise(_) | Kind::Remote(_))
     }
 

@@ -188,7 +188,12 @@ impl PromiseCell {
     fn keep_no_longer(&self, ticket: u64) {
         let mut state = self.state.lock();
         let (State::Pending(waiting) | State::Draining(waiting)) = &mut *state else { return };
-        let promise = waiting.calls.get_mut(ticket).and_then(|queued| queued.promise.take());
+        let Some(queued) = waiting.calls.get_mut(ticket) else { return };
+        if queued.call.params.caps.iter().any(Client::may_be_promise) {
+            drop(state);
+            return self.let_go(ticket);
+        }
+        let promise = queued.promise.take();
         drop(state);
         drop(promise);
     }

@@ -552,8 +552,8 @@ impl CallbackStage {
                 let shared = self.shared.clone();
                 token.on_cancel(move || shared.post(Notice::AnswerCanceled(key)));
                 token.cancel(after_start);
-                if token.is_doomed() {
-                    self.shared.transact(|state, fx| state.call_doomed(key, fx));
+                if token.is_doomed() && self.shared.transact(|state, fx| state.call_doomed(key, fx)) {
+                    token.cancel(false);
                 }
             }
             Callback::Release(exports) => {

@@ -61,6 +61,8 @@ pub(crate) struct Answer {
     pub(super) awaits: Option<Awaited>,
     /// The answers of ours that the params named when they were not there yet.
     pub(super) names: Box<[Awaited]>,
+    /// Whether the params hold promises.
+    pub(super) holds_promises: bool,
     /// How many bytes what it was returned with takes.
     pub(super) bytes: usize,
 }
@@ -112,6 +114,7 @@ impl Answer {
             silent: false,
             awaits: None,
             names: Box::default(),
+            holds_promises: false,
             bytes: 0,
         }
     }
@@ -126,6 +129,11 @@ impl Answer {
     /// What calls pipelined on the results go to until they are there, if that is known.
     pub(super) fn pipeline(&self) -> Option<&Pipeline> {
         self.onward.as_ref()?.pipeline.as_ref()
+    }
+
+    /// What the call has become in another vat.
+    pub(super) fn handed_on(&self) -> Option<&Arc<QuestionRef>> {
+        self.onward.as_ref()?.question.as_ref()
     }
 
     fn onward(&mut self) -> &mut Onward {
@@ -184,6 +192,9 @@ impl State {
         let caps = self.accept_all(call.params.descriptors, fx);
         if names {
             self.note_names(key.id, &caps);
+        }
+        if caps.iter().any(Client::may_be_promise) {
+            self.answers.get_mut(&key.id).expect("just entered").holds_promises = true;
         }
         let info = CallInfo {
             interface_id: call.interface_id,
@@ -494,12 +505,14 @@ impl State {
 
     /// A question of ours is answered by results that we keep for the peer, which the caller has checked.
     pub(super) fn take_kept(&mut self, question: QuestionId, id: AnswerId, fx: &mut Effects) {
+        let circle = self.waits_for_question(id, question);
         let answer = self.answers.get_mut(&id).expect("checked before");
         answer.kept = Some(Kept::Taken);
         let outcome = match answer.returned() {
             Some(Returned::Results { payload, .. }) => Ok(payload.clone()),
             Some(Returned::Failed(why)) => Err(why.clone()),
             Some(Returned::Tail(_)) => Err(Exception::failed("kept results were passed on")),
+            None if circle => Err(Exception::failed("a call is to be answered by its own results")),
             None => return self.take_on_return(id, question),
         };
         self.answered(question, outcome, Short::new(), Ended::Results, false, fx);

@@ -2,14 +2,14 @@
 
 use im::OrdMap;
 
-use super::answers::OnReturn;
+use super::answers::{Answer, OnReturn};
 use super::effects::{Callback, Effects};
 use super::entry::Entry;
 use super::outcome::Returned;
 use super::State;
 use crate::cap::client::Client;
 use crate::cap::port::{AnswerKey, Awaited, Ticket};
-use crate::id::AnswerId;
+use crate::id::{AnswerId, QuestionId};
 use crate::promise::cancel;
 
 /// What is to be done when an answer is there, in order. Each entry can leave by its ticket, at a cost that does
@@ -31,7 +31,9 @@ use crate::promise::cancel;
 ///
 /// A call that the peer has finished with `requireEarlyCancellationWorkaround` is canceled when it reaches its
 /// method. Until then it still waits for the answers that it needs, but wants none of them: neither the one that it
-/// is pipelined on, nor those that its params name. Otherwise two such calls could wait for each other for ever.
+/// is pipelined on, nor those that its params name. Otherwise two such calls could wait for each other for ever. If it
+/// waits for an answer or in a promise, and its params hold promises, it is canceled at once: those may become the
+/// results of the very call that it waits for.
 /// ```
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Waiting {
@@ -184,14 +186,38 @@ impl State {
         fx.discard(answer);
     }
 
-    /// A call that the peer has finished is canceled when it reaches its method. So it wants no answers any more.
-    pub(crate) fn call_doomed(&mut self, key: AnswerKey, fx: &mut Effects) {
-        let Some(answer) = self.answer_mut(key) else { return };
+    /// A call that the peer has finished is canceled when it reaches its method. So it wants no answers any more. True if it
+    /// is to be canceled at once.
+    pub(crate) fn call_doomed(&mut self, key: AnswerKey, fx: &mut Effects) -> bool {
+        let Some(answer) = self.answer_mut(key) else { return false };
+        if answer.awaits.is_some() && answer.holds_promises {
+            return true;
+        }
         let names = std::mem::take(&mut answer.names).into_vec();
         let wanted = answer.awaits.into_iter().chain(names);
         for awaited in wanted {
             if self.stop_wanting(awaited) {
                 self.cancel_if_unwanted(awaited.answer, fx);
+            }
+        }
+        false
+    }
+
+    /// Whether an answer will be that of a question of ours: the call was handed on to the peer by that question, or by one
+    /// that takes the results of an answer of which the same is true, and so on.
+    pub(super) fn waits_for_question(&self, mut id: AnswerId, question: QuestionId) -> bool {
+        loop {
+            let handed_on = self.answers.get(&id).and_then(Answer::handed_on);
+            let Some(next) = handed_on.filter(|next| next.port.connection() == self.connection) else {
+                return false;
+            };
+            if next.id == question {
+                return true;
+            }
+            let asked = self.question(next.id).filter(|asked| asked.generation == next.generation);
+            match asked.and_then(|asked| asked.taking) {
+                Some(taken) => id = taken.answer,
+                None => return false,
             }
         }
     }
@@ -219,7 +245,6 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::QuestionId;
 
     fn take(id: u32) -> OnReturn {
         OnReturn::Take(QuestionId(id))
