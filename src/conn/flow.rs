@@ -393,6 +393,16 @@ pub(super) struct Share {
     words: usize,
 }
 
+impl Share {
+    /// With so many capabilities more.
+    pub(super) fn and_caps(mut self, caps: usize) -> Self {
+        let words = (caps * CAP_WORDS).min(self.flow.call_words - self.words);
+        self.flow.serving.add(words);
+        self.words += words;
+        self
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         let (_, watchers) = self.flow.serving.sub(self.words);

@@ -487,7 +487,11 @@ impl CoordinatorStage {
         let mut in_service = None;
         if let Message::Call(call) = &message {
             let caps = call.params.descriptors.len();
-            let share = share.unwrap_or_else(|| self.shared.flow.serve(words, caps));
+            let share = match share {
+                // It was counted as bytes; now its capabilities are known, too.
+                Some(share) => share.and_caps(caps),
+                None => self.shared.flow.serve(words, caps),
+            };
             // Kept results are for a question of ours: see Note [Backpressure].
             if (refused || self.shared.flow.refuses_call(&share)) && !call.keep_results {
                 let question = call.question;
