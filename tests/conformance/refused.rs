@@ -153,8 +153,14 @@ fn rule11_what_is_pipelined_on_a_refused_call_fails_with_the_same_exception() {
     held.caps.clear();
     held.answer(0, &[]);
     peer.expect_done(large, 0);
-    // A call is in service until its Return has been sent: when the peer has it, that may not have been noted yet.
-    peer.sync();
+    // The call is in service until its method has let go of the params, which may be after the Return.
+    loop {
+        let again = peer.call(Target::Import(object), NOTE, 8).send();
+        match peer.expect_return(again).outcome {
+            Outcome::Exception(why) => assert!(why.contains("too many calls are in service"), "{why}"),
+            _ => break,
+        }
+    }
     let crossed = [
         Msg::Call(pipelined(90, Target::Answer(refused, vec![0]), NOTE, &[])),
         Msg::Call(pipelined(91, Target::Import(object), HOLD, &[Cap::YourAnswer(refused, vec![0])])),
