@@ -94,7 +94,12 @@ impl<T> Queue<T> {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.places.len() == self.gaps
+        self.len() == 0
+    }
+
+    /// How many items are in the queue.
+    pub(crate) fn len(&self) -> usize {
+        self.places.len() - self.gaps
     }
 
     /// Takes out all items, in order. Tickets go on from where they were.

@@ -31,8 +31,13 @@ pub(crate) struct Hints {
 impl CallInfo {
     /// Of whom a thread that answers it needs a permit; `None` for a call made in this vat. See Note [Permits].
     pub(crate) fn permits(&self) -> Option<&Arc<Permits>> {
+        self.came_over().map(|port| port.permits())
+    }
+
+    /// The connection that it came over, unless it was made in this vat.
+    pub(super) fn came_over(&self) -> Option<&Arc<dyn Port>> {
         match self.responder.route() {
-            Route::Remote(port, _) => Some(port.permits()),
+            Route::Remote(port, _) => Some(port),
             Route::Here(_) => None,
         }
     }

@@ -10,9 +10,9 @@ use super::pool::{Pool, Scheduled, Task};
 use super::serving::Call;
 use crate::error::{catch_panic, Exception, Result};
 use crate::promise::cancel::{self, Unwatch};
-use crate::promise::{with_blocking, Cancel, Observer};
+use crate::promise::{with_blocking, Attachment, Cancel, Observer};
 use crate::queue::Queue;
-use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::sync::atomic::{AtomicU64, AtomicU8, Ordering};
 use crate::sync::{Arc, Foreign, Mutex, MutexGuard, OnceLock, Rank};
 
 /// An object: what answers calls.
@@ -72,6 +72,22 @@ pub(crate) struct LocalObject {
     broken: OnceLock<Exception>,
 }
 
+/// How many calls make a crowd, in one mailbox. See Note [Crowds].
+const CROWD: usize = 256;
+
+/// The crowd in a mailbox.
+#[derive(Default)]
+pub(crate) struct Crowd {
+    started: AtomicU64,
+}
+
+impl Crowd {
+    /// Goes on whenever a call leaves the mailbox in its turn.
+    pub(crate) fn started(&self) -> u64 {
+        self.started.load(Ordering::Relaxed)
+    }
+}
+
 type Dispatch = fn(&(dyn Any + Send + Sync), &mut Call) -> Result<()>;
 
 struct Mailbox {
@@ -81,6 +97,8 @@ struct Mailbox {
     turn: Turn,
     /// What the task that was submitted begins with, if it was taken out of the queue for that.
     first: Option<Ready>,
+    /// Since the mailbox was crowded for the first time.
+    crowd: Option<Arc<Crowd>>,
 }
 
 /// See Note [Mailbox].
@@ -115,7 +133,16 @@ impl Leftovers {
 impl Mailbox {
     /// Takes the first call.
     fn pop(&mut self, permit: Option<Permit>) -> Option<Ready> {
+        if let Some(crowd) = &self.crowd {
+            crowd.started.fetch_add(1, Ordering::Relaxed);
+        }
         self.calls.pop().map(|queued| Ready { queued, permit })
+    }
+
+    /// Counts a call that is to wait, if there is a crowd.
+    fn enter(&mut self, call: &CallInfo) -> Option<Box<dyn Attachment>> {
+        let port = call.came_over().filter(|_| self.calls.len() >= CROWD)?;
+        Some(port.in_crowd(self.crowd.get_or_insert_default()))
     }
 
     fn is_parked_with(&self, ticket: Ticket) -> bool {
@@ -139,12 +166,14 @@ struct Queued {
     /// Takes the call out when it is canceled, if its params hold a promise: they may be what keeps another call going,
     /// for whose end the object waits. (Other canceled calls stay until their turn.)
     watch: Option<Box<Unwatch>>,
+    /// It came into a crowd.
+    in_crowd: Option<Box<dyn Attachment>>,
 }
 
 impl Queued {
     /// Answers with an exception instead of running the method.
     fn fail(self, why: Exception) {
-        drop(self.watch);
+        drop((self.watch, self.in_crowd));
         self.call.fail(why);
     }
 }
@@ -152,7 +181,8 @@ impl Queued {
 impl LocalObject {
     /// An object that a `C` can be a client of: which methods `server` has is known there.
     pub(crate) fn new<S: Any + Send + Sync, C: FromServer<S>>(server: S, pool: Pool) -> Self {
-        let mailbox = Mailbox { calls: Queue::default(), alike: 0, turn: Turn::Idle, first: None };
+        let mailbox =
+            Mailbox { calls: Queue::default(), alike: 0, turn: Turn::Idle, first: None, crowd: None };
         let mailbox = Mutex::new(Rank::Mailbox, mailbox);
         let server: Arc<dyn Any + Send + Sync> = Arc::new(server);
         let (server, broken) = (Foreign::new(server), OnceLock::new());
@@ -166,7 +196,7 @@ impl LocalObject {
             Turn::Idle if self.pool.runs_in_place() => {
                 mailbox.turn = Turn::Taken;
                 drop(mailbox);
-                let (this, queued) = (self.clone(), Queued { call, watch: None });
+                let (this, queued) = (self.clone(), Queued { call, watch: None, in_crowd: None });
                 return Pool::run_in_place(move || this.run_from(Ready { queued, permit: None }, usize::MAX));
             }
             Turn::Idle => true,
@@ -187,7 +217,8 @@ impl LocalObject {
             // One that is canceled already is answered when its turn comes.
             watch = call.cancel.watch_unless_canceled(let_go).map(Box::new);
         }
-        mailbox.calls.push(Queued { call, watch });
+        let in_crowd = mailbox.enter(&call);
+        mailbox.calls.push(Queued { call, watch, in_crowd });
         if idle {
             self.schedule(mailbox, Leftovers::default());
         }
@@ -268,8 +299,8 @@ impl LocalObject {
     fn run_from(self: Arc<Self>, first: Ready, calls: usize) {
         let mut next = Some(first);
         for left in (0..calls).rev() {
-            let Some(Ready { queued: Queued { call, watch }, permit }) = next else { return };
-            drop(watch);
+            let Some(Ready { queued: Queued { call, watch, in_crowd }, permit }) = next else { return };
+            drop((watch, in_crowd));
             let goes_on = match &permit {
                 None => self.answer(call),
                 Some(permit) => {

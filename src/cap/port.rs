@@ -5,13 +5,14 @@ use std::fmt;
 use super::answer::Pipeline;
 use super::call::{CallInfo, Mode};
 use super::client::Client;
+use super::object::Crowd;
 use super::permits::Permits;
 use super::resolution::ResolvedTo;
 use super::watchers::Watcher;
 use crate::error::Exception;
 use crate::id::{AnswerId, ExportId, ImportId, QuestionId};
 use crate::peer::Peer;
-use crate::promise::Waiter;
+use crate::promise::{Attachment, Waiter};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{drop_in_turn, Arc, OnceLock, Timer, TimerKey, Weak};
 use crate::table::Key;
@@ -104,6 +105,10 @@ pub(crate) trait Port: Send + Sync {
 
     /// How many methods may run for the peer's calls.
     fn permits(&self) -> &Arc<Permits>;
+
+    /// Counts a call of the peer's that waits in the mailbox of an object, in this crowd, until the result is dropped. May
+    /// be called under the lock of the mailbox; the result may not be dropped under a lock. See Note [Crowds].
+    fn in_crowd(&self, crowd: &Arc<Crowd>) -> Box<dyn Attachment>;
 
     /// Sends a call. Gives it back if `to` has been resolved meanwhile, with what to call instead.
     fn call(&self, to: To<'_>, call: CallInfo, mode: Mode) -> Sent;

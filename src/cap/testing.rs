@@ -4,12 +4,13 @@ use super::answer::Pipeline;
 use super::call::{CallInfo, Mode};
 use super::client::Client;
 use super::contents::Payload;
+use super::object::Crowd;
 use super::permits::Permits;
 use super::port::{AnswerKey, ConnectionId, Generation, Notice, Port, QuestionRef, RemoteRef, Sent, To};
 use super::watchers::Watcher;
 use crate::error::Exception;
 use crate::peer::Peer;
-use crate::promise::Waiter;
+use crate::promise::{Attachment, Waiter};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Arc, Weak};
 
@@ -44,6 +45,10 @@ impl Port for Posts {
     }
 
     fn permits(&self) -> &Arc<Permits> {
+        unreachable!("{ONLY_NOTICES}")
+    }
+
+    fn in_crowd(&self, _: &Arc<Crowd>) -> Box<dyn Attachment> {
         unreachable!("{ONLY_NOTICES}")
     }
 

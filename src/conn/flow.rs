@@ -1,5 +1,7 @@
 //! The limits on what is queued for sending and in service, and who waits for room.
 
+use super::crowd::Crowds;
+use crate::cap::object::Crowd;
 use crate::limits::Limits;
 use crate::memory::{self, WaitsForMemory};
 use crate::state::Departure;
@@ -57,6 +59,8 @@ pub(super) struct Flow {
     bytes: Watched,
     /// What the peer is still to send that calls in service may wait for. Changed under the lock of the state.
     awaited: Watched,
+    /// Calls that wait in crowded mailboxes.
+    crowds: Crowds,
     /// How many bytes the tables take.
     tables: AtomicUsize,
     /// How much of all that the process knows of, and the most that it was.
@@ -89,42 +93,42 @@ pub(super) enum Found {
 }
 
 /// A number, and who wants to know when it changes.
-struct Watched(AtomicUsize);
+pub(super) struct Watched(AtomicUsize);
 
 /// The receive thread waits for room.
-const RECEIVER: usize = 1;
+pub(super) const RECEIVER: usize = 1;
 /// Callers do.
 const CALLERS: usize = 2;
 const WATCHERS: usize = RECEIVER | CALLERS;
 const ONE: usize = WATCHERS + 1;
 
 impl Watched {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Watched(AtomicUsize::new(0))
     }
 
-    fn get(&self) -> usize {
+    pub(super) fn get(&self) -> usize {
         self.0.load(Ordering::Acquire) / ONE
     }
 
     /// Gives who is to be told.
-    fn add(&self, n: usize) -> usize {
+    pub(super) fn add(&self, n: usize) -> usize {
         self.0.fetch_add(n * ONE, Ordering::AcqRel) & WATCHERS
     }
 
     /// Gives what it was, and who is to be told.
-    fn sub(&self, n: usize) -> (usize, usize) {
+    pub(super) fn sub(&self, n: usize) -> (usize, usize) {
         let before = self.0.fetch_sub(n * ONE, Ordering::AcqRel);
         debug_assert!(before / ONE >= n, "what is given back was taken");
         (before / ONE, before & WATCHERS)
     }
 
     /// From now on somebody is to be told.
-    fn watch(&self, who: usize) {
+    pub(super) fn watch(&self, who: usize) {
         self.0.fetch_or(who, Ordering::AcqRel);
     }
 
-    fn unwatch(&self, who: usize) {
+    pub(super) fn unwatch(&self, who: usize) {
         self.0.fetch_and(!who, Ordering::AcqRel);
     }
 }
@@ -164,6 +168,7 @@ impl Flow {
             queued: AtomicU64::new(0),
             bytes: Watched::new(),
             awaited: Watched::new(),
+            crowds: Crowds::new(),
             tables: AtomicUsize::new(0),
             told: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
@@ -247,9 +252,30 @@ impl Flow {
         }
     }
 
+    /// Whether a message is to wait until it is handled.
+    pub(super) fn holds(&self, needs: Needs) -> bool {
+        !self.has(needs) || self.holds_for_crowd(needs)
+    }
+
+    /// The same, for the sake of others that call the same objects. See Note [Crowds].
+    pub(super) fn holds_for_crowd(&self, needs: Needs) -> bool {
+        needs == Needs::Service && self.crowds.holds_calls()
+    }
+
     /// Whether the next message may be handled, whatever it is.
     pub(super) fn may_read(&self) -> bool {
-        self.has(Needs::Service)
+        !self.holds(Needs::Service)
+    }
+
+    /// Waits while calls are held for the sake of others, or the connection is closed. See Note [Crowds].
+    pub(super) fn wait_for_crowd(&self) {
+        self.crowds.wait(|| self.is_closed(), || self.awaited.get() > 0);
+    }
+
+    /// Counts a call that waits in a crowded mailbox, until the result is dropped.
+    pub(super) fn in_crowd(self: &Arc<Self>, crowd: &Arc<Crowd>) -> InCrowd {
+        self.crowds.enter(crowd);
+        InCrowd(self.clone())
     }
 
     fn is_below_call_words(&self) -> bool {
@@ -299,6 +325,15 @@ impl Flow {
         self.serving.add(words);
         self.tell_process();
         Share { flow: self.clone(), words }
+    }
+
+    /// The same, once it is known how many capabilities a call has. It may have been counted without them.
+    pub(super) fn serve_decoded(self: &Arc<Self>, share: Option<Share>, words: usize, caps: usize) -> Share {
+        let Some(mut share) = share else { return self.serve(words, caps) };
+        let more = (caps * CAP_WORDS).min(self.call_words - share.words);
+        self.serving.add(more);
+        share.words += more;
+        share
     }
 
     /// A transaction, whose lock is held, has left so much to be sent, and so much to be awaited. Gives who is to be
@@ -383,7 +418,17 @@ impl Flow {
 
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        self.crowds.tell();
         self.tell(Watchers(RECEIVER));
+    }
+}
+
+/// A call that waits in a crowded mailbox; not any more when dropped.
+pub(super) struct InCrowd(Arc<Flow>);
+
+impl Drop for InCrowd {
+    fn drop(&mut self) {
+        self.0.crowds.leave();
     }
 }
 
@@ -391,16 +436,6 @@ impl Flow {
 pub(super) struct Share {
     flow: Arc<Flow>,
     words: usize,
-}
-
-impl Share {
-    /// With so many capabilities more.
-    pub(super) fn and_caps(mut self, caps: usize) -> Self {
-        let words = (caps * CAP_WORDS).min(self.flow.call_words - self.words);
-        self.flow.serving.add(words);
-        self.words += words;
-        self
-    }
 }
 
 impl Drop for Share {
@@ -502,6 +537,18 @@ mod loom_tests {
             let caller = flow.clone();
             on_its_own_thread(move || caller.tell(caller.committed(Sending::default(), 1, 0)));
             flow.wait_for_room(Needs::Service, None, None);
+        });
+    }
+
+    #[test]
+    fn loom_the_receive_thread_hears_that_its_calls_have_left_the_crowd() {
+        check_all(|| {
+            let flow = flow();
+            let crowd = Arc::default();
+            let calls = [flow.in_crowd(&crowd), flow.in_crowd(&crowd)];
+            calls.into_iter().for_each(|call| on_its_own_thread(move || drop(call)));
+            // Time stands still: it ends because it is told.
+            flow.wait_for_crowd();
         });
     }
 

@@ -17,6 +17,7 @@
 //! | [`connection`] | the handle that users hold |
 
 mod connection;
+mod crowd;
 mod desk;
 mod drops;
 mod flow;

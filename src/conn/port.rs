@@ -5,13 +5,14 @@ use super::shared::Shared;
 use crate::cap::answer::Pipeline;
 use crate::cap::call::{CallInfo, Mode};
 use crate::cap::contents::Payload;
+use crate::cap::object::Crowd;
 use crate::cap::permits::Permits;
 use crate::cap::port::{AnswerKey, ConnectionId, Generation, Notice, Port, QuestionRef, RemoteRef, Sent, To};
 use crate::cap::watchers::Watcher;
 use crate::cap::Client;
 use crate::error::Exception;
 use crate::peer::Peer;
-use crate::promise::{cancel, Waiter};
+use crate::promise::{cancel, Attachment, Waiter};
 use crate::state::{Asked, Effects, State};
 use crate::sync::{self, Arc, Instant, Timer};
 use crate::wire::content::Place as ContentPlace;
@@ -104,6 +105,10 @@ impl Port for Lease {
 
     fn permits(&self) -> &Arc<Permits> {
         &self.0.permits
+    }
+
+    fn in_crowd(&self, crowd: &Arc<Crowd>) -> Box<dyn Attachment> {
+        Box::new(self.0.flow.in_crowd(crowd))
     }
 
     fn call(&self, to: To<'_>, call: CallInfo, mode: Mode) -> Sent {

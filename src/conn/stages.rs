@@ -281,8 +281,8 @@ impl ReceiveStage {
     fn admit(&mut self, frame: Frame, needs: Option<Needs>, wait: Wait) -> Result<Incoming, Progress> {
         let ReceiveStage { shared, source, held, refuses, end_watch, .. } = self;
         let flow = &shared.flow;
-        *refuses = *refuses && !flow.may_read();
-        let Some(needs) = needs.filter(|needs| !flow.has(*needs)) else { return Ok(shared.admitted(frame)) };
+        *refuses = *refuses && !flow.has(Needs::Service);
+        let Some(needs) = needs.filter(|needs| flow.holds(*needs)) else { return Ok(shared.admitted(frame)) };
         let room_timeout = shared.limits.room_timeout.filter(|_| needs == Needs::Service);
         if *refuses && room_timeout.is_some() && flow.may_send() {
             return Ok(Incoming::Refused(frame));
@@ -295,6 +295,9 @@ impl ReceiveStage {
         // What was held back may be what makes room.
         shared.see_to_drops();
         shared.send_queued();
+        if flow.holds_for_crowd(needs) {
+            flow.wait_for_crowd();
+        }
         if end_watch.is_none() {
             *end_watch = source.end_watch();
         }
@@ -387,7 +390,7 @@ impl ReceiveStage {
 
     /// Whether another message may be read: none waits for room, or there is what it needs.
     pub(super) fn has_room(&self) -> bool {
-        self.held.as_ref().is_none_or(|(_, needs)| self.shared.flow.has(*needs))
+        self.held.as_ref().is_none_or(|(_, needs)| !self.shared.flow.holds(*needs))
     }
 
     /// Whether a message has been received that waits for room, or did.
@@ -455,18 +458,13 @@ impl CoordinatorStage {
     }
 
     fn one(&self, item: Incoming) {
-        match item {
-            Incoming::Message(frame, share) => {
-                if let Err(e) = self.handle(frame, share, false) {
-                    self.shared.end(e.into(), true);
-                }
-            }
-            Incoming::Refused(frame) => {
-                if let Err(e) = self.handle(frame, None, true) {
-                    self.shared.end(e.into(), true);
-                }
-            }
-            Incoming::End(why) => self.shared.end(why, false),
+        let handled = match item {
+            Incoming::Message(frame, share) => self.handle(frame, share, false),
+            Incoming::Refused(frame) => self.handle(frame, None, true),
+            Incoming::End(why) => return self.shared.end(why, false),
+        };
+        if let Err(e) = handled {
+            self.shared.end(e.into(), true);
         }
     }
 
@@ -487,11 +485,7 @@ impl CoordinatorStage {
         let mut in_service = None;
         if let Message::Call(call) = &message {
             let caps = call.params.descriptors.len();
-            let share = match share {
-                // It was counted as bytes; now its capabilities are known, too.
-                Some(share) => share.and_caps(caps),
-                None => self.shared.flow.serve(words, caps),
-            };
+            let share = self.shared.flow.serve_decoded(share, words, caps);
             // Kept results are for a question of ours: see Note [Backpressure].
             if (refused || self.shared.flow.refuses_call(&share)) && !call.keep_results {
                 let question = call.question;

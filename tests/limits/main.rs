@@ -3,6 +3,7 @@
 
 #![allow(missing_docs)]
 
+mod crowds;
 mod gone;
 mod held;
 mod incoming;
