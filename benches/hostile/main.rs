@@ -38,8 +38,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 const MOST_BY_ONE: f64 = 100.0;
 const MOST_BY_MANY: f64 = 400.0;
 /// How much more memory the server may have than before, in MB, when the attackers are gone: one, and twenty. (Pages in
-/// which something is still in use are not given back.)
-const MOST_AFTER_ONE: f64 = 32.0;
+/// which something is still in use are not given back, nor is the end of each arena: Note [Memory is given back].)
+const MOST_AFTER_ONE: f64 = 64.0;
 const MOST_AFTER_MANY: f64 = 100.0;
 /// When it has so little more, it need not be waited for.
 const LITTLE: f64 = 8.0;

@@ -13,6 +13,9 @@ use crate::wire::needs::Needs;
 
 /// How many times the limits hold what must be read all the same.
 const HARD: usize = 4;
+/// How many bytes may wait to be sent while messages are read for the sake of what is awaited, though the process has no
+/// room. (Each call that is refused then makes an answer.)
+const READS_ON: usize = 256 << 10;
 /// What a call in service takes besides its message, in words: what stands for it in queues and tables, and what the
 /// allocator adds. Measured as told in Note [What an entry costs].
 const CALL_WORDS: usize = 88;
@@ -43,7 +46,7 @@ const CAP_WORDS: usize = 64;
 /// thread, or another connection that has exported it), the receive thread reads on: calls in service may
 /// wait for what comes, and a peer that waits for us to read would wait for ever. Then calls
 /// above four times the limit are refused as `overloaded` instead, and reading stops at four times the limit
-/// of unread answers. A call counts for no more than the limit, however large it is.
+/// of unread answers (or at `READS_ON` bytes of them, where the process has no room). A call counts for no more than the limit, however large it is.
 ///
 /// All of this also holds where a connection has more than its part of what the process may hold, whatever its own limits
 /// are: Note [Memory of the process].
@@ -245,7 +248,7 @@ impl Flow {
             Needs::Output if self.awaited.get() == 0 => self.may_send() && memory::has_room(self.in_hand()),
             Needs::Service | Needs::Output => {
                 let bytes = self.bytes.get();
-                bytes <= self.send_bytes
+                bytes <= self.send_bytes.min(READS_ON)
                     || (bytes <= self.send_bytes.saturating_mul(HARD) && memory::has_room(self.in_hand()))
             }
             Needs::Nothing => self.serving.get() < self.call_words.saturating_mul(HARD + 2),

@@ -10,6 +10,9 @@
 //! allocations of an arena wait while its pages are looked through. So it is done by a thread of its own, which holds no
 //! lock of ours, and never by one that makes or serves calls. Other allocators give memory back by themselves.
 //!
+//! What that leaves is the free end of each arena: up to the trim threshold of glibc, which is twice the largest block that
+//! was ever freed (64 MiB at most). To set it is the program's business, as it is for all of the process: see the guide.
+//!
 //! This and `cap::hook` are the modules that may use `unsafe`.
 //! ```
 #![allow(unsafe_code)]
