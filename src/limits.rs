@@ -9,6 +9,9 @@ const LEAST_NESTING: i32 = 16;
 /// What systems take for the time after which TCP asks, in whole seconds.
 const MOST_KEEPALIVE: Duration = Duration::from_secs(32_767);
 
+/// How long a caller waits for room by default.
+pub(crate) const ROOM_TIMEOUT: Option<Duration> = Some(Duration::from_secs(10));
+
 /// What a connection may use. Every limit has a default that suits a server on the open network.
 ///
 /// What crosses a limit fails with a clear error, and nothing else is lost. "Words" are Cap'n Proto words of
@@ -43,7 +46,8 @@ pub struct Limits {
     /// peer does not read stop the connection from reading.
     pub send_bytes: usize,
     /// How long a call waits for room: one of ours because of `questions` or `send_bytes`, one of the peer's because of
-    /// `call_words`. Then it fails as `overloaded`, and so does each call behind it until there is room. `None`: for ever.
+    /// `call_words`. Then it fails as `overloaded`, and so does each call behind it until there is room. So does a streaming
+    /// call of ours that waits for room in the window of its [`Stream`](crate::Stream). `None`: for ever.
     pub room_timeout: Option<Duration>,
     /// The size of the largest message, in words, either way. A larger one from the peer ends the connection,
     /// since its bytes can't be skipped safely; a larger one of ours fails its call.
@@ -79,7 +83,7 @@ impl Default for Limits {
             answer_bytes: 32 << 20,
             call_words: 2 << 20,
             send_bytes: 8 << 20,
-            room_timeout: Some(Duration::from_secs(10)),
+            room_timeout: ROOM_TIMEOUT,
             message_words: 4 << 20,
             segments: 512,
             traversal_words: 64 << 20,

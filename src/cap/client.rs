@@ -15,8 +15,9 @@ use super::request::Request;
 use super::resolution::circle;
 use super::watchers::Watcher;
 use crate::error::{Exception, Result};
+use crate::limits::ROOM_TIMEOUT;
 use crate::promise::{promise, Promise};
-use crate::sync::Arc;
+use crate::sync::{Arc, Duration};
 
 /// How many times a call is delivered to a promise that is resolved meanwhile, before the promises are taken to be a circle
 /// that two connections closed at the same moment.
@@ -202,6 +203,15 @@ impl Client {
                 None => promise.port.watch(promise, watcher),
             },
             _ => watcher.resolved(self),
+        }
+    }
+
+    /// For how long a caller waits for room: what the connection to the object says, if calls go over one.
+    pub(super) fn room_timeout(&self) -> Option<Duration> {
+        match &self.last().0 {
+            Kind::Import(import) => import.port.room_timeout(),
+            Kind::Remote(promise) => promise.port.room_timeout(),
+            Kind::Null | Kind::Broken(_) | Kind::Local(_) | Kind::Promise(_) => ROOM_TIMEOUT,
         }
     }
 

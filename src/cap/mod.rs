@@ -20,6 +20,7 @@
 //! | [`pool`] | the threads that run methods |
 //! | [`permits`] | how many of them run those of one connection's calls |
 //! | [`stream`] | streaming calls |
+//! | [`window`] | how many of them are under way, and who waits for room |
 //! | `testing` | what tests use in place of a connection |
 
 pub(crate) mod answer;
@@ -42,6 +43,7 @@ pub(crate) mod stream;
 pub(crate) mod testing;
 pub(crate) mod watchers;
 pub(crate) mod weak;
+mod window;
 
 pub use answer::Pipeline;
 pub use capability::{Capability, FromServer};

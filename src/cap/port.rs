@@ -14,7 +14,7 @@ use crate::id::{AnswerId, ExportId, ImportId, QuestionId};
 use crate::peer::Peer;
 use crate::promise::{Attachment, Waiter};
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{drop_in_turn, Arc, OnceLock, Timer, TimerKey, Weak};
+use crate::sync::{drop_in_turn, Arc, Duration, OnceLock, Timer, TimerKey, Weak};
 use crate::table::Key;
 use crate::wire::message::Path;
 
@@ -102,6 +102,9 @@ pub(crate) trait Port: Send + Sync {
 
     /// Why the connection has ended, if it has.
     fn why_ended(&self) -> Option<Exception>;
+
+    /// For how long a caller waits for room.
+    fn room_timeout(&self) -> Option<Duration>;
 
     /// How many methods may run for the peer's calls.
     fn permits(&self) -> &Arc<Permits>;

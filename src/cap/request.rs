@@ -156,7 +156,7 @@ impl<P, R: 'static> Request<P, R> {
         let made = MadeCall::<R>::new();
         let call: Arc<dyn Awaiting> = made.clone();
         let mut promise = Promise::new(made.clone(), Some(Stake::new(made.clone())));
-        let deadline = self.timeout.map(sync::deadline);
+        let deadline = self.deadline();
         if let Some(at) = deadline {
             promise = promise.attach(time_out(at, &call));
         }
@@ -177,6 +177,22 @@ impl<P, R: 'static> Request<P, R> {
     pub(crate) fn size(&mut self) -> usize {
         let size = self.params.as_mut().and_then(|params| params.get().target_size().ok());
         size.map_or(0, |size| size.word_count as usize * 8)
+    }
+
+    /// Until when the call is to be answered, if it is sent now.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.timeout.map(sync::deadline)
+    }
+
+    /// Has the call fail unless it is answered by then.
+    pub(crate) fn due(mut self, deadline: Option<Instant>) -> Self {
+        self.timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        self
+    }
+
+    /// For how long its caller waits for room, by the limits of the connection that it would go over now.
+    pub(crate) fn room_timeout(&self) -> Option<Duration> {
+        self.target.room_timeout()
     }
 
     /// Sends the call with its answer going where `responder` says.

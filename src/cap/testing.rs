@@ -12,7 +12,7 @@ use crate::error::Exception;
 use crate::peer::Peer;
 use crate::promise::{Attachment, Waiter};
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Arc, Weak};
+use crate::sync::{Arc, Duration, Weak};
 
 /// The port of a connection that is gone.
 pub(crate) fn no_port() -> Weak<dyn Port> {
@@ -42,6 +42,10 @@ impl Port for Posts {
 
     fn why_ended(&self) -> Option<Exception> {
         None
+    }
+
+    fn room_timeout(&self) -> Option<Duration> {
+        unreachable!("{ONLY_NOTICES}")
     }
 
     fn permits(&self) -> &Arc<Permits> {

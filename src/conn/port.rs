@@ -14,7 +14,7 @@ use crate::error::Exception;
 use crate::peer::Peer;
 use crate::promise::{cancel, Attachment, Waiter};
 use crate::state::{Asked, Effects, State};
-use crate::sync::{self, Arc, Instant, Timer};
+use crate::sync::{self, Arc, Duration, Instant, Timer};
 use crate::wire::content::Place as ContentPlace;
 
 /// What a message needs beside its content, at most, for a few capabilities.
@@ -101,6 +101,10 @@ impl Port for Lease {
 
     fn why_ended(&self) -> Option<Exception> {
         self.0.why_ended()
+    }
+
+    fn room_timeout(&self) -> Option<Duration> {
+        self.0.limits.room_timeout
     }
 
     fn permits(&self) -> &Arc<Permits> {

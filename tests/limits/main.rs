@@ -14,5 +14,6 @@ mod pools;
 mod proxies;
 mod room;
 mod sizes;
+mod streams;
 mod support;
 mod values;
