@@ -4,6 +4,9 @@ use std::time::Duration;
 
 /// The messages of the protocol have so many words, beside what users put into them.
 const LEAST_WORDS: usize = 128;
+/// A call that is sent ahead on the bootstrap object counts beside the question for that, and each takes 640 bytes and what
+/// its results leave.
+const LEAST_ANSWER_BYTES: usize = 2048;
 /// The messages of the protocol nest so deep.
 const LEAST_NESTING: i32 = 16;
 /// What systems take for the time after which TCP asks, in whole seconds.
@@ -47,7 +50,7 @@ pub struct Limits {
     pub send_bytes: usize,
     /// How long a call waits for room: one of ours because of `questions` or `send_bytes`, one of the peer's because of
     /// `call_words`. Then it fails as `overloaded`, and so does each call behind it until there is room. So does a streaming
-    /// call of ours that waits for room in the window of its [`Stream`](crate::Stream). `None`: for ever.
+    /// call of ours that waits for room in the window of its [`Stream`](crate::Stream). Zero: it fails at once. `None`: it waits for ever.
     pub room_timeout: Option<Duration>,
     /// The size of the largest message, in words, either way. A larger one from the peer ends the connection,
     /// since its bytes can't be skipped safely; a larger one of ours fails its call.
@@ -104,9 +107,14 @@ impl Limits {
     /// # Errors
     /// If a value can't work: zero for [`questions`](Self::questions), [`methods`](Self::methods),
     /// [`segments`](Self::segments), [`connections`](Self::connections), [`first_message`](Self::first_message) or
-    /// [`keepalive`](Self::keepalive); a `keepalive` of more than 32,767 s; less than 128 for
+    /// [`keepalive`](Self::keepalive); a `keepalive` of more than 32,767 s; less than 2048 for
+    /// [`answer_bytes`](Self::answer_bytes), which a call on the bootstrap object may need; less than 128 for
     /// [`message_words`](Self::message_words) or [`traversal_words`](Self::traversal_words), or less than 16 for
     /// [`nesting`](Self::nesting), which the protocol's own messages need. The error says which.
+    ///
+    /// Everything else works: zero for [`call_words`](Self::call_words) and [`send_bytes`](Self::send_bytes) lets one call
+    /// through at a time, zero for [`exports`](Self::exports) and [`imports`](Self::imports) none that brings a capability,
+    /// and no time or number is too long or too large.
     pub fn check(&self) -> Result<(), InvalidLimits> {
         let Limits {
             questions,
@@ -121,7 +129,7 @@ impl Limits {
         let least = [
             ("questions", questions, 1),
             ("methods", methods, 1),
-            ("answer_bytes", answer_bytes, 1),
+            ("answer_bytes", answer_bytes, LEAST_ANSWER_BYTES),
             ("message_words", message_words, LEAST_WORDS),
             ("segments", segments, 1),
             ("traversal_words", traversal_words, LEAST_WORDS),

@@ -64,7 +64,15 @@ pub fn process_memory() -> ProcessMemory {
 ///
 /// The process takes more than that: what the program's objects take, stacks of threads, buffers of at most 64 KiB for each
 /// connection, and what the allocator does not give back.
+///
+/// # Panics
+/// If the limit is less than 256 KiB: one connection may always hold that much, so it could not be kept.
+#[track_caller]
 pub fn set_process_memory(bytes: usize) {
+    assert!(
+        bytes >= ALWAYS,
+        "the memory limit of the process is {bytes} bytes, and must be at least {ALWAYS}"
+    );
     LIMIT.store(bytes as u64, Ordering::SeqCst);
     waiting::tell();
 }

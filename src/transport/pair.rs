@@ -57,8 +57,10 @@ impl Transport {
     /// [`pair`](Self::pair) for what a shutdown can do.
     ///
     /// # Errors
-    /// When the child was not started with both its stdin and its stdout piped, or they are taken already.
+    /// When the child was not started with both its stdin and its stdout piped, or they are taken already. If the
+    /// limits can't work ([`Limits::check`]).
     pub fn child(child: &mut Child, limits: &Limits) -> io::Result<Transport> {
+        super::socket::check(limits)?;
         if child.stdin.is_none() || child.stdout.is_none() {
             let reason = "the child's stdin and stdout must be piped";
             return Err(io::Error::new(ErrorKind::InvalidInput, reason));

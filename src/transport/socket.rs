@@ -23,7 +23,7 @@ impl Transport {
     /// # Errors
     /// When the system refuses an option, the stream is not connected, or the limits can't work ([`Limits::check`]).
     pub fn tcp(stream: TcpStream, limits: &Limits) -> io::Result<Transport> {
-        limits.check().map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+        check(limits)?;
         stream.set_nonblocking(false)?;
         stream.set_nodelay(true)?;
         if let Some(silence) = limits.keepalive {
@@ -36,13 +36,19 @@ impl Transport {
     /// A transport over a Unix socket. The stream is made blocking, and loses its read timeout.
     ///
     /// # Errors
-    /// When the system refuses an option.
+    /// When the system refuses an option, or the limits can't work ([`Limits::check`]).
     #[cfg(unix)]
     pub fn unix(stream: UnixStream, limits: &Limits) -> io::Result<Transport> {
+        check(limits)?;
         stream.set_nonblocking(false)?;
         let peer = crate::peer::of_unix(&stream);
         over(stream, peer, limits)
     }
+}
+
+/// Refuses limits that can't work, where a transport is made with them.
+pub(super) fn check(limits: &Limits) -> io::Result<()> {
+    limits.check().map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
 }
 
 /// Asks after `silence`, and again every so often until the system gives up. Systems count whole seconds.
