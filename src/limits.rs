@@ -61,7 +61,8 @@ pub struct Limits {
     pub traversal_words: usize,
     /// How deep pointers may nest.
     pub nesting: i32,
-    /// How many connections a listener serves at once. More wait to be accepted.
+    /// How many connections a listener serves at once. More wait to be accepted. With the usual settings of Linux, a process
+    /// has threads for about 2,680: see [`set_thread_limit`](crate::set_thread_limit).
     pub connections: usize,
     /// How long a peer that connected to a listener may take to send its first message. `None`: forever.
     pub first_message: Option<Duration>,

@@ -194,10 +194,11 @@ pub(crate) fn spawn(
 /// The system has room for as many threads as fit into seven eighths of each of its limits, beside what the process has
 /// already: `vm.max_map_count` (four mappings for each thread), `kernel.pid_max` and `kernel.threads-max` (for all
 /// processes together), the process limit of the user (`ulimit -u`), and `pids.max` of the control groups. It is measured
-/// when a thread is started, at most once per second. With a usual `vm.max_map_count` of 65,530 that is about 14,000
-/// threads. Where those limits can't be read (other systems than Linux), there is no bound.
+/// when a thread is started, at most once per second. With a usual `vm.max_map_count` of 65,530 that is about 14,300
+/// threads, and 2,680 connections; the [guide](crate::guide::limits#threads-of-the-process) says how to have more. Where those limits can't be read (other systems than Linux), there is no bound.
 ///
-/// Threads that run go on if the limit is set below their number.
+/// Threads that run go on if the limit is set below their number. A limit above what the system has room for is no help: the
+/// process ends when a thread finds none.
 ///
 /// # Panics
 /// If the limit is less than 8: there would be no room for a connection and a method.
