@@ -3,8 +3,9 @@
 use super::effects::{Destination, Effects};
 use super::entry::Few;
 use super::exports::Described;
-use super::named::{Named, Said};
+use super::named::Named;
 use super::outcome::Told;
+use super::said::Said;
 use super::State;
 use crate::cap::client::{Client, Kind};
 use crate::cap::port::Place;
@@ -58,7 +59,7 @@ impl Accepted {
     pub(super) fn said(&self) -> Said {
         match self {
             Accepted::Theirs { said, .. } => said.clone(),
-            Accepted::Ours(named) => Said::Ours(named.clone()),
+            Accepted::Ours(named) => Said::ours(named.clone()),
         }
     }
 }

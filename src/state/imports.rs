@@ -2,7 +2,7 @@
 
 use super::descriptors::Accepted;
 use super::effects::{Callback, Effects};
-use super::named::Said;
+use super::said::Said;
 use super::State;
 use crate::cap::client::{Client, Kind};
 use crate::cap::port::{Generation, ImportRef, Place, RefId, RemoteRef};
@@ -65,7 +65,7 @@ impl Import {
     /// What the peer says when it names the import; `client` has been made for that.
     pub(super) fn said(&self, client: &Client) -> Said {
         match (&self.promise, self.handle.upgrade()) {
-            (Some(ImportedPromise::Pending(_)), Some(import)) => Said::Promise(Place::Import(import)),
+            (Some(ImportedPromise::Pending(_)), Some(import)) => Said::promise(Place::Import(import)),
             (Some(ImportedPromise::Resolved { said, .. }), _) => said.clone(),
             _ => Said::Theirs(client.clone()),
         }

@@ -41,6 +41,7 @@ mod outcome;
 mod questions;
 mod returns;
 mod rules;
+mod said;
 mod snapshot;
 mod targets;
 mod waiting;

@@ -24,19 +24,19 @@
 //!    not as the client that it was for the holders of the promise: their embargo may be over, and that of a later client
 //!    is not.
 //!
-//! What the peer has said is followed from promise to promise as long as that is in the peer. Calls that were sent to
-//! one of those places go the same way, in order; the Disembargo goes to the last.
+//! What the peer has said is followed from promise to promise as long as that is in the peer (Note [Chains of what was
+//! said]). Calls that were sent to one of those places go the same way, in order; the Disembargo goes to the last.
 //! ```
 
 use super::answers::Answer;
 use super::descriptors::Accepted;
 use super::effects::{Callback, Destination, Effects};
 use super::exports::Frozen;
+use super::said::{circle, Said, To};
 use super::State;
 use crate::cap::client::{Client, Kind};
 use crate::cap::port::{AnswerKey, Awaited, Name, Place};
 use crate::cap::promised::{Keeps, PromiseCell};
-use crate::error::Exception;
 use crate::id::{AnswerId, ExportId};
 use crate::sync::Arc;
 use crate::wire::message::{Path, PromisedAnswer};
@@ -50,16 +50,6 @@ pub(super) enum Named {
     Export(Client, Frozen),
     /// A capability in an answer.
     Answer(AnswerKey, Path),
-}
-
-/// What the peer has said that a promise of its is.
-#[derive(Clone, Debug)]
-pub(super) enum Said {
-    /// A capability in the peer that is no promise, a broken one, or null: calls need no embargo.
-    Theirs(Client),
-    /// Another promise of the peer's.
-    Promise(Place),
-    Ours(Named),
 }
 
 impl State {
@@ -201,7 +191,8 @@ impl State {
         }
         let Some(said) = self.known(place) else { return self.called_promise(place) };
         // A circle that the peer has closed by one message that says what several places are.
-        if self.leads_back(place, said.clone()) {
+        if self.leads_back(place, said.clone(), fx) {
+            fx.discard(said);
             return circle();
         }
         self.behind(place, said, fx)
@@ -209,25 +200,16 @@ impl State {
 
     /// A client for what the peer has said of `place`, on which calls stay behind those that were sent to `place`.
     pub(super) fn behind(&mut self, place: &Place, said: Said, fx: &mut Effects) -> Client {
-        let (mut place, mut said) = (place.clone(), said);
-        let client = loop {
-            match said {
-                Said::Theirs(client) => break client,
-                Said::Promise(next) => match self.known(&next) {
-                    Some(more) => {
-                        fx.discard(std::mem::replace(&mut place, next));
-                        said = more;
-                    }
-                    None => {
-                        let client = self.called_promise(&next);
-                        fx.discard(next);
-                        break client;
-                    }
-                },
-                Said::Ours(named) => break self.behind_name(&place, named, fx),
-            }
+        let (last, said) = self.last_in_peer(place, said, fx);
+        let client = match &said {
+            None => self.called_promise(&last),
+            Some(Said::Theirs(client)) => client.clone(),
+            Some(said) => match said.to() {
+                Some(To::Ours(named)) => self.behind_name(&last, named.clone(), fx),
+                _ => circle(),
+            },
         };
-        fx.discard(place);
+        fx.discard((last, said));
         client
     }
 
@@ -255,63 +237,9 @@ impl State {
         }
         client
     }
-
-    /// What the peer has said of a place; that it is broken if that leads back to the place.
-    pub(super) fn without_circle(&self, place: &Place, to: Accepted, fx: &mut Effects) -> Accepted {
-        if !self.leads_back(place, to.said()) {
-            return to;
-        }
-        fx.discard(to);
-        Accepted::settled(circle())
-    }
-
-    /// Whether what the peer has said of a place leads back to that place, by all that we know.
-    fn leads_back(&self, place: &Place, mut said: Said) -> bool {
-        /// More than any chain of promises that makes sense has.
-        const MANY: usize = 10_000;
-        for _ in 0..MANY {
-            let next = match &said {
-                Said::Promise(next) => next.clone(),
-                Said::Theirs(client) => match self.place_of(client) {
-                    Some(next) => next,
-                    None => return false,
-                },
-                Said::Ours(named) => match self.leads_to(named) {
-                    Some(Destination::Reflect(next)) => next,
-                    Some(Destination::Client(client)) => match self.place_of(&client) {
-                        Some(next) => next,
-                        None => return false,
-                    },
-                    Some(Destination::Pipeline(_)) | None => return false,
-                },
-            };
-            if place.is(&next) {
-                return true;
-            }
-            match self.known(&next) {
-                Some(more) => said = more,
-                None => return false,
-            }
-        }
-        true
-    }
-
-    /// The place in this peer that a client stands for, as far as it has been resolved.
-    fn place_of(&self, client: &Client) -> Option<Place> {
-        match client.resolved().0 {
-            Kind::Remote(promise) if promise.port.connection() == self.connection => {
-                self.promises.get(&promise.id).map(|pending| pending.place.clone())
-            }
-            _ => None,
-        }
-    }
 }
 
 /// Whether calls on it fail at once.
 fn fails(client: &Client) -> bool {
     matches!(client.0, Kind::Null | Kind::Broken(_))
-}
-
-fn circle() -> Client {
-    Client::broken(Exception::failed("a promise was resolved to itself"))
 }

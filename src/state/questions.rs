@@ -20,7 +20,7 @@ use super::descriptors::Accepted;
 use super::effects::{Callback, Effects};
 use super::entry::{Entry, Few};
 use super::imports::Pending;
-use super::named::Said;
+use super::said::Said;
 use super::State;
 use crate::cap::answer::Awaiting;
 use crate::cap::call::{CallInfo, Parcel, Responder, Route};
