@@ -74,6 +74,8 @@ pub(super) struct Onward {
     pub(super) pipeline: Option<Pipeline>,
     /// What the call has become in another vat: finished with the answer.
     pub(super) question: Option<Arc<QuestionRef>>,
+    /// The furthest answer that is known to become this one. See Note [Answers that are taken].
+    pub(super) furthest: Option<AnswerKey>,
 }
 
 /// What has become of results that the peer wants kept.
@@ -131,12 +133,7 @@ impl Answer {
         self.onward.as_ref()?.pipeline.as_ref()
     }
 
-    /// What the call has become in another vat.
-    pub(super) fn handed_on(&self) -> Option<&Arc<QuestionRef>> {
-        self.onward.as_ref()?.question.as_ref()
-    }
-
-    fn onward(&mut self) -> &mut Onward {
+    pub(super) fn onward(&mut self) -> &mut Onward {
         self.onward.get_or_insert_default()
     }
 
