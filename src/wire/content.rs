@@ -18,7 +18,6 @@ use capnp::any_pointer;
 use capnp::message::{Builder, HeapAllocator, Reader, ReaderOptions};
 use capnp::private::arena::GeneratedCodeArena;
 use capnp::private::layout::PointerReader;
-use capnp::traits::Imbue;
 use capnp::MessageSize;
 
 use crate::error::Exception;
@@ -79,6 +78,14 @@ pub(crate) enum Place {
 }
 
 impl Place {
+    /// The pointer fields that lead to the content, from the root of a message.
+    fn path_in_message(self) -> [u16; 3] {
+        match self {
+            Place::CallParams => [0, 1, 0],
+            Place::ReturnResults => [0, 0, 0],
+        }
+    }
+
     /// The payload at this place of a message.
     pub(super) fn read(self, message: message::Reader<'_>) -> Result<payload::Reader<'_>, capnp::Error> {
         match (self, message.which()?) {
@@ -154,10 +161,24 @@ impl Content {
     ///
     /// If something on the way is no struct, or what is at the end no capability of the table.
     pub(crate) fn cap_index_at(&self, path: &[u16], caps: usize) -> Result<Option<u32>, Exception> {
-        let table = index::table(caps);
-        let mut root = self.reader()?;
-        root.imbue(&table);
-        index::at(root, path).map_err(|e| Exception::from(e).with_context("no capability at that path"))
+        let index = match &self.0 {
+            Source::Null => return Ok(None),
+            Source::Received(message, place) => {
+                // That it is there, and is of this kind, was checked when it was received.
+                let before = place.path_in_message();
+                places::index_in(message.reader.get_segments(), before.iter().chain(path).copied())
+            }
+            Source::Lifted(message) => places::index_in(message.reader.get_segments(), path.iter().copied()),
+            Source::Built(built) => {
+                let path = std::iter::once(0).chain(path.iter().copied());
+                places::index_in(&built.message.get_segments_for_output(), path)
+            }
+        };
+        let in_table = |index: Option<u32>| match index {
+            Some(index) if index as usize >= caps => Err(Exception::failed("a capability beyond the table")),
+            index => Ok(index),
+        };
+        index.and_then(in_table).map_err(|e| e.with_context("no capability at that path"))
     }
 
     /// How many words of memory the content takes: one that was built has a first segment of a fixed size, or more.

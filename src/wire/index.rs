@@ -13,10 +13,14 @@
 
 use capnp::any_pointer;
 use capnp::capability::{Promise, Request};
-use capnp::private::capability::{ClientHook, ParamsHook, PipelineOp, ResultsHook};
+#[cfg(test)]
+use capnp::private::capability::PipelineOp;
+use capnp::private::capability::{ClientHook, ParamsHook, ResultsHook};
 use capnp::private::layout::CapTable;
 use capnp::traits::{Imbue, ImbueMut};
-use capnp::{ErrorKind, MessageSize};
+#[cfg(test)]
+use capnp::ErrorKind;
+use capnp::MessageSize;
 
 /// A hook that is only an index. See Note [Copies keep indices].
 #[derive(Clone, Copy)]
@@ -27,7 +31,9 @@ pub(super) fn table(len: usize) -> CapTable {
     (0..).take(len).map(|i| Some(Box::new(Index(i)) as Box<dyn ClientHook>)).collect()
 }
 
-/// The index of the capability at a path from a root that was lent a [`table`]; `None` where it is null.
+/// The index of the capability at a path from a root that was lent a [`table`]; `None` where it is null. What
+/// `places::index_in` finds without a table is compared with that.
+#[cfg(test)]
 pub(super) fn at(root: any_pointer::Reader<'_>, path: &[u16]) -> Result<Option<u32>, capnp::Error> {
     let ops: Vec<_> = path.iter().map(|&field| PipelineOp::GetPointerField(field)).collect();
     match root.get_pipelined_cap(&ops) {

@@ -1,7 +1,10 @@
 //! Where the capabilities of a content stand that was built here.
 
+use capnp::message::ReaderSegments;
+
 use super::envelope::{LIST, STRUCT};
 use super::message::Path;
+use crate::error::Exception;
 
 /// The paths of pointer fields that lead to capabilities, in order, each with the capability's index in the table.
 pub(crate) type Places = Vec<(Path, u32)>;
@@ -20,7 +23,7 @@ struct At(usize, usize);
 /// Finds the capabilities that paths of pointer fields lead to. Those in lists are left out: no path leads there.
 ///
 /// The content is what the first pointer of the root struct points at. `None` if a pointer leads out of the message.
-pub(super) fn find(segments: &[&[u8]]) -> Option<Places> {
+pub(super) fn find(segments: &impl ReaderSegments) -> Option<Places> {
     let Struct { pointers, .. } = follow(segments, At(0, 0))?;
     let mut places = Places::new();
     // Pointers that have not been looked at, each with the number of steps before it and the last of its path.
@@ -48,6 +51,40 @@ pub(super) fn find(segments: &[&[u8]]) -> Option<Places> {
     Some(places)
 }
 
+/// Follows pointer fields from the root of a message to a capability, and gives its index in the table. `None` if a
+/// pointer on the way, or the last, is null. The cost does not depend on how large the table or the message is.
+///
+/// # Errors
+///
+/// If something on the way is no struct, what is at the end no capability, or the way leads out of the message.
+pub(super) fn index_in(
+    segments: &impl ReaderSegments,
+    path: impl Iterator<Item = u16>,
+) -> Result<Option<u32>, Exception> {
+    let mut at = At(0, 0);
+    for field in path {
+        let pointer = get(segments, at).ok_or_else(outside)?;
+        if pointer == 0 {
+            return Ok(None);
+        }
+        let Struct { pointers: At(segment, start), count } =
+            follow(segments, at).ok_or_else(|| Exception::failed("a pointer to no struct"))?;
+        if field >= count {
+            return Ok(None);
+        }
+        at = At(segment, start + usize::from(field));
+    }
+    match get(segments, at).ok_or_else(outside)? {
+        0 => Ok(None),
+        pointer if pointer as u32 == CAPABILITY as u32 => Ok(Some((pointer >> 32) as u32)),
+        _ => Err(Exception::failed("a pointer to no capability")),
+    }
+}
+
+fn outside() -> Exception {
+    Exception::failed("a pointer out of the message")
+}
+
 /// The index of the capability at a path, if there is one.
 pub(crate) fn index_at(places: &Places, path: &[u16]) -> Option<usize> {
     let found = places.binary_search_by(|(place, _)| place[..].cmp(path)).ok()?;
@@ -61,7 +98,7 @@ struct Struct {
 }
 
 /// The struct that a pointer leads to, if it leads to one.
-fn follow(segments: &[&[u8]], at: At) -> Option<Struct> {
+fn follow(segments: &impl ReaderSegments, at: At) -> Option<Struct> {
     let pointer = get(segments, at)?;
     let (start, pointer) = match pointer & 3 {
         FAR => {
@@ -90,8 +127,8 @@ fn target(At(segment, word): At, pointer: u64) -> Option<At> {
     Some(At(segment, (word + 1).checked_add_signed(offset as isize)?))
 }
 
-fn get(segments: &[&[u8]], At(segment, word): At) -> Option<u64> {
-    let bytes = segments.get(segment)?.get(word * 8..)?.first_chunk()?;
+fn get(segments: &impl ReaderSegments, At(segment, word): At) -> Option<u64> {
+    let bytes = segments.get_segment(u32::try_from(segment).ok()?)?.get(word * 8..)?.first_chunk()?;
     Some(u64::from_le_bytes(*bytes))
 }
 

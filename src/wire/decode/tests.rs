@@ -1,12 +1,14 @@
 //! Tests of `decode`.
 
 use capnp::message::Builder;
+use capnp::traits::Imbue;
 use capnp::Word;
 use proptest::prelude::*;
 
 use super::*;
 use crate::wire::encode::encode;
 use crate::wire::frame::{Frame, Outbound};
+use crate::wire::index;
 use crate::wire::testing::{call, decode, list_of_caps, receive, receive_segments, samples, whole, word};
 
 /// Decodes a message that was written with the generated code.
@@ -250,7 +252,14 @@ fn use_up(message: Result<Message<Incoming>, ProtocolError>) {
     };
     let caps = payload.descriptors.len();
     for path in [&[][..], &[0], &[1, 0], &[0, 0, 0, 0]] {
-        let _ = payload.content.cap_index_at(path, caps);
+        let (found, table) = (payload.content.cap_index_at(path, caps), index::table(caps));
+        let by_table = payload.content.reader().and_then(|mut root| {
+            root.imbue(&table);
+            index::at(root, path)
+        });
+        if let Ok(index) = by_table {
+            assert_eq!(found, Ok(index), "{path:?}");
+        }
     }
     let descriptors = (0..caps).map(|_| Descriptor::None).collect();
     let mut call = call(Target::ImportedCap(1.into()), false, false, false);
