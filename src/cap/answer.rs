@@ -16,6 +16,7 @@ use crate::error::Exception;
 use crate::promise::{Cancel, Cancelable, Cell, HoldsCell, Reading, Stake, Token, Waiter, Wants};
 use crate::sync::atomic::AtomicUsize;
 use crate::sync::{assert_unlocked, in_turn, Arc, Mutex, OnceLock, Rank, Weak};
+use crate::table::ByPath;
 
 /// A call made in this vat, whose results are of type `R`: all that there is of it, in one allocation.
 ///
@@ -59,7 +60,7 @@ struct State {
     /// The question that the call has become: it must not be finished before it is answered.
     question: Option<Arc<QuestionRef>>,
     /// Capabilities in the results that were asked for before it was known what they are.
-    cells: Vec<(Box<[u16]>, Weak<PromiseCell>)>,
+    cells: Cells,
     /// Where the call waits, or waited last. See Note [Circles].
     waits_in: Weak<PromiseCell>,
 }
@@ -79,7 +80,7 @@ enum Source {
 impl<R: 'static> MadeCall<R> {
     pub(crate) fn new() -> Arc<Self> {
         let state =
-            State { source: Source::Unknown, question: None, cells: Vec::new(), waits_in: Weak::new() };
+            State { source: Source::Unknown, question: None, cells: Cells::default(), waits_in: Weak::new() };
         let state = Mutex::new(Rank::Promise, state);
         let answer = AnswerCell { state, wants: AtomicUsize::new(0), cancel: Token::new() };
         Arc::new(MadeCall { answer, response: Cell::new() })
@@ -140,9 +141,7 @@ impl Stake<dyn Awaiting> {
     fn client_at(&self, path: &[u16]) -> Client {
         let mut state = self.answer_cell().state.lock();
         // One promise for each place, so that all who ask share its embargo.
-        state.cells.retain(|(_, cell)| cell.strong_count() > 0);
-        let known = state.cells.iter().filter(|(p, _)| **p == *path).find_map(|(_, c)| c.upgrade());
-        if let Some(cell) = known {
+        if let Some(cell) = state.cells.get(path) {
             return Client(Kind::Promise(cell));
         }
         match &state.source {
@@ -155,7 +154,7 @@ impl Stake<dyn Awaiting> {
             Source::Known(Err(why)) => Client::broken(why.clone()),
             Source::Unknown => {
                 let cell = PromiseCell::new(Some(Keeps::Call(self.clone())));
-                state.cells.push((path.into(), Arc::downgrade(&cell)));
+                state.cells.insert(path, &cell);
                 Client(Kind::Promise(cell))
             }
             Source::Abandoned => Client::broken(abandoned()),
@@ -173,7 +172,7 @@ impl dyn Awaiting {
         }
         let resolutions = match mem::take(&mut state.cells) {
             cells if cells.is_empty() => Vec::new(),
-            cells => resolutions(&mut outcome, &live(cells)),
+            cells => resolutions(&mut outcome, &cells.live()),
         };
         let old = mem::replace(&mut state.source, Source::Known(outcome.clone()));
         let question = state.question.take();
@@ -208,7 +207,7 @@ impl dyn Awaiting {
             return;
         }
         state.source = Source::Ahead(pipeline.clone());
-        let cells = live(state.cells.clone());
+        let cells = state.cells.live();
         drop(state);
         for (path, cell) in cells {
             cell.resolve(pipeline.at(&path).client());
@@ -255,10 +254,41 @@ fn abandoned() -> Exception {
     ABANDONED.get_or_init(|| Exception::failed("the call was canceled")).clone()
 }
 
-type Handed = (Box<[u16]>, Arc<PromiseCell>);
+/// A place in the results, and the promise that was handed out for it.
+type Handed = (Arc<[u16]>, Arc<PromiseCell>);
 
-fn live(cells: Vec<(Box<[u16]>, Weak<PromiseCell>)>) -> Vec<Handed> {
-    cells.into_iter().filter_map(|(path, cell)| Some((path, cell.upgrade()?))).collect()
+/// The promises that were handed out for places in the results. Those that are gone are dropped when there are twice as
+/// many as were left the last time.
+#[derive(Default)]
+struct Cells {
+    by_path: ByPath<Weak<PromiseCell>>,
+    clean_at: usize,
+}
+
+/// So few are kept, gone or not.
+const FEW: usize = 8;
+
+impl Cells {
+    fn get(&self, path: &[u16]) -> Option<Arc<PromiseCell>> {
+        self.by_path.get(path)?.upgrade()
+    }
+
+    fn insert(&mut self, path: &[u16], cell: &Arc<PromiseCell>) {
+        if self.by_path.len() >= self.clean_at.max(FEW) {
+            self.by_path.retain(|cell| cell.strong_count() > 0);
+            self.clean_at = 2 * self.by_path.len();
+        }
+        self.by_path.insert(path.into(), Arc::downgrade(cell));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.by_path.is_empty()
+    }
+
+    fn live(&self) -> Vec<Handed> {
+        let live = |(path, cell): (&Arc<[u16]>, &Weak<PromiseCell>)| Some((path.clone(), cell.upgrade()?));
+        self.by_path.iter().filter_map(live).collect()
+    }
 }
 
 /// What each of the promises that were handed out for places in the results is resolved to.
@@ -413,5 +443,30 @@ impl<R> Clone for Pipeline<R> {
 impl<R> fmt::Debug for Pipeline<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Pipeline({:?})", self.path)
+    }
+}
+
+#[cfg(all(test, not(any(shuttle, loom))))]
+mod tests {
+    use super::*;
+
+    /// In a debug build, this would take minutes if each place were looked for among all others.
+    #[test]
+    fn a_call_of_which_many_places_are_asked_for_costs_near_linear_time() {
+        const COUNT: u32 = 100_000;
+        let made = MadeCall::<any_pointer::Owned>::new();
+        let call: Arc<dyn Awaiting> = made.clone();
+        let stake = Stake::new(call.clone());
+        let path = |n: u32| [(n >> 16) as u16, n as u16];
+        let held: Vec<_> = (0..COUNT).map(|n| stake.client_at(&path(n))).collect();
+        for (n, client) in (0..).zip(&held) {
+            assert_eq!(*client, stake.client_at(&path(n)), "one promise for each place");
+        }
+        drop(held);
+        for n in 0..COUNT {
+            drop(stake.client_at(&[1, 2, n as u16]));
+        }
+        assert!(made.answer.state.lock().cells.by_path.len() <= 2 * FEW, "those that are gone are dropped");
+        call.answer(Err(Exception::failed("the end")));
     }
 }

@@ -123,23 +123,4 @@ impl<T: Clone> Few<T> {
             Few::Many(many) => many.into_iter().collect(),
         }
     }
-
-    pub(crate) fn retain(&mut self, keep: impl Fn(&T) -> bool) {
-        match self {
-            Few::None => {}
-            Few::One(one) if keep(one) => {}
-            Few::One(_) => *self = Few::None,
-            Few::Many(items) => items.retain(keep),
-        }
-    }
-
-    /// Takes out the first item that is such.
-    pub(crate) fn take_first(&mut self, is_it: impl Fn(&T) -> bool) -> Option<T> {
-        match self {
-            Few::None => None,
-            Few::One(one) if !is_it(one) => None,
-            Few::One(_) => std::mem::take(self).each().next(),
-            Few::Many(items) => items.iter().position(is_it).map(|at| items.remove(at)),
-        }
-    }
 }

@@ -34,6 +34,7 @@ use crate::promise::Attachment;
 use crate::short::Short;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Weak};
+use crate::table::ByPath;
 use crate::wire::message::{Call, Finish, Message, Outgoing, Path, Payload as WirePayload};
 
 /// The top bit marks the IDs of questions asked for pipelining alone.
@@ -64,16 +65,25 @@ pub(crate) struct Question {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places {
     /// Promises for the capabilities there.
-    pub(super) promised: Few<(Path, RefId)>,
+    pub(super) promised: ByPath<RefId>,
     /// Where calls were sent to by promises that are gone.
-    pub(super) used: Few<Path>,
+    pub(super) used: ByPath<()>,
     /// Once the results are there, what the peer has said of each capability in them.
     pub(super) said: Short<Said>,
 }
 
+impl Places {
+    /// Promises for the capabilities there, in the order in which they were asked for.
+    pub(super) fn promised_in_order(&self) -> Vec<(Path, RefId)> {
+        let mut promised: Vec<_> = self.promised.iter().map(|(path, id)| (path.clone(), *id)).collect();
+        promised.sort_unstable_by_key(|(_, id)| *id);
+        promised
+    }
+}
+
 impl Question {
     /// Promises for capabilities in the results.
-    pub(super) fn promised(&self) -> impl Iterator<Item = &(Path, RefId)> {
+    pub(super) fn promised(&self) -> impl Iterator<Item = (&Path, &RefId)> {
         self.places.iter().flat_map(|places| places.promised.iter())
     }
 
@@ -100,7 +110,7 @@ impl Question {
     }
 
     fn promised_at(&self, path: &[u16]) -> Option<RefId> {
-        self.promised().find(|(at, _)| **at == *path).map(|(_, id)| *id)
+        self.places.as_ref()?.promised.get(path).copied()
     }
 
     /// Whether what is in the results is yet to be known, or never will be.
@@ -375,9 +385,8 @@ impl State {
         let cell = self.promise_at(Place::Answer(question.clone(), path.clone()), question.port.clone());
         let entry = self.question_mut(question.id).expect("found above");
         let places = entry.places.get_or_insert_default();
-        let used = places.used.take_first(|at| *at == path).is_some() || used;
-        places.promised.retain(|(at, _)| *at != path);
-        places.promised.push((path, cell.id));
+        let used = places.used.remove(&path).is_some() || used;
+        places.promised.insert(path, cell.id);
         self.promises.get_mut(&cell.id).expect("just made").used = used;
         Client(Kind::Remote(cell))
     }
@@ -388,8 +397,11 @@ impl State {
         let Place::Answer(question, path) = &pending.place else { return };
         let entry = self.question_mut(question.id).filter(|entry| entry.generation == question.generation);
         let Some(places) = entry.and_then(|entry| entry.places.as_mut()) else { return };
-        if places.promised.take_first(|(_, promise)| *promise == id).is_some() && pending.used {
-            places.used.push(path.clone());
+        if places.promised.get(path) == Some(&id) {
+            places.promised.remove(path);
+            if pending.used {
+                places.used.insert(path.clone(), ());
+            }
         }
     }
 
@@ -434,7 +446,7 @@ impl State {
             debug_assert!(set.is_ok(), "a question is answered once");
             fx.discard(handle);
         }
-        for (_, promise) in places.into_iter().flat_map(|places| places.promised.each()) {
+        for (_, promise) in places.iter().flat_map(|places| places.promised_in_order()) {
             let to = Accepted::settled(Client::broken(why.clone()));
             let resolved = self.resolve_promise(promise, to, fx);
             fx.discard(resolved);
@@ -480,4 +492,38 @@ impl State {
 
 pub(super) fn closed() -> Exception {
     Exception::disconnected("the connection has been closed")
+}
+
+#[cfg(all(test, not(any(shuttle, loom))))]
+mod tests {
+    use super::*;
+    use crate::cap::port::{ConnectionId, Port};
+    use crate::cap::testing::Posts;
+    use crate::limits::Limits;
+
+    /// In a debug build, this would take minutes if each place were looked for among all others.
+    #[test]
+    fn a_question_of_which_many_places_are_called_costs_near_linear_time() {
+        const COUNT: u32 = 100_000;
+        let (port, mut fx): (Arc<dyn Port>, _) = (Arc::new(Posts::default()), Effects::default());
+        let bootstrap = Client::null();
+        let mut state = State::new(ConnectionId(0), Arc::downgrade(&port), &Limits::default(), bootstrap);
+        let (_client, question) = state.ask_bootstrap(&mut fx);
+        let question = question.expect("asked");
+        let path = |n: u32| [(n >> 16) as u16, n as u16];
+        // As long as they are held, there is one promise for each; when they are gone, it is known which were called.
+        let held: Vec<_> = (0..COUNT).map(|n| state.pipelined(&question, &path(n))).collect();
+        for (n, client) in (0..).zip(&held) {
+            assert_eq!(*client, state.pipelined(&question, &path(n)));
+            let Kind::Remote(promise) = &client.0 else { panic!("a promise") };
+            state.promises.get_mut(&promise.id).unwrap().used = n % 2 == 0;
+            state.promise_dropped(promise.id, &mut fx);
+        }
+        let places = state.question(question.id).and_then(|asked| asked.places.as_ref()).unwrap();
+        assert_eq!((places.promised.len(), places.used.len()), (1, COUNT as usize / 2));
+        for n in 0..COUNT {
+            let Kind::Remote(promise) = state.pipelined(&question, &path(n)).0 else { panic!("a promise") };
+            assert_eq!(state.promises.get(&promise.id).unwrap().used, n % 2 == 0);
+        }
+    }
 }

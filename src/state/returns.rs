@@ -154,12 +154,12 @@ impl State {
             accepted = payload.caps.iter().map(ours).collect();
         }
         let mut made: Short<Option<Client>> = accepted.iter().map(|_| None).collect();
-        for (path, promise) in places.promised.each() {
+        for (path, promise) in places.promised_in_order() {
             self.resolve_pipelined(promise, path, outcome, (handle, &mut accepted, &mut made), fx);
         }
         if let (Some(handle), Ok(payload)) = (handle, &*outcome) {
-            for path in places.used.each() {
-                self.keep_behind(handle, path, payload, (&mut accepted, &mut made), fx);
+            for (path, ()) in places.used.iter() {
+                self.keep_behind(handle, path.clone(), payload, (&mut accepted, &mut made), fx);
             }
         }
         let Ok(payload) = outcome else { return };

@@ -17,6 +17,7 @@
 mod addresses;
 mod ids;
 mod pages;
+mod paths;
 
 use im::OrdMap;
 
@@ -26,6 +27,7 @@ use pages::Pages;
 
 pub(crate) use addresses::ByAddress;
 pub(crate) use ids::Remembered;
+pub(crate) use paths::ByPath;
 
 /// What names an entry.
 pub(crate) trait Key: Copy + Ord {
