@@ -9,18 +9,13 @@ type Path = Arc<[u16]>;
 
 /// What is known of places in some results, by their paths: of none or one nearly always. The peer may name as many as
 /// it likes, so that none is looked for among all others. Cloning costs a reference count.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) enum ByPath<V: Clone> {
+    #[default]
     None,
     One(Path, V),
     /// In a box, as it is rare.
     Many(Box<OrdMap<Path, V>>),
-}
-
-impl<V: Clone> Default for ByPath<V> {
-    fn default() -> Self {
-        ByPath::None
-    }
 }
 
 impl<V: Clone> ByPath<V> {

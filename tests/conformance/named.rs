@@ -332,3 +332,121 @@ fn one_round(name: Name, carrier: Carrier, becomes: Becomes, told: usize, said: 
     }
     round.end(&what, becomes);
 }
+
+/// Rules 7 and 12: promises of the peer's each of which is said to be the next one, by way of what the peer has of ours.
+struct Chain {
+    peer: Peer,
+    held: Vec<Client>,
+    /// How the peer names each promise.
+    names: Vec<Cap>,
+    /// Where it sends on what comes for each promise, once it has said so.
+    leads_to: Vec<Option<Target>>,
+}
+
+impl Chain {
+    fn new(count: u32, by_answers: bool) -> Self {
+        let (mut peer, door) = (Peer::new(Client::null()), Recorder::new());
+        let id = peer.export_hosted(&door.client());
+        let promises: Vec<Cap> = (0..count).map(Cap::Promise).collect();
+        peer.call(Target::Import(id), HOLD, 1).caps(&promises).send();
+        let held = door.held().caps;
+        let mut names = Vec::new();
+        for promise in promises {
+            if by_answers {
+                let question = peer.call(Target::Import(id), GIVE, 2).caps(&[promise]).send();
+                peer.expect_results(question);
+                names.push(Cap::YourAnswer(question, vec![0]));
+            } else {
+                let (ours, fulfiller) = Client::promise();
+                let export = peer.export_promise(&ours);
+                fulfiller.fulfill(held[names.len()].clone());
+                peer.expect_resolve(export).unwrap();
+                names.push(Cap::Yours(export));
+            }
+        }
+        Chain { peer, held, names, leads_to: vec![None; count as usize] }
+    }
+
+    /// The peer says of each promise that it is the one whose number follows.
+    fn says(&mut self, promise: u32, next: usize) {
+        self.peer.resolve(promise, self.names[next].clone());
+        self.leads_to[promise as usize] = Some(match self.names[next].clone() {
+            Cap::Yours(id) => Target::Import(id),
+            Cap::YourAnswer(question, path) => Target::Answer(question, path),
+            other => panic!("{other:?} is not ours"),
+        });
+    }
+
+    /// The peer sends Disembargoes back, as a vat does, until none comes any more.
+    fn settle(&mut self) {
+        loop {
+            let received = self.peer.take_received();
+            let embargoes: Vec<_> = received
+                .into_iter()
+                .filter_map(|message| match message {
+                    Msg::Disembargo { target: Target::Import(promise), context: Context::Sender(id) } => {
+                        Some((promise, id))
+                    }
+                    _ => None,
+                })
+                .collect();
+            if embargoes.is_empty() {
+                return;
+            }
+            for (promise, id) in embargoes {
+                let target = self.leads_to[promise as usize].clone().expect("said");
+                self.peer.echo(target, id);
+            }
+        }
+    }
+}
+
+/// The numbers below this one, in orders in which a chain can be made.
+fn orders(count: u32) -> [Vec<u32>; 4] {
+    let mixed = (0..count).map(|n| n * 7919 % count).collect();
+    let from_both_ends = (0..count).map(|n| if n % 2 == 0 { n / 2 } else { count - 1 - n / 2 }).collect();
+    [(0..count).collect(), (0..count).rev().collect(), mixed, from_both_ends]
+}
+
+/// Rules 7 and 12: a chain of promises through both vats, made in any order, is no circle: all are what the last one is.
+#[test]
+fn rule12_promises_that_become_each_other_through_both_vats_settle_in_any_order() {
+    const COUNT: u32 = 20;
+    for by_answers in [false, true] {
+        for order in orders(COUNT) {
+            let mut chain = Chain::new(COUNT + 1, by_answers);
+            for n in order {
+                chain.says(n, n as usize + 1);
+            }
+            chain.settle();
+            assert!(chain.held.iter().all(Client::is_promise));
+            chain.peer.resolve(COUNT, Cap::Hosted(1000));
+            chain.settle();
+            let object = chain.held[COUNT as usize].resolve().unwrap();
+            assert!(chain.held.iter().all(|promise| *promise == object), "{:?}", chain.held);
+            chain.peer.close();
+        }
+    }
+}
+
+/// Rule 7: the same chain, closed to a circle, is broken.
+#[test]
+fn rule7_promises_that_become_each_other_in_a_circle_through_both_vats_are_broken_in_any_order() {
+    for count in [1, 2, 3, 12] {
+        for by_answers in [false, true] {
+            for order in orders(count) {
+                let mut chain = Chain::new(count, by_answers);
+                for n in order {
+                    chain.says(n, (n as usize + 1) % count as usize);
+                }
+                chain.settle();
+                for promise in &chain.held {
+                    let why =
+                        promise.broken_reason().unwrap_or_else(|| panic!("{:?}", chain.held)).to_string();
+                    assert!(why.contains("circle") || why.contains("resolved to itself"), "{why}");
+                }
+                chain.peer.close();
+            }
+        }
+    }
+}
