@@ -172,7 +172,7 @@ impl Connection {
         };
         let deadline = sync::deadline(drain);
         for connection in connections {
-            connection.0 .0.wait_until(deadline, |tables| tables.0.is_idle());
+            connection.0 .0.wait_idle(deadline);
             end(connection);
         }
         let linger = connections.iter().map(|connection| connection.0 .0.limits.linger).max();

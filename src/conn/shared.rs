@@ -303,13 +303,22 @@ impl Shared {
     /// Waits until the tables are as `wanted`. False if the connection has ended, or the deadline has passed,
     /// before that.
     pub(super) fn wait_until(&self, deadline: Instant, wanted: impl Fn(&Snapshot) -> bool) -> bool {
+        // Not kept while waiting: by then it could be the last to hold an object, and drop it under the lock.
+        self.wait_for(deadline, |state| wanted(&Snapshot(state.clone())))
+    }
+
+    /// Waits until no call is under way in either direction, the connection has ended, or the deadline has passed.
+    pub(super) fn wait_idle(&self, deadline: Instant) {
+        self.wait_for(deadline, State::is_idle);
+    }
+
+    fn wait_for(&self, deadline: Instant, wanted: impl Fn(&State) -> bool) -> bool {
         let _waiting = self.wait();
         let mut state = self.state.lock();
         let found = loop {
-            // Not kept while waiting: by then it could be the last to hold an object, and drop it under the lock.
-            let found = wanted(&Snapshot(state.clone()));
+            let found = wanted(&state);
             if found || state.ended().is_some() || self.changed.wait_until(&mut state, Some(deadline)) {
-                break found || wanted(&Snapshot(state.clone()));
+                break found || wanted(&state);
             }
         };
         drop(state);

@@ -258,6 +258,7 @@ impl State {
         self.refused_answers.remove(id.0);
         self.highest_answer = self.highest_answer.max(Some(id));
         let generation = answer.generation;
+        self.under_way += 1;
         self.answers.insert(id, answer);
         AnswerKey { id, generation }
     }
@@ -266,6 +267,7 @@ impl State {
     pub(super) fn take_answer(&mut self, id: AnswerId) -> Option<Answer> {
         let answer = self.answers.remove(&id)?;
         self.answer_bytes -= answer.bytes;
+        self.under_way -= usize::from(answer.entry.is_new());
         Some(answer)
     }
 
@@ -397,6 +399,7 @@ impl State {
         answer.bytes = returned.bytes() + exports.iter().count() * cost::EXPORT_ID;
         self.answer_bytes += answer.bytes;
         let on_return = answer.entry.mark_returned(returned).expect("the caller knows that it is new");
+        self.under_way -= 1;
         let Entry::HaveReturn { return_msg, on_finish } = &mut answer.entry else { return };
         if !exports.is_empty() {
             on_finish.push(OnFinish::Release(exports));
@@ -565,6 +568,7 @@ impl State {
             Entry::NewQA { on_return, .. } => {
                 let on_return = std::mem::take(on_return);
                 answer.entry = Entry::HaveFinish { finish_msg: finish, on_return };
+                self.under_way -= 1;
                 self.cancel_if_unwanted(id, fx);
             }
         }
@@ -577,6 +581,7 @@ impl State {
         self.ended_answers.clear();
         self.refused_answers.clear();
         for (id, answer) in answers.iter() {
+            self.under_way -= usize::from(answer.entry.is_new());
             let key = AnswerKey { id, generation: answer.generation };
             fx.later(Callback::Cancel { key, token: answer.cancel.clone(), after_start: false });
             let on_return = match &answer.entry {

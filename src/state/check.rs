@@ -43,6 +43,9 @@ impl State {
 
     /// Panics if the tables contradict each other.
     pub(crate) fn check(&self) {
+        let asked = self.questions.iter().filter(|(_, question)| question.entry.is_new()).count();
+        let received = self.answers.iter().filter(|(_, answer)| answer.entry.is_new()).count();
+        assert_eq!(asked + received, self.under_way, "calls that are under way are counted");
         if self.ended.is_some() {
             assert!(self.is_empty(), "a connection that has ended holds nothing");
             return;

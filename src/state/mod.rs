@@ -98,6 +98,8 @@ pub(crate) struct State {
     /// How many of the promises somebody watches.
     watched: usize,
     embargoes: Allocated<EmbargoId, Embargo>,
+    /// How many questions and answers have neither been returned nor finished, without those asked for pipelining alone.
+    under_way: usize,
     next_generation: Generation,
     /// How many questions have been asked, which is the generation of the last.
     asked: Generation,
@@ -133,6 +135,7 @@ impl State {
             promises: Given::default(),
             watched: 0,
             embargoes: Allocated::new(),
+            under_way: 0,
             next_generation: 0,
             asked: 0,
             next_ref: 0,
@@ -159,9 +162,7 @@ impl State {
     /// Whether no call is under way in either direction. What has been answered, and is held for calls on the
     /// results, is not; nor is what was canceled, or asked for pipelining alone. Calls behind an embargo are.
     pub(crate) fn is_idle(&self) -> bool {
-        self.embargoes.len() == 0
-            && !self.questions.iter().any(|(_, question)| question.entry.is_new())
-            && !self.answers.iter().any(|(_, answer)| answer.entry.is_new())
+        self.embargoes.len() == 0 && self.under_way == 0
     }
 
     /// Handles a message of the peer's.

@@ -305,6 +305,7 @@ impl State {
         mut question: Question,
     ) -> Arc<QuestionRef> {
         self.asked += 1;
+        self.under_way += usize::from(!for_pipeline);
         let generation = self.asked;
         question.generation = generation;
         if for_pipeline {
@@ -357,6 +358,7 @@ impl State {
             _ => self.pipeline_questions.remove(&id),
         };
         let Some(mut question) = question else { return };
+        self.under_way -= usize::from(id.0 & PIPELINE_BIT == 0 && question.entry.is_new());
         question.give_back_share(fx);
         if let Some(handle) = question.handle.upgrade() {
             handle.ended.store(true, Ordering::Relaxed);
@@ -419,6 +421,7 @@ impl State {
             fx.send(Message::Finish(finish));
             self.forget_question(id, fx);
         } else if let Some(on_return) = question.entry.mark_finished(finish.clone()) {
+            self.under_way -= 1;
             fx.discard(on_return);
             fx.send(Message::Finish(finish));
         }

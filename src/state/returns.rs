@@ -115,6 +115,7 @@ impl State {
         let Some(on_return) = question.entry.mark_returned(ended) else { return };
         let places = question.places.take();
         let handle = question.handle.upgrade();
+        self.under_way -= usize::from(id.0 & PIPELINE_BIT == 0);
         if let Some(places) = places {
             self.settle_places(id, *places, &handle, (&mut outcome, accepted), fx);
         }
@@ -186,6 +187,7 @@ impl State {
     fn answered_elsewhere(&mut self, id: QuestionId) {
         let entry = self.question_mut(id).map(|question| &mut question.entry);
         let on_return = entry.and_then(|entry| entry.mark_returned(Ended::Elsewhere));
+        self.under_way -= usize::from(on_return.is_some());
         debug_assert!(
             on_return.is_some_and(|then| then.is_empty()),
             "nobody waits for a tail call's results"

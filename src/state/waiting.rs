@@ -290,6 +290,8 @@ mod tests {
     use crate::wire::content::Content;
     use crate::wire::message::{Call, Message, Outcome, Payload, Return, Target};
 
+    type Order = fn(u32, u32) -> u32;
+
     thread_local! {
         /// How many answers have been looked at that others may be taken from.
         pub(super) static STEPS: Cell<usize> = const { Cell::new(0) };
@@ -329,7 +331,7 @@ mod tests {
 
     /// The results of each call are to be taken from the next one's, in an order; at last it is tried to close the circle.
     /// Gives the steps for each call.
-    fn take_from_next(calls: u32, order: fn(u32, u32) -> u32) -> f64 {
+    fn take_from_next(calls: u32, order: Order) -> f64 {
         let port: Arc<dyn Port> = Arc::new(Posts::default());
         let limits = Limits { answer_bytes: usize::MAX, ..Limits::default() };
         let mut state = State::new(ConnectionId(0), Arc::downgrade(&port), &limits, Client::null());
@@ -350,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_chain_of_answers_that_are_taken_costs_near_linear_time_in_any_order() {
-        let orders: [(&str, fn(u32, u32) -> u32); 4] = [
+        let orders: [(&str, Order); 4] = [
             ("first first", |n, _| n),
             ("last first", |n, all| all - 1 - n),
             ("mixed", |n, all| n * 7919 % all),
