@@ -210,3 +210,124 @@ impl Drop for Permit {
         }
     }
 }
+
+/// Every order of the steps of those who give permits back, wait for answers, park and end: nobody is left parked.
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::sync::{check_all, spawn, Role};
+
+    /// What an object's mailbox does with a call that needs a permit.
+    struct Object {
+        permits: Arc<Permits>,
+        pool: Arc<CallCount>,
+        parked: Mutex<Option<Ticket>>,
+        /// How often its call ran, and was refused.
+        ran: AtomicUsize,
+        refused: AtomicUsize,
+    }
+
+    impl Object {
+        fn new(permits: &Arc<Permits>, pool: &Arc<CallCount>) -> Arc<Self> {
+            Arc::new(Object {
+                permits: permits.clone(),
+                pool: pool.clone(),
+                parked: Mutex::new(Rank::Mailbox, None),
+                ran: AtomicUsize::new(0),
+                refused: AtomicUsize::new(0),
+            })
+        }
+
+        /// A call comes, or may go on if it was parked with this ticket.
+        fn go_on(self: &Arc<Self>, ticket: Option<Ticket>) -> Unparked {
+            let mut parked = self.parked.lock();
+            if *parked != ticket {
+                return Unparked::Passes;
+            }
+            *parked = None;
+            match self.permits.admit(&self.pool, || self.clone()) {
+                Admission::Now(permit) => {
+                    drop(parked);
+                    self.ran.fetch_add(1, Ordering::SeqCst);
+                    drop(permit);
+                    Unparked::Runs
+                }
+                Admission::Waits(ticket) => {
+                    *parked = Some(ticket);
+                    Unparked::ParkedAgain
+                }
+                Admission::Refused(_) => {
+                    drop(parked);
+                    self.refused.fetch_add(1, Ordering::SeqCst);
+                    Unparked::Passes
+                }
+            }
+        }
+
+        /// The call has run or been refused, once, and nothing is held for it.
+        fn is_done(&self) {
+            let outcomes = self.ran.load(Ordering::SeqCst) + self.refused.load(Ordering::SeqCst);
+            assert_eq!((outcomes, *self.parked.lock()), (1, None));
+            let state = self.permits.state.lock();
+            assert_eq!((state.running, state.asleep, state.waiting.len()), (0, 0, 0));
+        }
+    }
+
+    impl Parked for Object {
+        fn unpark(self: Arc<Self>, ticket: Ticket) -> Unparked {
+            self.go_on(Some(ticket))
+        }
+
+        fn refuse_parked(&self, ticket: Ticket, _: &Exception) {
+            let mut parked = self.parked.lock();
+            if *parked == Some(ticket) {
+                *parked = None;
+                self.refused.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// One method runs, which is all that may, and a call comes for another object while `run` does what it does with its
+    /// permit.
+    fn beside(run: impl Fn(Arc<Permits>, Permit) + Clone + Send + Sync + 'static) {
+        check_all(move || {
+            let (permits, pool) = (Permits::new(1), CallCount::new(8));
+            let permit = permits.try_admit(&pool).expect("none is in use");
+            let object = Object::new(&permits, &pool);
+            let (comes, run, held) = (object.clone(), run.clone(), permits.clone());
+            let call = spawn("call", Role::User, move || drop(comes.go_on(None))).unwrap();
+            let method = spawn("method", Role::User, move || run(held, permit)).unwrap();
+            call.join().unwrap();
+            method.join().unwrap();
+            object.is_done();
+        });
+    }
+
+    #[test]
+    fn loom_a_permit_that_is_given_back_unparks() {
+        beside(|_, permit| drop(permit));
+    }
+
+    /// The method that waits for an answer is the last that is awake: it may not wait while the call is parked, or the call
+    /// is refused.
+    #[test]
+    fn loom_a_call_is_not_parked_while_all_sleep() {
+        beside(|permits, permit| {
+            if permits.begin().is_ok() {
+                let state = permits.state.lock();
+                assert!(state.waiting.is_empty(), "nobody is awake who could unpark it");
+                drop(state);
+                permits.end(&AtomicBool::new(false));
+            }
+            drop(permit);
+        });
+    }
+
+    #[test]
+    fn loom_the_end_of_a_connection_leaves_nobody_parked() {
+        beside(|permits, permit| {
+            permits.close(&Exception::disconnected("it has ended"));
+            drop(permit);
+        });
+    }
+}
