@@ -35,7 +35,8 @@ pub struct Limits {
     pub imports: usize,
     /// How many bytes calls of the peer's may take that it has not finished, besides their params: each counts from when
     /// it comes until its Finish, with 640 bytes and with what its results leave to be kept (a hundred bytes or two for
-    /// each capability; of an exception, its text). A call that comes when it is so much fails as `overloaded`.
+    /// each capability; of an exception, its text). So does each Disembargo that it has not sent back, with 512 bytes. A call
+    /// that comes when it is so much fails as `overloaded`.
     pub answer_bytes: usize,
     /// How many words of incoming calls may be in service, here or in a vat that they were handed on to, before
     /// the connection admits no further call and stops reading at the next one. One call is always admitted, however

@@ -29,8 +29,8 @@ impl Payload {
     }
 
     /// Makes the content ready to be sent from `place`; see [`Content::copy_received`].
-    pub(crate) fn prepare(&mut self, place: Place) -> Result<(), Exception> {
-        if let Some((content, indices)) = self.content.copy_received(place, self.caps.len())? {
+    pub(crate) fn prepare(&mut self, place: Place, most_words: usize) -> Result<(), Exception> {
+        if let Some((content, indices)) = self.content.copy_received(place, self.caps.len(), most_words)? {
             self.content = content;
             self.caps = indices.iter().map(|i| self.caps[*i as usize].clone()).collect();
         }

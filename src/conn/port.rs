@@ -15,7 +15,7 @@ use crate::peer::Peer;
 use crate::promise::{cancel, Attachment, Waiter};
 use crate::state::{Asked, Effects, State};
 use crate::sync::{self, Arc, Duration, Instant, Timer};
-use crate::wire::content::Place as ContentPlace;
+use crate::wire::content::{too_large, Place as ContentPlace};
 
 /// What a message needs beside its content, at most, for a few capabilities.
 const HEADER_WORDS: usize = 64;
@@ -34,14 +34,13 @@ impl Drop for Lease {
 impl Lease {
     /// Makes a payload what will be sent. It must be small enough.
     fn prepare(&self, payload: &mut Payload, place: ContentPlace) -> Result<(), Exception> {
-        payload.prepare(place)?;
-        let words = payload.content.words() + HEADER_WORDS + 4 * payload.caps.len();
         let limit = self.0.limits.message_words;
-        if words > limit {
-            let reason = format!("a message of {words} words, where {limit} are allowed");
-            return Err(Exception::failed(reason));
+        payload.prepare(place, limit)?;
+        let words = payload.content.words() + HEADER_WORDS + 4 * payload.caps.len();
+        match words > limit {
+            true => Err(too_large(words, limit)),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     fn ask(&self, to: To<'_>, mut call: CallInfo, mode: Mode) -> Result<Asked, Box<(CallInfo, Exception)>> {

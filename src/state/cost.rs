@@ -36,19 +36,22 @@ const EXPORT: usize = 256;
 const IMPORT: usize = 256;
 /// A promise of the peer's, besides the import.
 const PROMISE: usize = 256;
+/// An embargo of ours, until the peer has sent the Disembargo back.
+const EMBARGO: usize = 512;
 
 impl State {
     /// How many bytes the tables take, about. See Note [What an entry costs].
     pub(crate) fn held(&self) -> usize {
-        self.held_by_answers()
+        self.held_until_told()
             + self.exports.len() * EXPORT
             + self.imports.len() * IMPORT
             + self.promises.len() * PROMISE
             + self.outstanding() * QUESTION
     }
 
-    fn held_by_answers(&self) -> usize {
-        self.answers.len() * ANSWER + self.answer_bytes
+    /// What stays until the peer has sent a Finish, or a Disembargo back.
+    fn held_until_told(&self) -> usize {
+        self.answers.len() * ANSWER + self.answer_bytes + self.embargoes.len() * EMBARGO
     }
 
     /// Whether a call that brings these capabilities is to be refused, because the peer has us hold too much. Results
@@ -56,7 +59,12 @@ impl State {
     pub(super) fn is_full(&self, keep_results: bool, brings: &[Descriptor<Incoming>]) -> bool {
         let room = if keep_results { 2 } else { 1 };
         let imports = self.imports.len() + brings.len();
-        self.held_by_answers() >= self.limits.answer_bytes.saturating_mul(room)
+        // Each may turn out to need an embargo.
+        let is_ours = |cap: &&Descriptor<_>| {
+            matches!(cap, Descriptor::ReceiverHosted(_) | Descriptor::ReceiverAnswer(_))
+        };
+        let named = brings.iter().filter(is_ours).count();
+        self.held_until_told() + named * EMBARGO >= self.limits.answer_bytes.saturating_mul(room)
             || (!brings.is_empty() && imports > self.limits.imports.saturating_mul(room))
     }
 }
@@ -67,6 +75,7 @@ mod tests {
 
     use super::*;
     use crate::state::answers::Answer;
+    use crate::state::embargoes::Embargo;
     use crate::state::exports::Export;
     use crate::state::imports::{Import, Pending};
     use crate::state::outcome::Told;
@@ -81,6 +90,7 @@ mod tests {
         assert!(size_of::<Export>() < EXPORT);
         assert!(size_of::<Import>() < IMPORT);
         assert!(size_of::<Pending>() < PROMISE);
+        assert!(size_of::<Embargo>() < EMBARGO);
         assert!(size_of::<Told>() <= TOLD);
     }
 }

@@ -133,7 +133,7 @@ fn take_content(message: &mut Message<Incoming>) -> Option<(Content, Place, usiz
 
 /// A copy of the content as it would be sent on, and the capabilities that it names; `None` if it can't be read.
 fn copied(content: Content, place: Place, caps: usize) -> Option<(Vec<u8>, Vec<u32>)> {
-    let Some((content, indices)) = content.copy_received(place, caps).ok()? else {
+    let Some((content, indices)) = content.copy_received(place, caps, usize::MAX).ok()? else {
         return Some(Default::default());
     };
     let payload = Payload { content, descriptors: Short::new() };

@@ -202,15 +202,20 @@ impl Content {
     ///
     /// # Errors
     ///
-    /// If the content is malformed, or has a capability pointer beyond `caps`.
+    /// If the content is malformed, has a capability pointer beyond `caps`, or would be larger than `most_words`: much
+    /// larger than what was received, where many pointers lead to one place.
     pub(crate) fn copy_received(
         &self,
         place: Place,
         caps: usize,
+        most_words: usize,
     ) -> Result<Option<(Self, Vec<u32>)>, Exception> {
         let (Source::Received(..) | Source::Lifted(_)) = &self.0 else { return Ok(None) };
         let from = self.reader()?;
         let mut size = from.target_size()?;
+        if size.word_count > most_words as u64 {
+            return Err(too_large(size.word_count as usize, most_words));
+        }
         size.cap_count = caps as u32;
         let mut copy = ContentBuilder::new(place, Some(size));
         let indices = index::copy(from, copy.content(), caps)?;
@@ -235,6 +240,11 @@ impl fmt::Debug for Content {
             Source::Built(built) => write!(f, "Content({:?}, {} words)", built.place, self.words()),
         }
     }
+}
+
+/// Why a message is not sent.
+pub(crate) fn too_large(words: usize, limit: usize) -> Exception {
+    Exception::failed(format!("a message of {words} words, where {limit} are allowed"))
 }
 
 /// A message that is a null pointer.

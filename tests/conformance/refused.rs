@@ -187,6 +187,49 @@ fn rule11_what_is_pipelined_on_a_refused_call_fails_with_the_same_exception() {
     peer.finish_clean();
 }
 
+/// What the peer names of ours in a call, by a promise of its own that it has resolved to that, is behind an embargo until
+/// the peer sends the Disembargo back. It has us hold so many at most, and its calls are served again once it has.
+#[test]
+fn rule11_a_peer_that_sends_no_disembargo_back_is_refused_calls() {
+    let mut limits = Limits::default();
+    limits.answer_bytes = 40_000;
+    let recorder = Recorder::new();
+    let mut peer = Peer::of(&Vat::new().limits(limits).bootstrap(recorder.client()));
+    let object = peer.get_bootstrap();
+    let given = peer.call(Target::Import(object), GIVE, 1).caps(&[Cap::Promise(20)]).send();
+    peer.expect_results(given);
+    peer.resolve(20, Cap::Yours(object));
+    let caps = vec![Cap::YourAnswer(given, vec![0]); 10];
+    let mut embargoes = Vec::new();
+    let refused = loop {
+        let names = peer.call(Target::Import(object), NOTE, 2).caps(&caps).send();
+        let outcome = loop {
+            let next = peer.expect("a Disembargo or the Return", |m| match m {
+                Msg::Disembargo { target, context: Context::Sender(id) } => Some(Err((target.clone(), *id))),
+                Msg::Return(ret) if ret.answer == names => Some(Ok(ret.outcome.clone())),
+                _ => None,
+            });
+            match next {
+                Ok(outcome) => break outcome,
+                Err(embargo) => embargoes.push(embargo),
+            }
+        };
+        if let Outcome::Exception(why) = outcome {
+            break why;
+        }
+        assert!(embargoes.len() <= 80, "{} embargoes", embargoes.len());
+    };
+    assert!(refused.contains("too many calls are in service"), "{refused}");
+    assert!(embargoes.len() >= 10, "{} embargoes", embargoes.len());
+    assert_eq!(peer.vat.snapshot().embargoes(), embargoes.len());
+    peer.finish(given);
+    embargoes.into_iter().for_each(|(target, embargo)| peer.echo(target, embargo));
+    let again = peer.call(Target::Import(object), NOTE, 3).send();
+    peer.expect_done(again, 3);
+    assert_eq!(peer.vat.snapshot().embargoes(), 0);
+    peer.finish_clean();
+}
+
 fn pipelined(question: u32, target: Target, method: u16, caps: &[Cap]) -> Call {
     Call {
         question,

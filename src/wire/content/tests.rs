@@ -1,5 +1,7 @@
 //! Tests of `content`.
 
+use capnp::Word;
+
 use super::*;
 use crate::generated::rpc_capnp::{bootstrap, exception, join, provide};
 use crate::wire::testing::{indices_in, list_of_caps, set_cap};
@@ -97,4 +99,24 @@ fn debug_shows_no_content() {
     let shown = format!("{builder:?}");
     let shown = format!("{shown} {:?}", builder.freeze());
     assert!(!shown.contains("secret"), "{shown}");
+}
+
+/// A hundred pointers to one text: to send it on takes a hundred times as much.
+#[test]
+fn a_copy_that_is_much_larger_than_what_was_received_is_refused() {
+    const POINTERS: u64 = 100;
+    const TEXT_WORDS: u64 = 100;
+    // A list of pointers, of which each leads to the same bytes behind them.
+    let list = 1 | (6 << 32) | (POINTERS << 35);
+    let text = |n: u64| 1 | ((POINTERS - n - 1) << 2) | (2 << 32) | ((8 * TEXT_WORDS) << 35);
+    let words = std::iter::once(list).chain((0..POINTERS).map(text)).chain((0..TEXT_WORDS).map(|_| 7));
+    let words: Vec<_> = words.map(|word| word.to_le_bytes()).collect();
+    let mut memory = Word::allocate_zeroed_vec(words.len());
+    Word::words_to_bytes_mut(&mut memory).copy_from_slice(words.as_flattened());
+    let content = Content::lifted(Frame::new(memory, [words.len()]), &Limits::default());
+    let most = (POINTERS * TEXT_WORDS) as usize;
+    let why = content.copy_received(Place::CallParams, 0, most).unwrap_err();
+    assert_eq!(why.reason(), format!("a message of {} words, where {most} are allowed", 101 * POINTERS));
+    let (copy, _) = content.copy_received(Place::CallParams, 0, 2 * most).unwrap().unwrap();
+    assert!(copy.words() > most);
 }

@@ -181,7 +181,7 @@ impl Peer {
 
     /// The first message that `wanted` takes.
     #[track_caller]
-    fn expect<T>(&mut self, what: &str, wanted: impl Fn(&Msg) -> Option<T>) -> T {
+    pub fn expect<T>(&mut self, what: &str, wanted: impl Fn(&Msg) -> Option<T>) -> T {
         for i in 0..self.aside.len() {
             if let Some(found) = wanted(&self.aside[i]) {
                 self.aside.remove(i);
