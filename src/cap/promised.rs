@@ -201,7 +201,11 @@ impl PromiseCell {
     pub(crate) fn watch(&self, watcher: Watcher) {
         let mut state = self.state.lock();
         match &mut *state {
-            State::Pending(waiting) | State::Draining(waiting) => waiting.watchers.push(watcher),
+            State::Pending(waiting) | State::Draining(waiting) => {
+                let useless = waiting.watchers.push(watcher);
+                drop(state);
+                drop(useless);
+            }
             State::Resolved => {
                 drop(state);
                 watcher.resolved(self.resolved.get().expect("set before the state says Resolved"));
@@ -209,11 +213,24 @@ impl PromiseCell {
         }
     }
 
+    /// How many watch it, of use or not.
+    #[cfg(test)]
+    pub(super) fn watchers(&self) -> usize {
+        match &*self.state.lock() {
+            State::Pending(waiting) | State::Draining(waiting) => waiting.watchers.len(),
+            State::Resolved => 0,
+        }
+    }
+
     /// The same for all that watched a promise which has become this one.
     fn watch_all(&self, watchers: Watchers) {
         let mut state = self.state.lock();
         match &mut *state {
-            State::Pending(waiting) | State::Draining(waiting) => waiting.watchers.append(watchers),
+            State::Pending(waiting) | State::Draining(waiting) => {
+                let useless = waiting.watchers.append(watchers);
+                drop(state);
+                drop(useless);
+            }
             State::Resolved => {
                 drop(state);
                 watchers.resolved(self.resolved.get().expect("set before the state says Resolved"));

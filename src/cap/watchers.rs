@@ -1,6 +1,7 @@
 //! What is told when a promise is resolved.
 
 use std::fmt;
+use std::mem;
 
 use im::Vector;
 
@@ -78,6 +79,16 @@ pub(crate) struct Watchers {
     clean_at: usize,
 }
 
+/// Watchers that are of no use any more. With one of a thread that has given up waiting goes what that thread was to be
+/// woken with, which may be foreign.
+pub(crate) struct Useless(Vector<Watcher>);
+
+impl Useless {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// So few watchers are kept, of use or not.
 const FEW: usize = 8;
 
@@ -88,17 +99,36 @@ impl Default for Watchers {
 }
 
 impl Watchers {
-    pub(crate) fn push(&mut self, watcher: Watcher) {
-        if self.all.len() >= self.clean_at {
-            self.all.retain(Watcher::is_live);
-            self.clean_at = FEW.max(2 * self.all.len());
-        }
+    /// Adds one. Gives those that are of no use any more, to be dropped outside of any lock.
+    #[must_use]
+    pub(crate) fn push(&mut self, watcher: Watcher) -> Useless {
+        let useless = self.clean();
         self.all.push_back(watcher);
+        useless
     }
 
-    pub(crate) fn append(&mut self, others: Watchers) {
+    /// Adds others. Gives those that are of no use any more, to be dropped outside of any lock: that may be all.
+    #[must_use]
+    pub(crate) fn append(&mut self, others: Watchers) -> Useless {
         self.all.append(others.all);
         self.clean_at = self.clean_at.max(others.clean_at);
+        self.clean()
+    }
+
+    /// Takes out those that are of no use any more, if there are so many that it is time to look.
+    fn clean(&mut self) -> Useless {
+        if self.all.len() < self.clean_at {
+            return Useless(Vector::new());
+        }
+        let (live, useless) = mem::take(&mut self.all).into_iter().partition(Watcher::is_live);
+        self.all = live;
+        self.clean_at = FEW.max(2 * self.all.len());
+        Useless(useless)
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -154,15 +184,46 @@ mod tests {
     fn watchers_that_are_of_no_use_are_dropped() {
         let (posts, mut watchers) = (Arc::new(Posts::default()), Watchers::default());
         let (kept, waits) = (export(&posts, 1), promise());
-        watchers.push(kept.clone());
-        watchers.push(Watcher::waiter(waits.1));
+        drop(watchers.push(kept.clone()));
+        drop(watchers.push(Watcher::waiter(waits.1)));
         for id in 0..10_000 {
-            watchers.push(export(&posts, id));
-            watchers.push(Watcher::waiter(promise().1));
+            drop(watchers.push(export(&posts, id)));
+            drop(watchers.push(Watcher::waiter(promise().1)));
             assert!(watchers.all.len() <= 2 * FEW);
         }
         watchers.resolved(&Client::null());
         assert!(waits.0.is_ready());
         assert!(posts.count() >= 1);
+    }
+
+    /// One promise after the other is exported, becomes the same pending one, and is released.
+    #[test]
+    fn watchers_of_promises_that_have_become_one_are_dropped_when_of_no_use() {
+        let posts = Arc::new(Posts::default());
+        let last = PromiseCell::new(None);
+        let kept = export(&posts, 0);
+        last.watch(kept.clone());
+        for id in 1..10_000 {
+            let cell = PromiseCell::new(None);
+            let watcher = export(&posts, id);
+            cell.watch(watcher.clone());
+            cell.resolve(Client(Kind::Promise(last.clone())));
+            drop(watcher);
+            assert!(last.watchers() <= 2 * FEW, "{}", last.watchers());
+        }
+        last.resolve(Client::null());
+        assert!(posts.count() >= 1, "the one that was kept was told");
+    }
+
+    /// One pending promise is exported again and again, and released each time; and waited for by what gives up.
+    #[test]
+    fn a_pending_promise_that_is_exported_again_and_again_keeps_no_watchers() {
+        let posts = Arc::new(Posts::default());
+        let cell = PromiseCell::new(None);
+        for id in 0..100_000 {
+            cell.watch(export(&posts, id));
+            drop(Client(Kind::Promise(cell.clone())).next_resolution());
+        }
+        assert!(cell.watchers() <= 2 * FEW, "{}", cell.watchers());
     }
 }

@@ -145,7 +145,7 @@ impl Port for Lease {
     }
 
     fn watch(&self, promise: &RemoteRef, watcher: Watcher) {
-        if let Some(watcher) = self.0.transact(|state, _| state.watch(promise, watcher)) {
+        if let Some(watcher) = self.0.transact(|state, fx| state.watch(promise, watcher, fx)) {
             let gone = || Client::broken(Exception::disconnected("the promise is gone"));
             watcher.resolved(&promise.resolved.get().cloned().unwrap_or_else(gone));
         }

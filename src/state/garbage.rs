@@ -18,6 +18,7 @@ use crate::cap::call::CallInfo;
 use crate::cap::client::Client;
 use crate::cap::contents::Payload;
 use crate::cap::port::{Place, QuestionRef, RemoteRef};
+use crate::cap::watchers::Useless;
 use crate::error::Exception;
 use crate::promise::{Attachment, Cancel};
 use crate::short::Short;
@@ -218,6 +219,14 @@ impl Discard for Question {
 }
 
 impl Discard for Waiting {
+    fn discard(self, garbage: &mut Garbage) {
+        if !self.is_empty() {
+            garbage.push(Box::new(self));
+        }
+    }
+}
+
+impl Discard for Useless {
     fn discard(self, garbage: &mut Garbage) {
         if !self.is_empty() {
             garbage.push(Box::new(self));

@@ -199,11 +199,16 @@ impl State {
     }
 
     /// Has `watcher` told when the promise is resolved, or gives it back if it is.
-    pub(crate) fn watch(&mut self, promise: &RemoteRef, watcher: Watcher) -> Option<Watcher> {
+    pub(crate) fn watch(
+        &mut self,
+        promise: &RemoteRef,
+        watcher: Watcher,
+        fx: &mut Effects,
+    ) -> Option<Watcher> {
         match self.promises.get_mut(&promise.id) {
             Some(pending) => {
                 self.watched += usize::from(pending.watchers.is_empty());
-                pending.watchers.push(watcher);
+                fx.discard(pending.watchers.push(watcher));
                 None
             }
             None => Some(watcher),
@@ -282,8 +287,11 @@ impl State {
             _ => None,
         };
         let Some(next) = next else { return fx.later(Callback::Tell { watchers, client }) };
-        self.watched += usize::from(next.watchers.is_empty());
-        next.watchers.append(watchers);
+        // Those that were of no use are dropped, and that may be all.
+        self.watched -= usize::from(!next.watchers.is_empty());
+        let useless = next.watchers.append(watchers);
+        self.watched += usize::from(!next.watchers.is_empty());
+        fx.discard(useless);
         fx.discard(client);
     }
 

@@ -130,6 +130,24 @@ fn every_kind_of_nested_wait_ends() {
     }
 }
 
+/// Waits for the same promise, of this vat or of a peer's, that were given up are forgotten while it is pending.
+#[test]
+fn a_promise_is_waited_for_again_and_again() {
+    let (mine, _mine) = Client::promise();
+    let (theirs, _theirs) = Client::promise();
+    let two = Two::offering(Wire::Tcp, &theirs);
+    for promise in [mine, two.here.bootstrap::<Client>()] {
+        let (waits, got) = waiting(move |_| why(promise.resolve()));
+        for _ in 0..40 {
+            let call = send(&waits, 0, "");
+            assert_eq!((&got).soon(), Entered);
+            drop(call);
+            let Canceled(how) = (&got).soon() else { panic!("it is canceled once") };
+            assert!(how.contains("canceled"), "{how}");
+        }
+    }
+}
+
 /// A call that waits behind another is never begun once it is canceled.
 #[test]
 fn a_call_that_waits_is_not_begun() {
