@@ -113,8 +113,8 @@ fn may_read_root(words: &[Word]) -> bool {
         let leads_to = at as i64 + 1 + i64::from(low as i32 >> 2);
         match low & 3 {
             0 | 1 => at > 0 && leads_to == 0,
-            // A far pointer, in the one segment that there is.
-            2 => low >> 3 == 0 && high == 0,
+            // A far pointer, in the one segment that there is. Of one with two steps the second may lead anywhere.
+            2 => high == 0 && (low >> 3 == 0 || low & 4 != 0),
             _ => false,
         }
     })
