@@ -90,7 +90,7 @@ fn reasons(vats: &[Vat; 2]) -> Vec<Option<String>> {
 }
 
 /// More rounds than any run takes, but for those with a circle.
-const MANY_ROUNDS: usize = 200;
+const MANY_ROUNDS: usize = 50;
 
 /// Moves all messages and takes all steps until there is nothing to move or take. False if there seems to be no end of it:
 /// the programs may have tied promises to a circle through both vats, which neither of them sees (a promise of one vat's
