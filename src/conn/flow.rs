@@ -46,7 +46,8 @@ const CAP_WORDS: usize = 64;
 /// thread, or another connection that has exported it), the receive thread reads on: calls in service may
 /// wait for what comes, and a peer that waits for us to read would wait for ever. Then calls
 /// above four times the limit are refused as `overloaded` instead, and reading stops at four times the limit
-/// of unread answers (or at `READS_ON` bytes of them, where the process has no room). A call counts for no more than the limit, however large it is.
+/// of unread answers (or at `READS_ON` bytes of them, where the process has no room). A call counts for no more than
+/// the limit, however large it is.
 ///
 /// All of this also holds where a connection has more than its part of what the process may hold, whatever its own limits
 /// are: Note [Memory of the process].

@@ -5,6 +5,7 @@
 //! | [`shared`] | the lock, transactions and their commit |
 //! | [`stages`] | what the four threads do, one step at a time |
 //! | [`flow`] | the limits on what is queued and in service |
+//! | [`crowd`] | calls that wait in mailboxes where many wait, and what is held for their sake |
 //! | [`room`] | the line of callers that wait for room |
 //! | [`lending`] | which threads take those steps |
 //! | [`polling`] | looking for input over and over before sleeping |

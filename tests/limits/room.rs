@@ -3,13 +3,10 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use capnp_threads::transport::Transport;
-use capnp_threads::{Client, ExceptionKind, Limits, Vat};
+use capnp_threads::{Client, ExceptionKind, Limits};
 use crossbeam_channel::{unbounded, Sender};
 
-use crate::support::{
-    answer, ask, cap, echo, failure, give, limits, object, request, send, until, Gate, Two,
-};
+use crate::support::{answer, ask, cap, echo, failure, limits, object, request, send, shared, until, Two};
 
 /// The time for room in these tests. What they show does not depend on how long it is.
 const SHORT: Duration = Duration::from_millis(5);
@@ -45,19 +42,6 @@ fn keeps_calls() -> Client {
     })
 }
 
-/// A vat with an object that two others call: one that has given it an object of its own, and another.
-fn shared(mine: Limits, subscriber: &Client) -> (Two, Two, Gate) {
-    let hub = hub();
-    let gate = Gate::default();
-    let (a, b) = Transport::in_memory();
-    let subscribed = Two::over([a, gate.before(b)], Vat::new(), Vat::new().limits(mine), &hub);
-    let (a, b) = Transport::in_memory();
-    let other = Two::over([a, b], Vat::new(), Vat::new(), &hub);
-    answer(give(&subscribed.remote, subscriber)).unwrap();
-    subscribed.settle();
-    (subscribed, other, gate)
-}
-
 /// Calls until the object could not call the subscriber, and then some times more: everybody is answered.
 #[track_caller]
 fn others_are_answered(other: &Two) -> String {
@@ -79,7 +63,7 @@ fn a_peer_that_does_not_read_stops_nobody_elses_calls() {
         l.send_bytes = 10_000;
         l.room_timeout = Some(SHORT);
     });
-    let (subscribed, other, gate) = shared(mine, &echo());
+    let (subscribed, other, gate) = shared(mine, &hub(), &echo());
     let shut = gate.shut();
     let why = others_are_answered(&other);
     assert!(why.contains("no room for a call in 5ms"), "{why}");
@@ -94,7 +78,7 @@ fn a_peer_that_does_not_answer_stops_nobody_elses_calls() {
         l.questions = 4;
         l.room_timeout = Some(SHORT);
     });
-    let (_subscribed, other, _gate) = shared(mine, &keeps_calls());
+    let (_subscribed, other, _gate) = shared(mine, &hub(), &keeps_calls());
     let why = others_are_answered(&other);
     assert!(why.contains("4 calls unanswered"), "{why}");
 }
@@ -132,7 +116,7 @@ fn a_caller_that_is_canceled_leaves_the_line() {
         l.send_bytes = 4000;
         l.room_timeout = None;
     });
-    let (subscribed, other, gate) = shared(mine, &echo());
+    let (subscribed, other, gate) = shared(mine, &hub(), &echo());
     let shut = gate.shut();
     assert_eq!(ask(&other.remote, "").unwrap(), "sent");
     let waits = send(&other.remote, "waits for room");

@@ -4,12 +4,11 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use capnp_threads::transport::Transport;
-use capnp_threads::{Client, ExceptionKind, Limits, Result, Stream, Vat};
+use capnp_threads::{Client, ExceptionKind, Limits, Result, Stream};
 use crossbeam_channel::bounded;
 
 use crate::support::{
-    answer, ask, cap, echo, failure, give, limits, object, request, soon, until, Gate, Holding, Two, DEADLINE,
+    ask, cap, echo, failure, limits, object, request, shared, soon, until, Holding, Two, DEADLINE,
 };
 
 /// The time for room in these tests. What they show does not depend on how long it is.
@@ -42,19 +41,6 @@ fn hub(stream: Stream) -> Client {
         }
         Ok(call.results().set_as("sent")?)
     })
-}
-
-/// A vat with an object that streams and that two others call: one that has given it an object of its own, and another.
-fn shared(mine: Limits, stream: Stream, subscriber: &Client) -> (Two, Two, Gate) {
-    let hub = hub(stream);
-    let gate = Gate::default();
-    let (a, b) = Transport::in_memory();
-    let subscribed = Two::over([a, gate.before(b)], Vat::new(), Vat::new().limits(mine), &hub);
-    let (a, b) = Transport::in_memory();
-    let other = Two::over([a, b], Vat::new(), Vat::new(), &hub);
-    answer(give(&subscribed.remote, subscriber)).unwrap();
-    subscribed.settle();
-    (subscribed, other, gate)
 }
 
 /// Calls until the object has no room to stream, and then some times more: everybody is answered.
@@ -92,7 +78,7 @@ fn once_there_is_room<T>(call: impl Fn() -> Result<T>) -> T {
 fn a_peer_that_does_not_answer_a_stream_stops_nobody_elses_calls() {
     let holding = Holding::new();
     let mine = limits(|l| l.room_timeout = Some(SHORT));
-    let (subscribed, other, _gate) = shared(mine, Stream::with_window(500), &holding.object);
+    let (subscribed, other, _gate) = shared(mine, &hub(Stream::with_window(500)), &holding.object);
     others_are_answered(&other);
     drop(holding.let_go);
     until(&subscribed.there, |tables| tables.questions() == 0);
@@ -102,7 +88,7 @@ fn a_peer_that_does_not_answer_a_stream_stops_nobody_elses_calls() {
 #[test]
 fn a_peer_that_does_not_read_a_stream_stops_nobody_elses_calls() {
     let mine = limits(|l| l.room_timeout = Some(SHORT));
-    let (subscribed, other, gate) = shared(mine, Stream::with_window(500), &echo());
+    let (subscribed, other, gate) = shared(mine, &hub(Stream::with_window(500)), &echo());
     let shut = gate.shut();
     others_are_answered(&other);
     shut.open();

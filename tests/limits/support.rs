@@ -154,6 +154,18 @@ impl Two {
     }
 }
 
+/// A vat with an object that two others call: one that gives it an object of its own, and another.
+pub fn shared(mine: Limits, hub: &Client, subscriber: &Client) -> (Two, Two, Gate) {
+    let gate = Gate::default();
+    let (a, b) = Transport::in_memory();
+    let subscribed = Two::over([a, gate.before(b)], Vat::new(), Vat::new().limits(mine), hub);
+    let (a, b) = Transport::in_memory();
+    let other = Two::over([a, b], Vat::new(), Vat::new(), hub);
+    answer(give(&subscribed.remote, subscriber)).unwrap();
+    subscribed.settle();
+    (subscribed, other, gate)
+}
+
 /// Holds up what a transport sends, from when it is shut until it is opened.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<Mutex<Option<Receiver<()>>>>);
