@@ -45,9 +45,12 @@ pub struct Limits {
     ///
     /// A call counts with its message, 88 words for what it takes besides, and 64 words for each capability in its params.
     pub call_words: usize,
-    /// How many bytes may be queued for sending (each message counts with what it takes of memory: 256 bytes, and its content with at least
-    /// 704) before a call blocks its caller, and before answers that the
-    /// peer does not read stop the connection from reading.
+    /// How many bytes may be queued for sending (each message counts with what it takes of memory: 256 bytes, and its
+    /// content with at least 704) before a call blocks its caller, and before answers that the peer does not read stop the
+    /// connection from reading. Calls of the peer's that are in by then do not start until it has read, on objects whose
+    /// methods have threads; those that calls of others wait behind do. Above four times the limit these fail as
+    /// `overloaded`, and so do calls whose results, of more than 1024 bytes, would come on top (answers that are made later,
+    /// or by other vats).
     pub send_bytes: usize,
     /// How long a call waits for room: one of ours because of `questions` or `send_bytes`, one of the peer's because of
     /// `call_words`. Then it fails as `overloaded`, and so does each call behind it until there is room. So does a streaming

@@ -41,8 +41,6 @@ const MOST_BY_MANY: f64 = 400.0;
 /// which something is still in use are not given back, nor is the end of each arena: Note [Memory is given back].)
 const MOST_AFTER_ONE: f64 = 64.0;
 const MOST_AFTER_MANY: f64 = 100.0;
-/// Attacks whose growth misses its mark for a reason that is known, which NOTES tells under "Known faults".
-const KNOWN_FAULTS: [&str; 1] = ["unread-large-returns"];
 /// When it has so little more, it need not be waited for.
 const LITTLE: f64 = 8.0;
 /// How many times as much counts as a miss in the short form: other work of a small machine delays attackers and server
@@ -149,9 +147,7 @@ fn attack(asked: &Asked, missed: &mut Vec<String>) -> Result<()> {
                 1 => (slack * MOST_BY_ONE, slack * MOST_AFTER_ONE),
                 _ => (slack * MOST_BY_MANY, slack * MOST_AFTER_MANY),
             };
-            if outcome.peak > most && KNOWN_FAULTS.contains(&attack.name) {
-                println!("    mark {most} missed: a known fault, see NOTES");
-            } else if outcome.peak > most {
+            if outcome.peak > most {
                 missed.push(format!("{} by {attackers}: {:.1} MB, mark {most}", attack.name, outcome.peak));
             }
             if outcome.after > most_after {

@@ -58,8 +58,9 @@ pub trait Server: Any + Send + Sync {
 /// threads never run one object unless a method has let the next call start. That method's thread gives its turn away,
 /// and ends after the method.
 ///
-/// The call that a task is to begin with is taken out of the queue, with its permit, before the task is submitted
-/// (`first`): so no thread is started for a call that has to wait for a permit.
+/// The permit that a task is to begin with is taken before the task is submitted (`reserved`): so no thread is started
+/// for a call that has to wait for one. The call itself stays in the queue until the thread has come to it, and is held
+/// then if the peer has left too much unread meanwhile.
 /// ```
 pub(crate) struct LocalObject {
     /// The user's value, for whoever has a client of it and wants it back.
@@ -95,8 +96,8 @@ struct Mailbox {
     /// The calls in the queue whose tickets are below this came over the same connection.
     alike: u64,
     turn: Turn,
-    /// What the task that was submitted begins with, if it was taken out of the queue for that.
-    first: Option<Ready>,
+    /// The permit that the task which was submitted begins with.
+    reserved: Option<Permit>,
     /// Since the mailbox was crowded for the first time.
     crowd: Option<Arc<Crowd>>,
 }
@@ -182,7 +183,7 @@ impl LocalObject {
     /// An object that a `C` can be a client of: which methods `server` has is known there.
     pub(crate) fn new<S: Any + Send + Sync, C: FromServer<S>>(server: S, pool: Pool) -> Self {
         let mailbox =
-            Mailbox { calls: Queue::default(), alike: 0, turn: Turn::Idle, first: None, crowd: None };
+            Mailbox { calls: Queue::default(), alike: 0, turn: Turn::Idle, reserved: None, crowd: None };
         let mailbox = Mutex::new(Rank::Mailbox, mailbox);
         let server: Arc<dyn Any + Send + Sync> = Arc::new(server);
         let (server, broken) = (Foreign::new(server), OnceLock::new());
@@ -238,19 +239,14 @@ impl LocalObject {
         mut mailbox: MutexGuard<'_, Mailbox>,
         mut leftovers: Leftovers,
     ) -> Unparked {
-        let (runs, outcome) = if self.pool.call_count().is_none() {
-            // The task takes it out itself.
-            let runs = !mailbox.calls.is_empty();
-            mailbox.turn = if runs { Turn::Taken } else { Turn::Idle };
-            (runs, Unparked::Passes)
-        } else {
-            mailbox.first = self.next(&mut mailbox, &mut leftovers);
-            match (&mailbox.first, &mailbox.turn) {
-                (Some(ready), _) if ready.permit.is_some() => (true, Unparked::Runs),
-                (Some(_), _) => (true, Unparked::Passes),
-                (None, Turn::Parked(..)) => (false, Unparked::ParkedAgain),
-                (None, _) => (false, Unparked::Passes),
+        let (runs, outcome) = match self.ready(&mut mailbox, &mut leftovers) {
+            Some(permit) => {
+                let outcome = if permit.is_some() { Unparked::Runs } else { Unparked::Passes };
+                mailbox.reserved = permit;
+                (true, outcome)
             }
+            None if matches!(mailbox.turn, Turn::Parked(..)) => (false, Unparked::ParkedAgain),
+            None => (false, Unparked::Passes),
         };
         drop(mailbox);
         if runs {
@@ -261,34 +257,41 @@ impl LocalObject {
     }
 
     /// Takes the next call that may be answered now out of the queue, and the turn with it. Without one, the object is
-    /// idle or parked after this. The permit that is left over is used again, if it fits.
+    /// idle or parked after this.
     fn next(self: &Arc<Self>, mailbox: &mut Mailbox, leftovers: &mut Leftovers) -> Option<Ready> {
+        self.ready(mailbox, leftovers).and_then(|permit| mailbox.pop(permit))
+    }
+
+    /// What the first call in the queue is answered with, if it may be answered now: a permit, if it needs one. It takes
+    /// the turn. If there is none, the object is idle or parked after this. The permit that is left over is used again, if
+    /// it fits.
+    fn ready(self: &Arc<Self>, mailbox: &mut Mailbox, leftovers: &mut Leftovers) -> Option<Option<Permit>> {
         mailbox.turn = Turn::Taken;
         while let Some(Queued { call, .. }) = mailbox.calls.first() {
-            let (Some(pool), Some(permits)) = (self.pool.call_count(), call.permits()) else {
-                return mailbox.pop(None);
-            };
-            if call.cancel.is_canceled() {
-                return mailbox.pop(None);
+            let Some(permits) = call.permits() else { return Some(None) };
+            // A canceled call runs nothing. What runs in place stops its connection's reading.
+            if call.cancel.is_canceled() || self.pool.runs_in_place() {
+                return Some(None);
             }
-            let fits = leftovers.unused.take_if(|permit| Arc::ptr_eq(permit.permits(), permits));
-            if let Some(permit) = fits.or_else(|| permits.try_admit(pool)) {
-                return mailbox.pop(Some(permit));
+            let (pool, kept) = (self.pool.call_count(), &mut leftovers.unused);
+            if let Some(permit) = permits.try_admit(pool, kept) {
+                return Some(permit);
             }
             let permits = permits.clone();
-            let why = if mailbox.all_alike(&permits) {
-                match permits.admit(pool, || self.clone()) {
-                    Admission::Now(permit) => return mailbox.pop(Some(permit)),
-                    Admission::Refused(why) => why,
-                    Admission::Waits(ticket) => {
-                        mailbox.turn = Turn::Parked(permits, ticket);
-                        return None;
-                    }
-                }
-            } else {
-                permits.refusal()
+            let admission = match mailbox.all_alike(&permits) {
+                true => permits.admit(pool, kept, || self.clone()),
+                false => permits.admit_before_others(pool, kept),
             };
-            leftovers.refused.extend(mailbox.calls.pop().map(|queued| (queued, why)));
+            match admission {
+                Admission::Now(permit) => return Some(permit),
+                Admission::Waits(ticket) => {
+                    mailbox.turn = Turn::Parked(permits, ticket);
+                    return None;
+                }
+                Admission::Refused(why) => {
+                    leftovers.refused.extend(mailbox.calls.pop().map(|queued| (queued, why)));
+                }
+            }
         }
         mailbox.turn = Turn::Idle;
         None
@@ -330,11 +333,10 @@ impl LocalObject {
     /// Fails all calls, without running anything.
     fn refuse_all(&self, mut mailbox: MutexGuard<'_, Mailbox>, why: &Exception) {
         mailbox.turn = Turn::Idle;
-        let first = mailbox.first.take();
-        let calls = mailbox.calls.take_all();
+        let (reserved, calls) = (mailbox.reserved.take(), mailbox.calls.take_all());
         drop(mailbox);
-        let first = first.map(|Ready { queued, .. }| queued);
-        first.into_iter().chain(calls).for_each(|queued| queued.fail(why.clone()));
+        drop(reserved);
+        calls.for_each(|queued| queued.fail(why.clone()));
     }
 
     /// A streaming call has failed. The calls that were sent after it relied on it, so they fail too.
@@ -427,9 +429,9 @@ impl StreamTurn {
 
 impl Scheduled for LocalObject {
     fn run(self: Arc<Self>, calls: usize) {
-        let mut leftovers = Leftovers::default();
         let mut mailbox = self.mailbox.lock();
-        let first = mailbox.first.take().or_else(|| self.next(&mut mailbox, &mut leftovers));
+        let mut leftovers = Leftovers { unused: mailbox.reserved.take(), ..Leftovers::default() };
+        let first = self.next(&mut mailbox, &mut leftovers);
         drop(mailbox);
         leftovers.finish();
         if let Some(first) = first {

@@ -18,12 +18,19 @@
 //! it may be this very call that they wait for: then it is refused. For the same reason the last one that is awake may not
 //! wait for an answer while a call waits for a permit.
 //!
+//! Small calls can have large answers. So no call of a connection starts while its peer leaves too much unread
+//! (`Output`): its object is parked, and *held*. That ends when the peer has read, whoever sleeps, so it can't be what
+//! others wait for. If a call of somebody else's comes behind it, it starts all the same, as long as the output is not
+//! full; then it is refused, as above.
+//!
 //! Invariants, all under the lock of the permits:
 //! - `running` is the number of permits that exist, `asleep` of those whose thread waits for an answer.
 //! - While an object is in `waiting`, some permit exists whose thread is awake, or is about to be given back. When it is
 //!   given back, the first object that waits is unparked, and the next one if that had no use for it.
-//! - An object is in `waiting` exactly while its mailbox says that it is parked with this ticket. (Both change under the
-//!   mailbox's lock, which is taken first. Whoever unparks takes the object out before, and the mailbox after.)
+//! - While an object is in `held`, the output has no room and will tell when it has, or somebody who was told is about
+//!   to unpark all that are held, until there is no room again.
+//! - An object is in `waiting` or `held` exactly while its mailbox says that it is parked with this ticket. (Both change
+//!   under the mailbox's lock, which is taken first. Whoever unparks takes the object out before, and the mailbox after.)
 //! ```
 
 use std::collections::BTreeMap;
@@ -58,6 +65,16 @@ pub(crate) enum Unparked {
 /// Names an object that is parked. Later tickets are greater.
 pub(crate) type Ticket = u64;
 
+/// What a connection has to send, which grows with each answer that its peer does not read.
+pub(crate) trait Output: Send + Sync {
+    /// Whether the peer reads well enough for another call to start.
+    fn has_room(&self) -> bool;
+    /// Whether no call may start, whoever waits behind it.
+    fn is_full(&self) -> bool;
+    /// From now on, whoever makes room calls [`Permits::unpark_held`], once.
+    fn watch(&self);
+}
+
 /// How many calls of connections a pool answers.
 pub(crate) struct CallCount {
     running: AtomicUsize,
@@ -73,6 +90,7 @@ impl CallCount {
 /// The permits of a connection. See Note [Permits].
 pub(crate) struct Permits {
     limit: usize,
+    output: Arc<dyn Output>,
     state: Mutex<State>,
 }
 
@@ -80,47 +98,107 @@ pub(crate) struct Permits {
 struct State {
     running: usize,
     asleep: usize,
+    /// Who waits for a permit.
     waiting: BTreeMap<Ticket, Arc<dyn Parked>>,
+    /// Who waits until the peer has read.
+    held: BTreeMap<Ticket, Arc<dyn Parked>>,
     next: Ticket,
     /// The connection has ended.
     closed: bool,
 }
 
-/// What a call that needs a permit gets.
+/// What a call that is the next of its object gets.
 pub(crate) enum Admission {
-    Now(Permit),
+    /// It starts, with a permit if it needs one.
+    Now(Option<Permit>),
     Waits(Ticket),
     Refused(Exception),
 }
 
+impl State {
+    fn park(&mut self, held: bool, object: Arc<dyn Parked>) -> Admission {
+        let ticket = self.next;
+        self.next += 1;
+        let list = if held { &mut self.held } else { &mut self.waiting };
+        list.insert(ticket, object);
+        Admission::Waits(ticket)
+    }
+}
+
 impl Permits {
-    pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Permits { limit: limit.max(1), state: Mutex::new(Rank::Pool, State::default()) })
+    pub(crate) fn new(limit: usize, output: Arc<dyn Output>) -> Arc<Self> {
+        Arc::new(Permits { limit: limit.max(1), output, state: Mutex::new(Rank::Pool, State::default()) })
     }
 
-    /// A permit for a call, if there is one.
-    pub(crate) fn try_admit(self: &Arc<Self>, pool: &Arc<CallCount>) -> Option<Permit> {
+    /// What a call starts with, if it may start now: a permit, if it is for a pool that counts calls. A `kept` one is
+    /// used again, if it is of this connection.
+    pub(crate) fn try_admit(
+        self: &Arc<Self>,
+        pool: Option<&Arc<CallCount>>,
+        kept: &mut Option<Permit>,
+    ) -> Option<Option<Permit>> {
+        self.output.has_room().then(|| self.permit(pool, kept)).flatten()
+    }
+
+    fn permit(
+        self: &Arc<Self>,
+        pool: Option<&Arc<CallCount>>,
+        kept: &mut Option<Permit>,
+    ) -> Option<Option<Permit>> {
+        let Some(pool) = pool else { return Some(None) };
+        if let Some(permit) = kept.take_if(|permit| Arc::ptr_eq(&permit.permits, self)) {
+            return Some(Some(permit));
+        }
         let mut state = self.state.lock();
-        self.may_start(&state, pool).then(|| self.give(&mut state, pool))
+        self.may_start(&state, pool).then(|| Some(self.give(&mut state, pool)))
     }
 
-    /// A permit for a call, or a place among those who wait for one, if that makes sense.
+    /// The same, or a place among those who wait, if that makes sense.
     pub(crate) fn admit(
         self: &Arc<Self>,
-        pool: &Arc<CallCount>,
+        pool: Option<&Arc<CallCount>>,
+        kept: &mut Option<Permit>,
         object: impl FnOnce() -> Arc<dyn Parked>,
     ) -> Admission {
         let mut state = self.state.lock();
+        if !state.closed && !self.has_room_or_tells() {
+            return state.park(true, object());
+        }
+        let Some(pool) = pool else { return Admission::Now(None) };
+        if let Some(permit) = kept.take_if(|permit| Arc::ptr_eq(&permit.permits, self)) {
+            return Admission::Now(Some(permit));
+        }
         if self.may_start(&state, pool) {
-            return Admission::Now(self.give(&mut state, pool));
+            return Admission::Now(Some(self.give(&mut state, pool)));
         }
         if state.closed || state.asleep >= state.running {
             return Admission::Refused(all_asleep(state.running));
         }
-        let ticket = state.next;
-        state.next += 1;
-        state.waiting.insert(ticket, object());
-        Admission::Waits(ticket)
+        state.park(false, object())
+    }
+
+    /// What a call starts with behind which one of somebody else's waits.
+    pub(crate) fn admit_before_others(
+        self: &Arc<Self>,
+        pool: Option<&Arc<CallCount>>,
+        kept: &mut Option<Permit>,
+    ) -> Admission {
+        if self.output.is_full() {
+            let reason = "the peer leaves answers unread, and calls of others wait for the same object";
+            return Admission::Refused(Exception::overloaded(reason));
+        }
+        match self.permit(pool, kept) {
+            Some(permit) => Admission::Now(permit),
+            None => Admission::Refused(self.refusal()),
+        }
+    }
+
+    /// Whether the peer reads well enough. If not, somebody will [unpark](Self::unpark_held) who is held.
+    fn has_room_or_tells(&self) -> bool {
+        self.output.has_room() || {
+            self.output.watch();
+            self.output.has_room()
+        }
     }
 
     fn may_start(&self, state: &State, pool: &CallCount) -> bool {
@@ -136,9 +214,27 @@ impl Permits {
 
     /// The object does not wait any more.
     pub(crate) fn leave(&self, ticket: Ticket) {
-        let object = self.state.lock().waiting.remove(&ticket);
+        let mut state = self.state.lock();
+        let object = state.waiting.remove(&ticket).or_else(|| state.held.remove(&ticket));
+        drop(state);
         // Never the last reference: whoever calls this has another.
         drop(object);
+    }
+
+    /// The peer has read: the calls that are held start, as far as there is room.
+    pub(crate) fn unpark_held(&self) {
+        assert_unlocked();
+        loop {
+            let mut state = self.state.lock();
+            if state.held.is_empty() || !self.has_room_or_tells() {
+                return;
+            }
+            let first = state.held.pop_first();
+            drop(state);
+            if let Some((ticket, object)) = first {
+                object.unpark(ticket);
+            }
+        }
     }
 
     /// The connection has ended: nothing of it waits any more.
@@ -146,13 +242,13 @@ impl Permits {
         assert_unlocked();
         let mut state = self.state.lock();
         state.closed = true;
-        let waiting = std::mem::take(&mut state.waiting);
+        let (waiting, held) = (std::mem::take(&mut state.waiting), std::mem::take(&mut state.held));
         drop(state);
-        waiting.into_iter().for_each(|(ticket, object)| object.refuse_parked(ticket, why));
+        waiting.into_iter().chain(held).for_each(|(ticket, object)| object.refuse_parked(ticket, why));
     }
 
     /// A call is refused so that one of somebody else's, behind it in the mailbox, need not wait.
-    pub(crate) fn refusal(&self) -> Exception {
+    fn refusal(&self) -> Exception {
         let running = self.state.lock().running;
         let reason =
             format!("{running} calls of this connection run, and calls of others wait for the same object");
@@ -217,6 +313,21 @@ mod loom_tests {
     use super::*;
     use crate::sync::{check_all, spawn, Role};
 
+    /// Has room for everything.
+    struct Endless;
+
+    impl Output for Endless {
+        fn has_room(&self) -> bool {
+            true
+        }
+
+        fn is_full(&self) -> bool {
+            false
+        }
+
+        fn watch(&self) {}
+    }
+
     /// What an object's mailbox does with a call that needs a permit.
     struct Object {
         permits: Arc<Permits>,
@@ -245,7 +356,7 @@ mod loom_tests {
                 return Unparked::Passes;
             }
             *parked = None;
-            match self.permits.admit(&self.pool, || self.clone()) {
+            match self.permits.admit(Some(&self.pool), &mut None, || self.clone()) {
                 Admission::Now(permit) => {
                     drop(parked);
                     self.ran.fetch_add(1, Ordering::SeqCst);
@@ -270,6 +381,7 @@ mod loom_tests {
             assert_eq!((outcomes, *self.parked.lock()), (1, None));
             let state = self.permits.state.lock();
             assert_eq!((state.running, state.asleep, state.waiting.len()), (0, 0, 0));
+            assert!(state.held.is_empty());
         }
     }
 
@@ -291,8 +403,8 @@ mod loom_tests {
     /// permit.
     fn beside(run: impl Fn(Arc<Permits>, Permit) + Clone + Send + Sync + 'static) {
         check_all(move || {
-            let (permits, pool) = (Permits::new(1), CallCount::new(8));
-            let permit = permits.try_admit(&pool).expect("none is in use");
+            let (permits, pool) = (Permits::new(1, Arc::new(Endless)), CallCount::new(8));
+            let permit = permits.try_admit(Some(&pool), &mut None).flatten().expect("none is in use");
             let object = Object::new(&permits, &pool);
             let (comes, run, held) = (object.clone(), run.clone(), permits.clone());
             let call = spawn("call", Role::User, move || drop(comes.go_on(None))).unwrap();

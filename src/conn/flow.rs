@@ -2,6 +2,8 @@
 
 use super::crowd::Crowds;
 use crate::cap::object::Crowd;
+use crate::cap::permits::Output;
+use crate::error::Exception;
 use crate::limits::Limits;
 use crate::memory::{self, WaitsForMemory};
 use crate::state::Departure;
@@ -16,6 +18,8 @@ const HARD: usize = 4;
 /// How many bytes may wait to be sent while messages are read for the sake of what is awaited, though the process has no
 /// room. (Each call that is refused then makes an answer.)
 const READS_ON: usize = 256 << 10;
+/// Results of so many bytes are sent whatever waits before them.
+const SMALL_RESULTS: usize = 1024;
 /// What a call in service takes besides its message, in words: what stands for it in queues and tables, and what the
 /// allocator adds. Measured as told in Note [What an entry costs].
 const CALL_WORDS: usize = 88;
@@ -35,7 +39,9 @@ const CAP_WORDS: usize = 64;
 /// - Calls in service, by the receive thread: it admits calls while they are below the limit, so one is always
 ///   admitted. A call that was handed on over another connection is in service until its Return comes from
 ///   there (or, if none will, until it is sent).
-/// - Answers that the peer does not read, by the receive thread too: the peer gets no more calls in.
+/// - Answers that the peer does not read, by the receive thread too: the peer gets no more calls in. And by the
+///   mailboxes: calls that are in already do not start (Note [Permits]). What runs by then may still answer, and so may
+///   who answers later, and other vats; results above four times the limit are dropped, and their callers told.
 ///
 /// What stops is the first message that needs room (`Needs`): it is kept, and nothing behind it is read. What needs
 /// none is handled though the limits are reached: a Finish or a Release may be what makes room. While a message waits
@@ -84,6 +90,15 @@ pub(super) struct Flow {
 #[derive(Clone, Copy, Default)]
 pub(super) struct Watchers(usize);
 
+/// Who waited for what has been sent.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Freed {
+    /// Callers of this vat.
+    pub(super) callers: bool,
+    /// Calls of the peer's that have not started.
+    pub(super) callees: bool,
+}
+
 /// What a wait for room found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
@@ -103,7 +118,9 @@ pub(super) struct Watched(AtomicUsize);
 pub(super) const RECEIVER: usize = 1;
 /// Callers do.
 const CALLERS: usize = 2;
-const WATCHERS: usize = RECEIVER | CALLERS;
+/// Calls of the peer's do, until they start.
+const CALLEES: usize = 4;
+const WATCHERS: usize = RECEIVER | CALLERS | CALLEES;
 const ONE: usize = WATCHERS + 1;
 
 impl Watched {
@@ -362,18 +379,34 @@ impl Flow {
         }
     }
 
-    /// Messages are on their way. True if callers may have waited for that.
-    pub(super) fn sent(&self, sent: Sending) -> bool {
+    /// Messages are on their way. Tells who waited for that, and is to be told now that no lock is held.
+    pub(super) fn sent(&self, sent: Sending) -> Freed {
         self.queued.fetch_sub(sent.packed(), Ordering::AcqRel);
         let (_, watchers) = self.bytes.sub(sent.held);
         self.tell(Watchers(watchers));
         self.tell_process();
-        let callers_wait = watchers & CALLERS != 0;
-        if callers_wait {
-            // They look again, and say so again.
+        let freed =
+            Freed { callers: watchers & CALLERS != 0, callees: watchers & CALLEES != 0 && self.has_room() };
+        // They look again, and say so again.
+        if freed.callers {
             self.bytes.unwatch(CALLERS);
         }
-        callers_wait
+        if freed.callees {
+            self.bytes.unwatch(CALLEES);
+        }
+        freed
+    }
+
+    /// Refuses the results of a call, of so many bytes, if too much waits to be sent. An exception takes as much as small
+    /// results do: those are bounded by the calls that they answer.
+    pub(super) fn check_results(&self, bytes: usize) -> Result<(), Exception> {
+        if bytes <= SMALL_RESULTS || !self.is_full() {
+            return Ok(());
+        }
+        let unread = self.bytes.get();
+        let reason =
+            format!("the results take {bytes} bytes, and the peer has not read {unread} bytes before them");
+        Err(Exception::overloaded(reason))
     }
 
     /// Whether a caller may queue more.
@@ -450,6 +483,23 @@ impl Drop for Share {
     }
 }
 
+impl Output for Flow {
+    fn has_room(&self) -> bool {
+        let bytes = self.bytes.get();
+        bytes == 0 || (bytes <= self.send_bytes && (bytes <= READS_ON || memory::has_room(self.in_hand())))
+    }
+
+    fn is_full(&self) -> bool {
+        let bytes = self.bytes.get();
+        bytes > self.send_bytes.saturating_mul(HARD)
+            || (bytes > READS_ON && !memory::has_room(self.in_hand()))
+    }
+
+    fn watch(&self) {
+        self.bytes.watch(CALLEES);
+    }
+}
+
 impl WaitsForMemory for Flow {
     fn wake(&self) {
         self.listed.store(false, Ordering::Release);
@@ -470,119 +520,4 @@ impl Drop for Flow {
 }
 
 #[cfg(all(test, loom))]
-mod loom_tests {
-    use super::*;
-    use crate::sync::{check_all, spawn, Role};
-
-    fn flow() -> Arc<Flow> {
-        Flow::new(&Limits { call_words: 1, send_bytes: 0, ..Limits::default() })
-    }
-
-    const ONE_BYTE: Sending = Sending { calls: 1, bytes: 1, held: 1 };
-
-    fn on_its_own_thread(run: impl FnOnce() + Send + 'static) {
-        spawn("changes", Role::User, run).unwrap();
-    }
-
-    #[test]
-    fn loom_the_receive_thread_hears_of_room() {
-        check_all(|| {
-            let flow = flow();
-            let share = flow.serve(1, 0);
-            flow.tell(flow.committed(ONE_BYTE, 0, 0));
-            let sender = flow.clone();
-            on_its_own_thread(move || drop(share));
-            on_its_own_thread(move || {
-                sender.sent(ONE_BYTE);
-            });
-            flow.wait_for_room(Needs::Service, None, None);
-            assert!(flow.may_read());
-        });
-    }
-
-    /// What the receive thread waits at for the end of its input, which does not come.
-    struct Endless(Mutex<bool>, Condvar);
-
-    impl EndWatch for Endless {
-        fn has_ended(&self) -> bool {
-            false
-        }
-
-        fn wait_end(&self, _deadline: Option<Instant>) {
-            let mut woken = self.0.lock();
-            while !*woken {
-                self.1.wait(&mut woken);
-            }
-            *woken = false;
-        }
-
-        fn wake(&self) {
-            *self.0.lock() = true;
-            self.1.notify_all();
-        }
-    }
-
-    #[test]
-    fn loom_the_receive_thread_hears_of_room_where_it_waits_for_the_end() {
-        check_all(|| {
-            let flow = flow();
-            let share = flow.serve(1, 0);
-            let watch: Arc<dyn EndWatch> = Arc::new(Endless(Mutex::new(Rank::Queue, false), Condvar::new()));
-            on_its_own_thread(move || drop(share));
-            assert_eq!(flow.wait_for_room(Needs::Service, Some(&watch), None), Found::Room);
-        });
-    }
-
-    #[test]
-    fn loom_the_receive_thread_hears_that_something_is_awaited() {
-        check_all(|| {
-            let flow = flow();
-            let _share = flow.serve(1, 0);
-            let caller = flow.clone();
-            on_its_own_thread(move || caller.tell(caller.committed(Sending::default(), 1, 0)));
-            flow.wait_for_room(Needs::Service, None, None);
-        });
-    }
-
-    #[test]
-    fn loom_the_receive_thread_hears_that_its_calls_have_left_the_crowd() {
-        check_all(|| {
-            let flow = flow();
-            let crowd = Arc::default();
-            let calls = [flow.in_crowd(&crowd), flow.in_crowd(&crowd)];
-            calls.into_iter().for_each(|call| on_its_own_thread(move || drop(call)));
-            // Time stands still: it ends because it is told.
-            flow.wait_for_crowd();
-        });
-    }
-
-    #[test]
-    fn loom_the_receive_thread_hears_of_the_end() {
-        check_all(|| {
-            let flow = flow();
-            let _share = flow.serve(1, 0);
-            let ends = flow.clone();
-            on_its_own_thread(move || ends.close());
-            flow.wait_for_room(Needs::Service, None, None);
-        });
-    }
-
-    #[test]
-    fn loom_callers_are_told_when_they_may_send() {
-        check_all(|| {
-            let flow = flow();
-            flow.tell(flow.committed(ONE_BYTE, 0, 0));
-            let (sender, told) = (flow.clone(), Arc::new(AtomicBool::new(false)));
-            let tells = told.clone();
-            let sends = spawn("sends", Role::User, move || {
-                if sender.sent(ONE_BYTE) {
-                    tells.store(true, Ordering::Release);
-                }
-            });
-            flow.watch_for_callers();
-            let may_send = flow.may_send();
-            sends.unwrap().join().unwrap();
-            assert!(may_send || told.load(Ordering::Acquire));
-        });
-    }
-}
+mod loom_tests;

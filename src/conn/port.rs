@@ -154,6 +154,7 @@ impl Port for Lease {
     fn answer(&self, key: AnswerKey, outcome: Result<Payload, Exception>) {
         let outcome = outcome.and_then(|mut payload| {
             self.prepare(&mut payload, ContentPlace::ReturnResults)?;
+            self.0.flow.check_results(payload.content.words() * 8)?;
             Ok(payload)
         });
         self.0.transact(|state, fx| state.answer(key, outcome, fx));

@@ -106,11 +106,12 @@ impl Shared {
         let lends = threads == Threads::Lending;
         Arc::new_cyclic(|this| {
             let state = State::new(id, port(this), &limits, bootstrap);
+            let flow = Flow::new(&limits);
             Shared {
                 id,
                 peer,
-                flow: Flow::new(&limits),
-                permits: Permits::new(limits.methods),
+                permits: Permits::new(limits.methods, flow.clone()),
+                flow,
                 limits,
                 call_timeout,
                 state: Mutex::new(Rank::Connection, state),
@@ -325,10 +326,14 @@ impl Shared {
         found
     }
 
-    /// Grants places to callers that wait for room, after messages have been sent.
+    /// Messages have been sent: callers that wait for room are granted places, and calls that were held start.
     pub(super) fn sent(&self, sent: Sending) {
-        if self.flow.sent(sent) {
+        let freed = self.flow.sent(sent);
+        if freed.callers {
             self.grant(&self.state.lock());
+        }
+        if freed.callees {
+            self.permits.unpark_held();
         }
     }
 

@@ -16,4 +16,5 @@ mod room;
 mod sizes;
 mod streams;
 mod support;
+mod unread;
 mod values;
