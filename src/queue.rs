@@ -10,18 +10,24 @@ use std::collections::VecDeque;
 pub(crate) struct Queue<T> {
     /// In order of the tickets.
     places: VecDeque<(u64, Option<T>)>,
+    /// The ticket that the next item will have at the end, and at the front.
     next: u64,
+    next_in_front: u64,
     gaps: usize,
     /// How many places were looked at or moved in order to take items out.
     #[cfg(test)]
     steps: usize,
 }
 
+/// The first ticket: there is room on either side.
+const FIRST: u64 = 1 << 63;
+
 impl<T> Default for Queue<T> {
     fn default() -> Self {
         Queue {
             places: VecDeque::new(),
-            next: 0,
+            next: FIRST,
+            next_in_front: FIRST - 1,
             gaps: 0,
             #[cfg(test)]
             steps: 0,
@@ -35,11 +41,22 @@ impl<T> Queue<T> {
         self.next
     }
 
+    /// The ticket that the next item will have that is put in front.
+    pub(crate) fn next_ticket_in_front(&self) -> u64 {
+        self.next_in_front
+    }
+
     /// Appends an item; gives its ticket.
     pub(crate) fn push(&mut self, item: T) -> u64 {
         self.places.push_back((self.next, Some(item)));
         self.next += 1;
         self.next - 1
+    }
+
+    /// Puts an item in front of all others.
+    pub(crate) fn push_in_front(&mut self, item: T) {
+        self.places.push_front((self.next_in_front, Some(item)));
+        self.next_in_front -= 1;
     }
 
     /// Takes the first item.
@@ -103,7 +120,7 @@ impl<T> Queue<T> {
     }
 
     /// Takes out all items, in order. Tickets go on from where they were.
-    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = T> {
+    pub(crate) fn take_all(&mut self) -> impl DoubleEndedIterator<Item = T> {
         self.gaps = 0;
         std::mem::take(&mut self.places).into_iter().filter_map(|(_, item)| item)
     }
@@ -142,10 +159,26 @@ mod tests {
         *queue.get_mut(tickets[5]).unwrap() = 50;
         assert_eq!((queue.pop(), queue.pop(), queue.pop()), (Some(1), Some(2), Some(50)));
         let more = queue.push(10);
-        assert_eq!((more, queue.next_ticket()), (10, 11));
+        assert_eq!((more, queue.next_ticket()), (FIRST + 10, FIRST + 11));
         assert_eq!(queue.take_all().collect::<Vec<_>>(), [6, 7, 8, 10]);
         assert!(queue.is_empty() && queue.pop().is_none() && queue.remove(more).is_none());
-        assert_eq!(queue.push(11), 11);
+        assert_eq!(queue.push(11), FIRST + 11);
+    }
+
+    #[test]
+    fn items_that_are_put_in_front_come_first_and_leave_by_ticket() {
+        let mut queue = Queue::default();
+        let behind = queue.push(3);
+        let in_front: Vec<u64> = [2, 1, 0]
+            .map(|n| {
+                let ticket = queue.next_ticket_in_front();
+                queue.push_in_front(n);
+                ticket
+            })
+            .into();
+        assert_eq!((queue.remove(in_front[1]), queue.remove(behind)), (Some(1), Some(3)));
+        assert_eq!(queue.take_all().rev().collect::<Vec<_>>(), [2, 0]);
+        assert_eq!((queue.next_ticket(), queue.next_ticket_in_front()), (FIRST + 1, FIRST - 4));
     }
 
     /// The steps for each item are compared between two lengths: in any order, they may grow with the logarithm only.
@@ -160,8 +193,8 @@ mod tests {
         for order in orders {
             let steps = [1 << 10, 1 << 17].map(|all: u64| {
                 let mut queue = Queue::default();
-                (0..all).for_each(|n| assert_eq!(queue.push(n), n));
-                (0..all).for_each(|n| assert_eq!(queue.remove(order(n, all)), Some(order(n, all))));
+                (0..all).for_each(|n| assert_eq!(queue.push(n), FIRST + n));
+                (0..all).for_each(|n| assert_eq!(queue.remove(FIRST + order(n, all)), Some(order(n, all))));
                 assert!(queue.is_empty() && queue.places.is_empty());
                 queue.steps as f64 / all as f64
             });

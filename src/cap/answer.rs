@@ -61,8 +61,6 @@ struct State {
     question: Option<Arc<QuestionRef>>,
     /// Capabilities in the results that were asked for before it was known what they are.
     cells: Cells,
-    /// Where the call waits, or waited last. See Note [Circles].
-    waits_in: Weak<PromiseCell>,
 }
 
 /// What answers for the results' capabilities.
@@ -79,8 +77,7 @@ enum Source {
 
 impl<R: 'static> MadeCall<R> {
     pub(crate) fn new() -> Arc<Self> {
-        let state =
-            State { source: Source::Unknown, question: None, cells: Cells::default(), waits_in: Weak::new() };
+        let state = State { source: Source::Unknown, question: None, cells: Cells::default() };
         let state = Mutex::new(Rank::Promise, state);
         let answer = AnswerCell { state, wants: AtomicUsize::new(0), cancel: Token::new() };
         Arc::new(MadeCall { answer, response: Cell::new() })
@@ -230,16 +227,14 @@ impl dyn Awaiting {
         self.set_pipeline(Pipeline::of_question(question));
     }
 
-    /// The call waits in this promise from now on. Tells whether anything may wait for the answer already.
-    pub(super) fn wait_in(&self, promise: Weak<PromiseCell>) -> bool {
-        let mut state = self.answer_cell().state.lock();
-        state.waits_in = promise;
-        !state.cells.is_empty()
+    /// Whether anything may wait for the answer that promises for its capabilities were handed out for.
+    pub(super) fn has_promises(&self) -> bool {
+        !self.answer_cell().state.lock().cells.is_empty()
     }
 
-    /// The promise that the call waits in, or waited in last.
-    pub(super) fn waits_in(&self) -> Option<Arc<PromiseCell>> {
-        self.answer_cell().state.lock().waits_in.upgrade()
+    /// Tells where the call waits.
+    pub(super) fn token(&self) -> &Token {
+        &self.answer_cell().cancel
     }
 }
 

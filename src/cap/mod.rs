@@ -10,6 +10,7 @@
 //! | [`call`] | a call under way, and where its answer goes |
 //! | [`answer`] | the answer of a call made here, and its pipeline |
 //! | [`promised`] | promise clients |
+//! | [`waiting`] | the calls that wait in them |
 //! | [`resolution`] | what promises were resolved to, and how chains of them are followed |
 //! | [`port`] | a connection as capabilities see it |
 //! | [`serving`] | a call as its method sees it |
@@ -41,6 +42,7 @@ pub(crate) mod serving;
 pub(crate) mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
+mod waiting;
 pub(crate) mod watchers;
 pub(crate) mod weak;
 mod window;

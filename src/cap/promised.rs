@@ -9,12 +9,11 @@ use super::call::{CallInfo, Mode};
 use super::client::{Client, Kind};
 use super::port::{Awaited, Name, Sent};
 use super::resolution::ResolvedTo;
+use super::waiting::Waitlist;
 use super::watchers::{Watcher, Watchers};
 use crate::error::Exception;
-use crate::promise::cancel::{self, Unwatch};
-use crate::promise::Stake;
-use crate::queue::Queue;
-use crate::sync::{drop_in_turn, in_turn, Arc, Mutex, Rank};
+use crate::promise::{cancel, Stake};
+use crate::sync::{drop_in_turn, in_turn, Arc, Mutex, Rank, Weak};
 
 /// A promise client's state. One thread at a time (the one that resolves it) hands the waiting calls on.
 ///
@@ -40,9 +39,12 @@ enum State {
 
 #[derive(Default)]
 struct Waiting {
-    calls: Queue<Queued>,
+    /// Made when the first call comes.
+    calls: Option<Arc<Waitlist>>,
     watchers: Watchers,
     keeps: Option<Keeps>,
+    /// The furthest promise that is known to be waited for. See Note [Circles].
+    furthest: Weak<PromiseCell>,
 }
 
 /// What must go on as long as anything holds a promise: the call whose results it stands in. Let go when the promise is
@@ -52,15 +54,6 @@ pub(crate) enum Keeps {
     Call(Stake<dyn Awaiting>),
     /// A call of the peer's.
     Answer(Name),
-}
-
-/// A call that waits in a promise.
-struct Queued {
-    call: CallInfo,
-    /// Tells the promise when the call is canceled.
-    _watch: Unwatch,
-    /// The promise, if it must not go while the call waits: not for a call that is canceled as soon as it can be.
-    promise: Option<Arc<PromiseCell>>,
 }
 
 impl PromiseCell {
@@ -75,24 +68,20 @@ impl PromiseCell {
         if let Some(client) = self.resolved.get() {
             return Sent::follow(client.clone(), call);
         }
-        if self.waits_for(&call) {
-            call.fail(circle());
-            return Sent::Done;
-        }
+        let answer = call.responder.route().here().cloned();
         let mut state = self.state.lock();
         match &mut *state {
             State::Pending(waiting) | State::Draining(waiting) => {
-                let ticket = waiting.calls.next_ticket();
-                // A cancellation that comes after this finds the call in the queue, as it takes the lock for that.
-                let Some(watch) = call.cancel.watch_unless_canceled(self.when(ticket, Self::let_go)) else {
-                    drop(state);
-                    call.fail(cancel::canceled());
-                    return Sent::Done;
-                };
-                let keeps = waiting.keeps.is_some()
-                    && call.cancel.watch_unless_doomed(self.when(ticket, Self::keep_no_longer));
-                let promise = keeps.then(|| self.clone());
-                waiting.calls.push(Queued { call, _watch: watch, promise });
+                let calls = waiting.calls.get_or_insert_with(|| Waitlist::new(self));
+                let canceled = calls.push(call, self, waiting.keeps.is_some());
+                drop(state);
+                match (canceled, answer) {
+                    (Some(call), _) => call.fail(cancel::canceled()),
+                    (None, Some(answer)) if answer.has_promises() && self.circle().is_some() => {
+                        Waitlist::fail(answer.token(), circle());
+                    }
+                    (None, _) => {}
+                }
                 Sent::Done
             }
             State::Resolved => {
@@ -103,52 +92,74 @@ impl PromiseCell {
         }
     }
 
-    /// Whether this promise waits for the answer of a call that is to wait in it.
+    /// Looks for a circle of promises and calls that this promise waits for. Gives a call on it.
     ///
     /// ```text
     /// Note [Circles]
     /// ==============
     /// A promise can be resolved to a capability in the results of a call that waits in it, directly or by way of
     /// other calls and promises. The call would wait for its own answer for ever, so it fails. To find that out,
-    /// the answer of each call knows the promise that the call waits in, and each promise for a capability in
-    /// results knows that call: that is a path, since a call waits in one promise, and a promise for one call.
+    /// each call knows where it waits, and each promise for a capability in results knows that call: that is a path,
+    /// since a call waits in one promise, and a promise for one call.
     ///
-    /// A circle is closed by a call that comes to wait in some promise: a new promise for its results is waited
-    /// in by nobody, and when a promise is resolved, the calls in it are delivered anew. So it is enough to look
-    /// then, after the call's own place has been entered: of two threads that close a circle together, the later
+    /// A circle is closed by a call that comes to wait in some promise, or by the calls of a promise that has become
+    /// another one: a new promise for a call's results is waited in by nobody. So it is enough to look then, from that
+    /// promise on, after the calls have been entered there: of two threads that close a circle together, the later
     /// one finds it. A call whose results nobody can wait for yet closes none; long pipelines are not looked
     /// through again for each call.
     ///
+    /// The path can be as long as a peer likes, and be looked along for each call that is added. So whoever has gone along
+    /// it leaves a shortcut in each promise on the way, as in Note [Chains of promises]: to the last one that waits for a
+    /// call. As long as that is pending, the shortcut holds, unless something on the way was canceled: then all that is
+    /// before that fails, and it does no harm to take it for a part of a circle. When it has been resolved, its calls
+    /// may wait elsewhere, and the path is followed step by step once more. A circle is found as in that Note. Whatever
+    /// leads into one will fail with it, so any call that does may be the one to break it; shortcuts are left only where
+    /// there is none, so that they lead past nothing.
+    ///
     /// A circle that leads over a connection is not found here: it waits until one of its calls is canceled.
     /// ```
-    fn waits_for(self: &Arc<Self>, call: &CallInfo) -> bool {
-        /// More than any chain of calls that makes sense has.
-        const MANY: usize = 10_000;
-        let Some(answer) = call.responder.route().here() else { return false };
-        if !answer.wait_in(Arc::downgrade(self)) {
-            return false;
-        }
-        let mut promise = self.clone();
-        for _ in 0..MANY {
-            let Some(awaited) = promise.stands_in() else { return false };
-            if std::ptr::addr_eq(Arc::as_ptr(&awaited), Arc::as_ptr(answer)) {
-                return true;
+    fn circle(self: &Arc<Self>) -> Option<Arc<dyn Awaiting>> {
+        let (mut passed, mut at, mut noted) = (Vec::new(), self.clone(), None);
+        while let Some(next) = at.waits_for() {
+            #[cfg(test)]
+            count_step();
+            passed.push(mem::replace(&mut at, next));
+            if noted == Some(Arc::as_ptr(&at)) {
+                return at.stands_in().map(|(call, _)| call);
             }
-            let place = awaited.waits_in().map(|promise| Client(Kind::Promise(promise)).resolved());
-            match place {
-                Some(Client(Kind::Promise(next))) => promise = next,
-                _ => return false,
+            if passed.len().is_power_of_two() {
+                noted = Some(Arc::as_ptr(&at));
             }
         }
-        false
+        let last = passed.pop()?;
+        for promise in passed {
+            promise.leads_past(&last);
+        }
+        None
     }
 
-    /// The call in whose results this promise stands, as long as those are not known.
-    fn stands_in(&self) -> Option<Arc<dyn Awaiting>> {
+    /// The promise that whatever this one becomes waits for, the furthest that is known.
+    fn waits_for(&self) -> Option<Arc<PromiseCell>> {
+        let (call, furthest) = self.stands_in()?;
+        match furthest.upgrade().map(|furthest| Client(Kind::Promise(furthest)).resolved().0) {
+            Some(Kind::Promise(furthest)) => Some(furthest),
+            _ => Waitlist::promise_of(call.token()),
+        }
+    }
+
+    fn leads_past(&self, promise: &Arc<PromiseCell>) {
+        let mut state = self.state.lock();
+        if let State::Pending(waiting) | State::Draining(waiting) = &mut *state {
+            waiting.furthest = Arc::downgrade(promise);
+        }
+    }
+
+    /// The call in whose results this promise stands, as long as those are not known, and the shortcut.
+    fn stands_in(&self) -> Option<(Arc<dyn Awaiting>, Weak<PromiseCell>)> {
         match &*self.state.lock() {
-            State::Pending(Waiting { keeps: Some(Keeps::Call(call)), .. })
-            | State::Draining(Waiting { keeps: Some(Keeps::Call(call)), .. }) => {
-                Some(call.uncounted().clone())
+            State::Pending(Waiting { keeps: Some(Keeps::Call(call)), furthest, .. })
+            | State::Draining(Waiting { keeps: Some(Keeps::Call(call)), furthest, .. }) => {
+                Some((call.uncounted().clone(), furthest.clone()))
             }
             _ => None,
         }
@@ -160,42 +171,6 @@ impl PromiseCell {
             State::Pending(Waiting { keeps: Some(Keeps::Answer(name)), .. }) => Some(name.awaited()),
             _ => None,
         }
-    }
-
-    /// Does something with a call that waits, if it still does and the promise is still there.
-    fn when(self: &Arc<Self>, ticket: u64, does: fn(&Self, u64)) -> impl FnOnce() + Send + 'static {
-        let this = Arc::downgrade(self);
-        move || {
-            if let Some(this) = this.upgrade() {
-                does(&this, ticket);
-            }
-        }
-    }
-
-    /// A call has been canceled: it waits no longer.
-    fn let_go(&self, ticket: u64) {
-        let mut state = self.state.lock();
-        let (State::Pending(waiting) | State::Draining(waiting)) = &mut *state else { return };
-        let queued = waiting.calls.remove(ticket);
-        drop(state);
-        if let Some(queued) = queued {
-            queued.call.fail(cancel::canceled());
-        }
-    }
-
-    /// A call will be canceled as soon as it can be. Until then it waits, as long as anything else holds the promise.
-    /// See Note [Wanted answers].
-    fn keep_no_longer(&self, ticket: u64) {
-        let mut state = self.state.lock();
-        let (State::Pending(waiting) | State::Draining(waiting)) = &mut *state else { return };
-        let Some(queued) = waiting.calls.get_mut(ticket) else { return };
-        if queued.call.params.caps.iter().any(Client::may_be_promise) {
-            drop(state);
-            return self.let_go(ticket);
-        }
-        let promise = queued.promise.take();
-        drop(state);
-        drop(promise);
     }
 
     pub(crate) fn watch(&self, watcher: Watcher) {
@@ -258,35 +233,64 @@ impl PromiseCell {
         }
         drop(state);
         let mut client = client;
+        // Calls on their way.
+        let mut calls = None;
         loop {
             // Each time: another thread may be closing a circle meanwhile, in which calls would run for ever.
             client = self.without_circle(client);
-            let mut state = self.state.lock();
-            let State::Draining(waiting) = &mut *state else {
-                unreachable!("only the thread that began to drain ends it");
-            };
-            if waiting.calls.is_empty() {
-                let Waiting { watchers, keeps, .. } = mem::take(waiting);
-                let set = self.resolved.set(client.clone());
-                debug_assert!(set.is_ok(), "a promise is resolved once");
-                *state = State::Resolved;
-                drop(state);
-                match &client.0 {
-                    Kind::Promise(next) if !watchers.is_empty() => next.watch_all(watchers),
-                    _ => watchers.resolved(&client),
-                }
-                match keeps {
-                    Some(Keeps::Answer(name)) => name.resolved(),
-                    other => drop(other),
-                }
-                return;
-            }
-            let calls = waiting.calls.take_all();
-            drop(state);
-            for Queued { call, _watch, promise: _promise } in calls {
-                client.deliver(call, Mode::Queue);
+            let Some(list) = calls.take().or_else(|| self.take_calls(&client)) else { return };
+            match &client.0 {
+                Kind::Promise(next) => calls = next.take_over(list).err(),
+                _ => list.take_all().for_each(|call| client.deliver(call, Mode::Queue)),
             }
         }
+    }
+
+    /// Takes out the calls that wait. If there are none, the promise is resolved.
+    fn take_calls(&self, client: &Client) -> Option<Arc<Waitlist>> {
+        let mut state = self.state.lock();
+        let State::Draining(waiting) = &mut *state else {
+            unreachable!("only the thread that began to drain ends it");
+        };
+        if let Some(calls) = waiting.calls.take() {
+            return Some(calls);
+        }
+        let Waiting { watchers, keeps, .. } = mem::take(waiting);
+        let set = self.resolved.set(client.clone());
+        debug_assert!(set.is_ok(), "a promise is resolved once");
+        *state = State::Resolved;
+        drop(state);
+        match &client.0 {
+            Kind::Promise(next) if !watchers.is_empty() => next.watch_all(watchers),
+            _ => watchers.resolved(client),
+        }
+        match keeps {
+            Some(Keeps::Answer(name)) => name.resolved(),
+            other => drop(other),
+        }
+        None
+    }
+
+    /// Calls that waited in a promise which has become this one wait here from now on, behind those that do already. Given
+    /// back if this promise is resolved.
+    fn take_over(self: &Arc<Self>, calls: Arc<Waitlist>) -> Result<(), Arc<Waitlist>> {
+        let mut state = self.state.lock();
+        let (State::Pending(waiting) | State::Draining(waiting)) = &mut *state else { return Err(calls) };
+        let keeps = waiting.keeps.is_some();
+        let (calls, left) = match waiting.calls.take() {
+            Some(before) => Waitlist::join(before, calls, self, keeps),
+            None => {
+                let left = calls.becomes(self, keeps);
+                (calls, left)
+            }
+        };
+        waiting.calls = Some(calls);
+        drop(state);
+        left.fail();
+        if let Some(call) = self.circle() {
+            Waitlist::fail(call.token(), circle());
+        }
+        Ok(())
     }
 
     /// What `client` leads to, or a broken one if that is this promise.
@@ -368,3 +372,12 @@ impl<C> fmt::Debug for ClientFulfiller<C> {
         f.write_str("ClientFulfiller")
     }
 }
+
+/// Counts a step of what must take near-linear time.
+#[cfg(test)]
+pub(super) fn count_step() {
+    tests::STEPS.with(|steps| steps.set(steps.get() + 1));
+}
+
+#[cfg(test)]
+mod tests;

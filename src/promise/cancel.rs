@@ -1,12 +1,13 @@
 //! Whether a call was canceled, and who wants to know.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 
 use super::blocking::{enter_blocking, Asleep};
 use crate::error::Exception;
 use crate::queue::Queue;
-use crate::sync::{foreign, per_thread, Arc, Foreign, Mutex, MutexGuard, Rank};
+use crate::sync::{foreign, per_thread, Arc, Foreign, Mutex, MutexGuard, Rank, Weak};
 
 /// Tells a method whether its caller still wants the answer. A handle: clones speak of the same call.
 ///
@@ -54,14 +55,38 @@ pub(crate) struct Token(Mutex<Watched>);
 struct Watched {
     phase: Phase,
     watchers: Queue<Watcher>,
-    /// Told when the call is to be canceled once it reaches its method. The call waits in one place at a time.
-    until_doomed: Option<Watcher>,
+    /// Where the call waits, or waited last, and its ticket there. It waits in one place at a time.
+    waits_in: Option<(Weak<dyn WaitsIn>, u64)>,
+}
+
+/// Where a call waits that can leave at any time, by its ticket. Nothing happens if it has left.
+pub(crate) trait WaitsIn: Send + Sync {
+    /// The call has been canceled.
+    fn canceled(self: Arc<Self>, ticket: u64);
+
+    /// The call will be canceled as soon as it reaches its method.
+    fn doomed(self: Arc<Self>, ticket: u64);
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+}
+
+impl Watched {
+    /// To be dropped outside of the lock.
+    fn place(&self) -> Option<(Arc<dyn WaitsIn>, u64)> {
+        let (place, ticket) = self.waits_in.as_ref()?;
+        Some((place.upgrade()?, *ticket))
+    }
 }
 
 impl Token {
     pub(crate) fn new() -> Self {
-        let watched = Watched { phase: Phase::Waiting, watchers: Queue::default(), until_doomed: None };
+        let watched = Watched { phase: Phase::Waiting, watchers: Queue::default(), waits_in: None };
         Token(Mutex::new(Rank::Cancel, watched))
+    }
+
+    /// Where the call waits, or waited last, if that is still there, and its ticket there.
+    pub(crate) fn waits_in(&self) -> Option<(Arc<dyn WaitsIn>, u64)> {
+        self.0.lock().place()
     }
 }
 
@@ -141,17 +166,19 @@ impl Cancel {
             Phase::Canceled | Phase::Ended => return,
             _ => Phase::Canceled,
         };
-        let until_doomed = token.until_doomed.take();
+        let place = token.place();
         if token.phase == Phase::Doomed {
             drop(token);
-            if let Some(watcher) = until_doomed {
-                foreign(CALLBACK, watcher.into_inner());
+            if let Some((place, ticket)) = place {
+                foreign(CALLBACK, || place.doomed(ticket));
             }
             return;
         }
         let watchers = token.watchers.take_all();
         drop(token);
-        drop(until_doomed);
+        if let Some((place, ticket)) = place {
+            foreign(CALLBACK, || place.canceled(ticket));
+        }
         for watcher in watchers {
             foreign(CALLBACK, watcher.into_inner());
         }
@@ -163,7 +190,7 @@ impl Cancel {
         if token.phase != Phase::Canceled {
             token.phase = Phase::Ended;
         }
-        let watchers = (token.watchers.take_all(), token.until_doomed.take());
+        let watchers = (token.watchers.take_all(), token.waits_in.take());
         drop(token);
         drop(watchers);
     }
@@ -198,18 +225,15 @@ impl Cancel {
         Some(Unwatch(self.clone(), id))
     }
 
-    /// Runs `action`, and none that was given before, when the call is to be canceled once it reaches its method. False
-    /// if it is already.
-    pub(crate) fn watch_unless_doomed(&self, action: impl FnOnce() + Send + 'static) -> bool {
+    /// The call waits in this place from now on, and in no other. `None` if it is canceled; else, whether it is wanted:
+    /// it is not if it is to be canceled once it reaches its method. May be called under a lock.
+    pub(crate) fn wait_in(&self, place: Weak<dyn WaitsIn>, ticket: u64) -> Option<bool> {
         let mut token = self.lock();
-        let live = matches!(token.phase, Phase::Waiting | Phase::Started);
-        let before = match live {
-            true => token.until_doomed.replace(Foreign::new(Box::new(action))),
-            false => None,
-        };
-        drop(token);
-        drop(before);
-        live
+        if token.phase == Phase::Canceled {
+            return None;
+        }
+        token.waits_in = Some((place, ticket));
+        Some(matches!(token.phase, Phase::Waiting | Phase::Started))
     }
 
     /// Watches until the result is dropped.
