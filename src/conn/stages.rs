@@ -478,7 +478,7 @@ impl CoordinatorStage {
         if let Message::Bootstrap { question } = message {
             // Its answer stays until the Finish.
             if self.shared.flow.is_above_process() {
-                return self.shared.try_transact(|state, fx| state.refuse_call(question, fx));
+                return self.shared.try_transact(|state, fx| state.refuse(question, fx));
             }
         }
         // Only calls stay in service; anything else is done when this returns.
@@ -488,8 +488,7 @@ impl CoordinatorStage {
             let share = self.shared.flow.serve_decoded(share, words, caps);
             // Kept results are for a question of ours: see Note [Backpressure].
             if (refused || self.shared.flow.refuses_call(&share)) && !call.keep_results {
-                let question = call.question;
-                return self.shared.try_transact(|state, fx| state.refuse_call(question, fx));
+                return self.shared.try_transact(|state, fx| state.refuse_call(call, fx));
             }
             in_service = Some(Arc::new(share) as Arc<dyn Attachment>);
         }

@@ -19,6 +19,7 @@ use super::effects::{Callback, Destination, Effects};
 use super::entry::{Entry, Few};
 use super::outcome::Returned;
 use super::questions::Ended;
+use super::refusals::refused;
 use super::targets::Addressee;
 use super::waiting::Waiting;
 use super::State;
@@ -155,7 +156,7 @@ impl Answer {
 impl State {
     pub(super) fn receive_bootstrap(&mut self, id: AnswerId, fx: &mut Effects) -> Result<(), ProtocolError> {
         if self.is_full(false, &[]) {
-            return self.refuse_call(id, fx);
+            return self.refuse(id, fx);
         }
         self.check_new_answer(id)?;
         let key = self.new_answer(id);
@@ -175,7 +176,7 @@ impl State {
     ) -> Result<(), ProtocolError> {
         let Some(port) = self.port() else { return Ok(()) };
         if self.is_full(call.keep_results, &call.params.descriptors) {
-            return self.refuse_call(call.question, fx);
+            return self.refuse_call(&call, fx);
         }
         let addressee = self.addressee(call.target)?;
         self.check_new_answer(call.question)?;
@@ -215,40 +216,14 @@ impl State {
         Ok(())
     }
 
-    /// Answers a call at once, without looking at it: there is no room for it.
-    pub(crate) fn refuse_call(&mut self, id: AnswerId, fx: &mut Effects) -> Result<(), ProtocolError> {
-        self.check_new_answer(id)?;
-        self.new_answer(id);
-        fx.discard(self.take_answer(id));
-        fx.send(Message::Return(Return {
-            answer: id,
-            release_param_caps: true,
-            no_finish_needed: true,
-            outcome: Outcome::Exception(refused()),
-        }));
-        self.ended_answers.insert(id.0);
-        self.refused_answers.insert(id.0);
-        Ok(())
-    }
-
-    /// What stands for the capabilities in the results of an answer that is no longer in the table, if it can have been:
-    /// one that was returned with `noFinishNeeded`, which the peer did not know when it named the answer.
-    pub(super) fn was_in_answer(&self, id: AnswerId) -> Option<Client> {
-        match self.ended_answers.may_contain(id.0) {
-            true if self.refused_answers.contains(id.0) => Some(Client::broken(refused())),
-            true => Some(Client::null()),
-            false => None,
-        }
-    }
-
-    fn check_new_answer(&self, id: AnswerId) -> Result<(), ProtocolError> {
+    pub(super) fn check_new_answer(&self, id: AnswerId) -> Result<(), ProtocolError> {
         match self.answers.contains_key(&id) {
             true => Err(ProtocolError::DuplicateQuestion(id)),
             false => Ok(()),
         }
     }
 
-    fn new_answer(&mut self, id: AnswerId) -> AnswerKey {
+    pub(super) fn new_answer(&mut self, id: AnswerId) -> AnswerKey {
         let answer = Answer::new(self.generation());
         self.enter(id, answer)
     }
@@ -506,7 +481,9 @@ impl State {
     /// A question of ours is answered by results that we keep for the peer, which the caller has checked.
     pub(super) fn take_kept(&mut self, question: QuestionId, id: AnswerId, fx: &mut Effects) {
         let circle = self.waits_for_question(id, question);
-        let answer = self.answers.get_mut(&id).expect("checked before");
+        let Some(answer) = self.answers.get_mut(&id) else {
+            return self.answered(question, Err(refused()), Short::new(), Ended::Exception, false, fx);
+        };
         answer.kept = Some(Kept::Taken);
         let outcome = match answer.returned() {
             Some(Returned::Results { payload, .. }) => Ok(payload.clone()),
@@ -592,9 +569,4 @@ impl State {
         }
         fx.discard(answers);
     }
-}
-
-/// Why a call is refused, and with it those that are pipelined on it.
-fn refused() -> Exception {
-    Exception::overloaded("too many calls are in service")
 }

@@ -80,7 +80,7 @@ impl State {
         let address = client.address();
         if let Some(id) = self.export_ids.get(address).copied().filter(|_| shared) {
             let export = self.exports.get_mut(id).expect("export_ids names exports");
-            export.references += 1;
+            export.references = export.references.checked_add(1).ok_or_else(too_many_references)?;
             return Ok(id);
         }
         if self.exports.len() >= self.limits.exports {
@@ -197,6 +197,56 @@ impl State {
     }
 }
 
+fn too_many_references() -> Exception {
+    Exception::overloaded(format!(
+        "the peer holds {} references to a capability, and can't get more",
+        u32::MAX
+    ))
+}
+
 fn broken(why: &Exception) -> Destination {
     Destination::Client(Client::broken(why.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cap::object::Server;
+    use crate::cap::port::ConnectionId;
+    use crate::cap::promised::PromiseCell;
+    use crate::cap::serving::Call;
+    use crate::cap::testing::no_port;
+    use crate::error::Result;
+    use crate::limits::Limits;
+
+    struct Nothing;
+
+    impl Server for Nothing {
+        fn dispatch(&self, _: &mut Call) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The peer is sent the same capability again and again, and never gives a reference back.
+    #[test]
+    fn an_export_with_as_many_references_as_can_be_counted_is_not_sent_again() {
+        let settled = Client::new(Nothing);
+        let promise = Client(Kind::Promise(PromiseCell::new(None)));
+        for client in [settled.clone(), promise] {
+            let mut state = State::new(ConnectionId(0), no_port(), &Limits::default(), Client::null());
+            let mut fx = Effects::default();
+            let id = state.describe(&client, &mut fx).ok().and_then(|described| described.export).unwrap();
+            state.exports.get_mut(id).unwrap().references = u32::MAX - 2;
+            // Of several in one message none is counted.
+            let why =
+                state.describe_all(&[client.clone(), client.clone(), client.clone()], &mut fx).err().unwrap();
+            assert!(why.reason().contains("references"), "{why}");
+            assert_eq!(state.exports.get(id).unwrap().references, u32::MAX - 2);
+            assert!(state.describe_all(&[client.clone(), client.clone()], &mut fx).is_ok());
+            assert!(state.describe(&client, &mut fx).is_err());
+            state.release_export(id, u32::MAX, &mut fx).unwrap();
+            assert_eq!(state.exports.len(), 0);
+            assert!(state.describe(&client, &mut fx).is_ok());
+        }
+    }
 }

@@ -39,6 +39,7 @@ mod imports;
 mod named;
 mod outcome;
 mod questions;
+mod refusals;
 mod returns;
 mod rules;
 mod said;

@@ -135,9 +135,13 @@ impl State {
         }
     }
 
-    /// Whether there are results that the peer wanted kept, and has not taken yet.
+    /// Whether there are results that the peer wanted kept, and has not taken yet; or were to be, of a call that was refused.
     fn check_take(&self, id: AnswerId) -> Result<(), ProtocolError> {
-        let kept = self.answers.get(&id).filter(|answer| answer.kept == Some(Kept::Untaken));
+        let answer = self.answers.get(&id);
+        if answer.is_none() && self.may_be_refused(id) {
+            return Ok(());
+        }
+        let kept = answer.filter(|answer| answer.kept == Some(Kept::Untaken));
         match kept.map(|answer| answer.returned()) {
             None | Some(Some(Returned::Tail(_))) => Err(ProtocolError::NothingToTake(id)),
             Some(_) => Ok(()),
@@ -165,7 +169,7 @@ fn check_new_imports(
     Ok(())
 }
 
-fn import_of(descriptor: &Descriptor<Incoming>) -> Option<ImportId> {
+pub(super) fn import_of(descriptor: &Descriptor<Incoming>) -> Option<ImportId> {
     match descriptor {
         Descriptor::SenderHosted(id)
         | Descriptor::SenderPromise(id)

@@ -62,7 +62,7 @@ mod tests {
         let mut state = State::new(ConnectionId(0), no_port(), &Limits::default(), Client::null());
         let mut fx = Effects::default();
         for id in 0..MANY {
-            state.refuse_call(AnswerId(id), &mut fx).unwrap();
+            state.refuse(AnswerId(id), &mut fx).unwrap();
             fx.send.clear();
         }
         for id in (0..MANY).rev() {

@@ -1,6 +1,8 @@
 //! Hints, in both roles: `noPromisePipelining`, `onlyPromisePipeline` and `noFinishNeeded`.
 
-use capnp_threads::Client;
+use std::time::Duration;
+
+use capnp_threads::{Client, Limits, Vat};
 
 use crate::support::*;
 
@@ -180,6 +182,51 @@ fn hint_only_promise_pipeline_gets_no_return_when_it_fails() {
     peer.expect_quiet();
     assert_eq!(peer.vat.snapshot().answers(), 0);
     peer.finish_clean();
+}
+
+/// Such a call that is refused, as there is no room for it, gets no Return either. So what its params gave is given
+/// back by Release. What is pipelined on it fails with the exception that it was refused with.
+#[test]
+fn hint_only_promise_pipeline_gets_no_return_when_it_is_refused() {
+    for answers in [false, true] {
+        let recorder = Recorder::new();
+        let mut limits = Limits::default();
+        limits.room_timeout = Some(Duration::ZERO);
+        let calls = match answers {
+            true => 4,
+            false => 1,
+        };
+        if answers {
+            limits.answer_bytes = 2048;
+        } else {
+            // One large call fills it.
+            limits.call_words = 1500;
+        }
+        let mut peer = Peer::of(&Vat::new().limits(limits).bootstrap(recorder.client()));
+        let object = peer.get_bootstrap();
+        let call =
+            |peer: &mut Peer, n| peer.call(Target::Import(object), HOLD, n).caps(&vec![Cap::None; 64]).send();
+        let large: Vec<_> = (0..calls).map(|n| call(&mut peer, n)).collect();
+        peer.sync();
+        let params = [Cap::Hosted(8), Cap::Promise(9), Cap::Hosted(8)];
+        let refused = peer.call(Target::Import(object), NOTE, 9).caps(&params).send_for_pipeline();
+        assert_eq!((peer.expect_release(8), peer.expect_release(9)), (2, 1));
+        for call in large {
+            recorder.held().answer(0, &[]);
+            peer.expect_done(call, 0);
+        }
+        // A call is in service until its method has let go of the params, which may be after the Return.
+        let on_it = loop {
+            let again = peer.call(Target::Import(object), NOTE, 8).send();
+            if let Outcome::Results(_) = peer.expect_return(again).outcome {
+                break peer.call(Target::Answer(refused, vec![0]), NOTE, 10).send();
+            }
+        };
+        peer.expect_exception(on_it, "too many calls are in service");
+        peer.finish(on_it);
+        peer.finish(refused);
+        peer.finish_clean();
+    }
 }
 
 /// `onlyPromisePipeline` goes on where a call is forwarded to another vat, and calls pipelined on it follow.

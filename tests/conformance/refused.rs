@@ -187,6 +187,57 @@ fn rule11_what_is_pipelined_on_a_refused_call_fails_with_the_same_exception() {
     peer.finish_clean();
 }
 
+/// Rule 4: the peer sends a call whose results are to be taken for a question of ours, and the Return that takes them,
+/// before it knows that the call is refused: the question gets the exception that the call was refused with.
+#[test]
+fn rule4_the_results_of_a_refused_call_are_its_exception() {
+    for canceled in [false, true] {
+        let recorder = Recorder::new();
+        let mut limits = Limits::default();
+        limits.answer_bytes = 2048;
+        let mut peer = Peer::of(&Vat::new().limits(limits).bootstrap(recorder.client()));
+        let object = peer.get_bootstrap();
+        let client = peer.introduce(Cap::Hosted(7));
+        let answer = send(&client, NOTE, 1, &[]);
+        let question = peer.expect_call_of(1).question;
+        let mut kept = Vec::new();
+        let refused = loop {
+            let before = peer.vat.snapshot().answers();
+            let call = peer.call(Target::Import(object), HOLD, 2).yourself().send();
+            peer.sync();
+            if peer.vat.snapshot().answers() == before {
+                break call;
+            }
+            kept.push(call);
+            assert!(kept.len() < 100, "no call is refused");
+        };
+        peer.expect_exception(refused, "too many calls are in service");
+        let mut answer = Some(answer);
+        if canceled {
+            drop(answer.take());
+            assert!(peer.expect_finish(question));
+        }
+        let ret = |outcome| {
+            Msg::Return(Return { answer: question, release_params: true, no_finish: false, outcome })
+        };
+        peer.send_as(&ret(Outcome::Exception("refused".into())), ret(Outcome::Take(refused)).encode());
+        if let Some(answer) = answer {
+            let why = answer.wait().map(drop).unwrap_err().to_string();
+            assert!(why.contains("too many calls are in service"), "{why}");
+            assert!(!peer.expect_finish(question));
+        }
+        for call in kept {
+            recorder.held().answer(0, &[]);
+            assert_eq!(peer.expect_return(call).outcome, Outcome::Elsewhere);
+            peer.finish(call);
+        }
+        let again = peer.call(Target::Import(object), NOTE, 3).send();
+        peer.expect_done(again, 3);
+        drop(client);
+        peer.finish_clean();
+    }
+}
+
 /// What the peer names of ours in a call, by a promise of its own that it has resolved to that, is behind an embargo until
 /// the peer sends the Disembargo back. It has us hold so many at most, and its calls are served again once it has.
 #[test]
