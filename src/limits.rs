@@ -43,7 +43,8 @@ pub struct Limits {
     /// large. While questions of ours are outstanding, or a promise of the peer's is waited for, what comes must be read:
     /// then calls above four times the limit fail as `overloaded`.
     ///
-    /// A call counts with its message, 88 words for what it takes besides, and 64 words for each capability in its params.
+    /// A call counts with its message, 88 words for what it takes besides, and 64 words for each capability in its params. The
+    /// first one on each place in results that another vat has yet to give counts until those are there.
     pub call_words: usize,
     /// How many bytes may be queued for sending (each message counts with what it takes of memory: 256 bytes, and its
     /// content with at least 704) before a call blocks its caller, and before answers that the peer does not read stop the

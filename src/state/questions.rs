@@ -14,7 +14,12 @@
 //! - Calls pipelined on a question hold it, so none is sent behind its Finish.
 //! - A call that came over another connection and goes on here counts there until its Return has come, canceled
 //!   or not: see Note [Backpressure].
+//! - Which places in the results were called is remembered until those are there, or nobody wants them any more. A peer can
+//!   have us call as many as it likes, and all of those calls returned. So the first call on each place that came over
+//!   another connection counts there for as long as the place is remembered.
 //! ```
+
+use im::Vector;
 
 use super::descriptors::Accepted;
 use super::effects::{Callback, Effects};
@@ -68,6 +73,8 @@ pub(super) struct Places {
     pub(super) promised: ByPath<RefId>,
     /// Where calls were sent to by promises that are gone.
     pub(super) used: ByPath<()>,
+    /// What the first call on each place counts towards the limit on incoming calls, where it came in.
+    pub(super) charged: Vector<Parcel<Arc<dyn Attachment>>>,
     /// Once the results are there, what the peer has said of each capability in them.
     pub(super) said: Short<Said>,
 }
@@ -82,6 +89,18 @@ impl Places {
 }
 
 impl Question {
+    /// The places in the results are remembered no longer.
+    pub(super) fn take_places(&mut self, fx: &mut Effects) -> Option<Box<Places>> {
+        self.give_back_places(fx);
+        self.places.take()
+    }
+
+    /// Places count no longer. (Their shares are taken out of all snapshots too.)
+    fn give_back_places(&self, fx: &mut Effects) {
+        let charged = self.places.iter().flat_map(|places| &places.charged);
+        charged.for_each(|share| fx.discard(share.take()));
+    }
+
     /// Promises for capabilities in the results.
     pub(super) fn promised(&self) -> impl Iterator<Item = (&Path, &RefId)> {
         self.places.iter().flat_map(|places| places.promised.iter())
@@ -189,11 +208,23 @@ impl State {
     pub(crate) fn call_promise(&mut self, promise: RefId, call: CallInfo, fx: &mut Effects) -> Asked {
         match self.promises.get_mut(&promise) {
             Some(pending) => {
-                pending.used = true;
+                let first = !std::mem::replace(&mut pending.used, true);
                 let place = pending.place.clone();
+                if let (true, Some(share)) = (first, &call.params.share) {
+                    self.charge_place(&place, share);
+                }
                 self.call(&place, call, fx)
             }
             None => Asked::Follow(call),
+        }
+    }
+
+    /// A place is called for the first time, by a call that counts where it came in.
+    fn charge_place(&mut self, place: &Place, share: &Arc<dyn Attachment>) {
+        let Place::Answer(question, _) = place else { return };
+        let entry = self.question_mut(question.id).filter(|entry| entry.generation == question.generation);
+        if let Some(places) = entry.and_then(|entry| entry.places.as_mut()) {
+            places.charged.push_back(Parcel::new(share.clone()));
         }
     }
 
@@ -360,6 +391,7 @@ impl State {
         let Some(mut question) = question else { return };
         self.under_way -= usize::from(id.0 & PIPELINE_BIT == 0 && question.entry.is_new());
         question.give_back_share(fx);
+        question.give_back_places(fx);
         if let Some(handle) = question.handle.upgrade() {
             handle.ended.store(true, Ordering::Relaxed);
             fx.discard(handle);
@@ -421,6 +453,8 @@ impl State {
             fx.send(Message::Finish(finish));
             self.forget_question(id, fx);
         } else if let Some(on_return) = question.entry.mark_finished(finish.clone()) {
+            // No promises are left, as they would hold the question.
+            drop(question.take_places(fx));
             self.under_way -= 1;
             fx.discard(on_return);
             fx.send(Message::Finish(finish));
@@ -442,7 +476,7 @@ impl State {
     fn question_dropped_for(&mut self, id: QuestionId, why: Exception, fx: &mut Effects) {
         let Some(question) = self.question_mut(id) else { return };
         let generation = question.generation;
-        let places = question.places.take();
+        let places = question.take_places(fx);
         let on_return = question.entry.on_return_mut().map(std::mem::take).unwrap_or_default();
         if let Some(handle) = question.handle.upgrade() {
             let set = handle.outcome.set(Err(why.clone()));

@@ -113,7 +113,7 @@ impl State {
         let Some(question) = self.question_mut(id) else { return };
         question.taking = None;
         let Some(on_return) = question.entry.mark_returned(ended) else { return };
-        let places = question.places.take();
+        let places = question.take_places(fx);
         let handle = question.handle.upgrade();
         self.under_way -= usize::from(id.0 & PIPELINE_BIT == 0);
         if let Some(places) = places {

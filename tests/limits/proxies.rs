@@ -1,10 +1,12 @@
 //! What a proxy has in service: the calls that it has taken on and handed to another vat, until that has answered
 //! them. Without threads, so that all that can happen has happened when it is looked at.
 
-use capnp_threads::testing::{pair, Side, Stage};
-use capnp_threads::{Client, Limits, Options, Pool, RemotePromise};
+use std::sync::{Arc, Mutex};
 
-use crate::support::{limits, object_in, request, send};
+use capnp_threads::testing::{pair, Side, Stage};
+use capnp_threads::{Client, Exception, Limits, Options, Pipeline, Pool, RemotePromise};
+
+use crate::support::{limits, object_in, request, send, text};
 
 /// A vat that calls, a proxy, and the vat that serves: each connection has two ends.
 struct Proxied {
@@ -24,6 +26,11 @@ impl Proxied {
     fn new(limits: Limits) -> Self {
         let pool = Pool::manual();
         let bootstrap = object_in(&pool, |call| Ok(call.results().set_as("done")?));
+        Self::of(limits, pool, bootstrap)
+    }
+
+    /// The same with a server of this object, whose methods run in this pool.
+    fn of(limits: Limits, pool: Pool, bootstrap: Client) -> Self {
         let serving = pair(Options::default(), with(|o| o.bootstrap = bootstrap), |_| {});
         let proxy = with(|o| {
             o.bootstrap = serving[TO_SERVER].connection().bootstrap::<Client>();
@@ -173,4 +180,50 @@ fn a_snapshot_of_a_proxy_takes_no_room() {
     assert_eq!(snapshot.questions(), 20);
     proxied.end(calls);
     drop(snapshot);
+}
+
+/// Calls on results that are to come: the proxy remembers each place that was called until they are there, and so does the
+/// first call on it count until then, though it has been returned.
+#[test]
+fn a_proxy_remembers_no_more_called_places_than_its_limit() {
+    let (pool, session) = (Pool::manual(), Arc::new(Mutex::new(None)));
+    let kept = session.clone();
+    let bootstrap = object_in(&pool, move |call| {
+        if text(call)? != "session" {
+            return Ok(call.results().set_as("done")?);
+        }
+        call.set_pipeline_to(Pipeline::broken(Exception::failed("nothing is here")))?;
+        *kept.lock().unwrap() = Some(call.defer()?);
+        Ok(())
+    });
+    let mut proxied = Proxied::of(limits(|l| l.call_words = 10_000), pool, bootstrap);
+    for answered in [true, false] {
+        let base = send(&proxied.remote, "session");
+        proxied.settle();
+        let place = |n| base.pipeline.field(n).client();
+        let call = |proxied: &mut Proxied, n| {
+            let call = send(&place(n), "x");
+            proxied.settle();
+            call.promise.is_ready().then_some(()).ok_or(call)
+        };
+        for _ in 0..300 {
+            call(&mut proxied, 0).expect("one place takes the room of one call");
+        }
+        let first_held = (1..300).find_map(|n| call(&mut proxied, n).err().map(|call| (n, call)));
+        let (places, held) = first_held.expect("each place takes the room of a call");
+        assert!((50..120).contains(&places), "{places} places");
+        let proxy = proxied.serving[TO_SERVER].connection();
+        assert_eq!(proxy.snapshot().questions(), 1, "the calls themselves have been returned");
+        // Answered or canceled, the results are not awaited any more.
+        let deferred = session.lock().unwrap().take().expect("the method runs");
+        match answered {
+            true => deferred.answer(|mut results| Ok(results.set_as("done")?)),
+            false => drop((base, deferred)),
+        }
+        proxied.settle();
+        assert!(held.promise.is_ready(), "there is room again");
+        drop(held);
+        proxied.settle();
+    }
+    proxied.end(Vec::new());
 }
