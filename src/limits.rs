@@ -54,7 +54,8 @@ pub struct Limits {
     /// or by other vats).
     pub send_bytes: usize,
     /// How long a call waits for room: one of ours because of `questions` or `send_bytes`, one of the peer's because of
-    /// `call_words`. Then it fails as `overloaded`, and so does each call behind it until there is room. So does a streaming
+    /// `call_words`. Then it fails as `overloaded`. So does each call behind it, at once: of the peer's, until there is room; of
+    /// ours, while there is none and until half of it is free (a peer that takes a little now and then makes none wait). So does a streaming
     /// call of ours that waits for room in the window of its [`Stream`](crate::Stream). Zero: it fails at once. `None`: it waits for ever.
     pub room_timeout: Option<Duration>,
     /// The size of the largest message, in words, either way. A larger one from the peer ends the connection,

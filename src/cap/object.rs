@@ -227,7 +227,17 @@ impl LocalObject {
 
     /// A call that waits has been canceled.
     fn let_go(&self, ticket: u64) {
-        let queued = self.mailbox.lock().calls.remove(ticket);
+        let mut mailbox = self.mailbox.lock();
+        let queued = mailbox.calls.remove(ticket);
+        let turn = match &mailbox.turn {
+            Turn::Parked(permits, ticket) if mailbox.calls.is_empty() => {
+                permits.leave(*ticket);
+                Some(std::mem::replace(&mut mailbox.turn, Turn::Idle))
+            }
+            _ => None,
+        };
+        drop(mailbox);
+        drop(turn);
         if let Some(queued) = queued {
             queued.fail(cancel::canceled());
         }

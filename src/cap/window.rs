@@ -16,8 +16,8 @@
 //! out of the line. So a sender that is canceled or too late after it was granted a place has the place, and uses it.
 //!
 //! If a sender has waited for the whole of its room timeout, and no place was granted meanwhile, the line is stalled: a
-//! sender that comes then is refused at once, until there is room again. So a peer that answers nothing stops one thread
-//! for that time, once. It is the rule of Note [Room for callers].
+//! sender that comes then takes a place or is refused at once, until half of the window is free. So a peer that answers
+//! nothing stops one thread for that time, once. It is the rule of Note [Room for callers].
 //!
 //! Threads that wait for all answers (`finish`) stand in the same line. They are woken when none is outstanding, before
 //! the places that are free then are granted: what they wait for has been sent.
@@ -108,6 +108,11 @@ impl State {
         self.calls == 0 || self.in_flight <= window.saturating_add(self.largest)
     }
 
+    /// Whether senders may wait again, if the line was stalled.
+    fn moves(&self, window: usize) -> bool {
+        self.calls == 0 || self.in_flight <= window / 2
+    }
+
     fn take_place(&mut self, bytes: usize) {
         self.in_flight += bytes;
         self.largest = self.largest.max(bytes);
@@ -162,8 +167,8 @@ impl State {
             let Some(at) = self.line.iter().position(|each| each.wanted == Wanted::Answers) else { break };
             self.end(at, End::Found, woken);
         }
+        self.stalled &= !self.moves(window);
         while self.has_room(window) {
-            self.stalled = false;
             let next = self.line.iter().enumerate().find_map(|(at, each)| match each.wanted {
                 Wanted::Place(bytes) => Some((at, bytes)),
                 Wanted::Answers => None,
@@ -454,19 +459,24 @@ mod tests {
     }
 
     #[test]
-    fn a_stalled_window_refuses_until_there_is_room() {
-        let window = Window::new(5);
-        (0..2).for_each(|_| window.take_place(10, PATIENT).unwrap());
+    fn in_a_stalled_window_nobody_waits_until_half_of_it_is_free() {
+        let window = Window::new(25);
+        (0..4).for_each(|_| window.take_place(10, PATIENT).unwrap());
         let why = window.take_place(10, HASTY).unwrap_err().to_string();
         assert!(
-            why.contains("no room in the window of a stream in 0ns: 2 streaming calls of 20 bytes"),
+            why.contains("no room in the window of a stream in 0ns: 4 streaming calls of 40 bytes"),
             "{why}"
         );
-        // It would wait for ever if it waited.
-        window.take_place(10, PATIENT).unwrap_err();
-        assert!(window.state.lock().line.is_empty());
+        // They would wait for ever if they waited. A peer that answers one call now and then makes nobody wait.
+        for _ in 0..3 {
+            window.take_place(10, PATIENT).unwrap_err();
+            assert!(window.state.lock().line.is_empty());
+            window.answered(10, Ok(()));
+            window.take_place(10, PATIENT).unwrap();
+        }
+        (0..2).for_each(|_| window.answered(10, Ok(())));
+        assert!(window.state.lock().stalled);
         window.answered(10, Ok(()));
-        window.take_place(10, PATIENT).unwrap();
         assert!(!window.state.lock().stalled);
     }
 

@@ -19,8 +19,8 @@
 //! place.
 //!
 //! If a caller has waited for the whole of `Limits::room_timeout`, and nobody was granted a place meanwhile, the line is
-//! stalled: who comes then is refused at once, until there is room again. So a peer that takes nothing keeps a thread
-//! waiting once, and not each thread, each time.
+//! stalled: who comes then finds room or is refused, at once, until half of the room is free. So a peer that takes nothing
+//! keeps a thread waiting once, and not each thread, each time; and so does one that takes a little now and then.
 //! ```
 
 use std::collections::VecDeque;
@@ -111,10 +111,10 @@ impl Line {
         result
     }
 
-    /// Enters a caller that wants to send so many bytes. `None` if the line is stalled.
-    pub(super) fn enter(&self, bytes: usize) -> Option<Ticket> {
+    /// Enters a caller that wants to send so many bytes. `None` if it would have to wait, and the line is stalled.
+    pub(super) fn enter(&self, bytes: usize, has_room: impl FnOnce(Granted) -> bool) -> Option<Ticket> {
         self.change(|callers| {
-            if callers.stalled {
+            if callers.stalled && !(callers.line.is_empty() && has_room(callers.granted)) {
                 return None;
             }
             let number = callers.next_number;
@@ -126,12 +126,12 @@ impl Line {
         })
     }
 
-    /// Grants places to those in front, while there is room beside what has been granted. With nobody in line, room ends
-    /// a stall.
-    pub(super) fn grant(&self, mut has_room: impl FnMut(Granted) -> bool) {
+    /// Grants places to those in front, while there is room beside what has been granted. A stall ends if half of the room
+    /// is free.
+    pub(super) fn grant(&self, is_half_free: bool, mut has_room: impl FnMut(Granted) -> bool) {
         self.change(|callers| {
-            while (callers.stalled || !callers.line.is_empty()) && has_room(callers.granted) {
-                callers.stalled = false;
+            callers.stalled &= !is_half_free;
+            while !callers.line.is_empty() && has_room(callers.granted) {
                 let Some(first) = callers.line.pop_front() else { break };
                 callers.grants += 1;
                 callers.granted.calls += 1;
@@ -192,6 +192,10 @@ mod tests {
         move |granted| granted.calls < most
     }
 
+    fn enter(line: &Line, bytes: usize) -> Ticket {
+        line.enter(bytes, |_| false).unwrap()
+    }
+
     fn outcome(line: &Line, ticket: &Ticket) -> Waited {
         line.wait(ticket, Some(deadline(NOW)))
     }
@@ -199,9 +203,9 @@ mod tests {
     #[test]
     fn as_many_are_granted_as_there_are_places_first_come_first() {
         let line = Line::new();
-        let tickets: Vec<_> = (0..4).map(|_| line.enter(1).unwrap()).collect();
-        line.grant(places(2));
-        line.grant(places(2));
+        let tickets: Vec<_> = (0..4).map(|_| enter(&line, 1)).collect();
+        line.grant(false, places(2));
+        line.grant(false, places(2));
         let outcomes: Vec<_> = tickets.iter().map(|ticket| outcome(&line, ticket)).collect();
         assert_eq!(outcomes, [Waited::Granted, Waited::Granted, Waited::Late, Waited::Late]);
         tickets[..2].iter().for_each(|ticket| line.taken(ticket));
@@ -211,9 +215,9 @@ mod tests {
     #[test]
     fn bytes_that_were_granted_count_until_they_are_taken() {
         let line = Line::new();
-        let tickets: Vec<_> = (0..3).map(|_| line.enter(60).unwrap()).collect();
+        let tickets: Vec<_> = (0..3).map(|_| enter(&line, 60)).collect();
         let has_room = |granted: Granted| granted.bytes <= 100;
-        line.grant(has_room);
+        line.grant(false, has_room);
         assert_eq!(outcome(&line, &tickets[2]), Waited::Late);
         tickets[..2].iter().for_each(|ticket| assert_eq!(outcome(&line, ticket), Waited::Granted));
     }
@@ -221,45 +225,51 @@ mod tests {
     #[test]
     fn who_leaves_is_not_granted_what_others_wait_for() {
         let line = Line::new();
-        let [first, second] = [line.enter(1).unwrap(), line.enter(1).unwrap()];
+        let [first, second] = [enter(&line, 1), enter(&line, 1)];
         line.cancel(&first);
         assert_eq!(outcome(&line, &first), Waited::Canceled);
-        line.grant(places(1));
+        line.grant(false, places(1));
         assert_eq!(outcome(&line, &second), Waited::Granted);
     }
 
     #[test]
     fn who_is_canceled_after_the_grant_takes_the_place() {
         let line = Line::new();
-        let ticket = line.enter(1).unwrap();
-        line.grant(places(1));
+        let ticket = enter(&line, 1);
+        line.grant(false, places(1));
         line.cancel(&ticket);
         assert_eq!(outcome(&line, &ticket), Waited::Granted);
     }
 
     #[test]
-    fn a_stalled_line_refuses_until_there_is_room() {
+    fn in_a_stalled_line_nobody_waits_until_half_of_the_room_is_free() {
         let line = Line::new();
-        let ticket = line.enter(1).unwrap();
+        let ticket = enter(&line, 1);
         assert_eq!(outcome(&line, &ticket), Waited::Late);
         line.waited_in_vain(&ticket);
-        assert!(line.enter(1).is_none() && line.is_in_use());
-        line.grant(places(0));
-        assert!(line.enter(1).is_none());
-        line.grant(places(1));
+        // There is room now and then: who finds it takes it, and nobody waits for it.
+        for _ in 0..3 {
+            assert!(line.enter(1, places(0)).is_none() && line.is_in_use());
+            let finds_room = line.enter(1, places(1)).expect("there is room");
+            assert!(line.enter(1, places(2)).is_none(), "the other comes first");
+            line.grant(false, places(1));
+            assert_eq!(outcome(&line, &finds_room), Waited::Granted);
+            line.taken(&finds_room);
+        }
+        line.grant(true, places(0));
         assert!(!line.is_in_use());
-        line.enter(1).unwrap();
+        enter(&line, 1);
     }
 
     #[test]
     fn a_line_that_moves_is_not_stalled() {
         let line = Line::new();
-        let [first, second] = [line.enter(1).unwrap(), line.enter(1).unwrap()];
-        line.grant(places(1));
+        let [first, second] = [enter(&line, 1), enter(&line, 1)];
+        line.grant(false, places(1));
         assert_eq!(outcome(&line, &second), Waited::Late);
         line.waited_in_vain(&second);
         line.taken(&first);
-        line.enter(1).unwrap();
+        enter(&line, 1);
     }
 }
 
@@ -281,12 +291,12 @@ mod loom_tests {
         }
 
         fn grant(&self, taken: usize) {
-            self.line.grant(|granted| taken + granted.calls < 1);
+            self.line.grant(taken == 0, |granted| taken + granted.calls < 1);
         }
 
         fn enter(&self) -> Ticket {
             let taken = self.taken.lock();
-            let ticket = self.line.enter(1).unwrap();
+            let ticket = self.enter(&line, 1);
             self.grant(*taken);
             ticket
         }

@@ -235,7 +235,7 @@ impl Shared {
     fn wait_for_room(self: &Arc<Self>, bytes: usize, deadline: Option<Instant>) -> Result<Ticket, Exception> {
         let state = self.state.lock();
         self.grant(&state);
-        let ticket = self.room.enter(bytes);
+        let ticket = self.room.enter(bytes, |granted| self.has_room(&state, granted));
         self.grant(&state);
         let outstanding = state.outstanding();
         drop(state);
@@ -278,7 +278,10 @@ impl Shared {
         if self.room.is_in_use() {
             // Before the look: whoever has sent something after it is to look, too.
             self.flow.watch_for_callers();
-            self.room.grant(|granted| self.has_room(state, granted));
+            let is_half_free = state.ended().is_some()
+                || (state.outstanding() <= self.limits.questions / 2
+                    && self.flow.may_send_beside(self.limits.send_bytes / 2));
+            self.room.grant(is_half_free, |granted| self.has_room(state, granted));
         }
     }
 

@@ -281,6 +281,44 @@ fn the_last_method_that_is_awake_may_not_wait_while_a_call_waits() {
 }
 
 #[test]
+fn a_waiting_call_that_is_canceled_keeps_no_method_from_waiting() {
+    with_all_threads(|vat| {
+        let pool = Pool::new();
+        let (promise, fulfiller) = Client::promise();
+        let (start, started) = unbounded();
+        let (let_wait, wait) = unbounded::<()>();
+        let waits = object_in(&pool, move |call| {
+            call.allow_next();
+            start.send(()).unwrap();
+            wait.recv().unwrap();
+            promise.resolve().map(drop)
+        });
+        let gives = object_in(Pool::in_place(), move |call| {
+            call.results().set_as_capability(Box::new(waits.clone()));
+            Ok(())
+        });
+        let peer = connect(&vat.limits(methods(1)).bootstrap(gives));
+        let waits = send(&peer.remote, "").pipeline.client().resolve().unwrap();
+        let running = send(&waits, "");
+        soon(&started);
+        // A promise in its params may be what it is canceled for, so it leaves its place in the mailbox.
+        let (pending, _keep) = Client::promise();
+        let canceled = give(&waits, &pending);
+        answer(send(&peer.remote, "")).unwrap();
+        drop(canceled);
+        until(&peer.there, |tables| tables.answers() == 1);
+        let_wait.send(()).unwrap();
+        let until = Instant::now() + DEADLINE;
+        while !format!("{pool:?}").contains("1 asleep") && !running.promise.is_ready() {
+            assert!(Instant::now() < until);
+            std::thread::yield_now();
+        }
+        fulfiller.fulfill(object_in(&pool, |_| Ok(())));
+        answer(running).expect("nothing waits for its permit");
+    });
+}
+
+#[test]
 fn nested_calls_of_objects_here_need_no_permit() {
     let pool = Pool::new();
     let bottom = object_in(&pool, |call| Ok(call.results().set_as("the end")?));
