@@ -9,6 +9,10 @@ const LEAST_WORDS: usize = 128;
 const LEAST_ANSWER_BYTES: usize = 2048;
 /// The messages of the protocol nest so deep.
 const LEAST_NESTING: i32 = 16;
+/// Whatever goes along a content (to measure and to copy it, in the `capnp` crate) recurses for each level: where that crate is
+/// not optimized it takes up to 5 KB of the stack, so that 413 levels are the most that 2 MiB have room for, which is what
+/// threads have by default, those of this crate too. This leaves a third to what else the thread does.
+pub(crate) const MOST_NESTING: i32 = 256;
 /// What systems take for the time after which TCP asks, in whole seconds.
 const MOST_KEEPALIVE: Duration = Duration::from_secs(32_767);
 
@@ -65,7 +69,7 @@ pub struct Limits {
     pub segments: usize,
     /// How many words may be read from one message, counting each time: the defence against amplification.
     pub traversal_words: usize,
-    /// How deep pointers may nest.
+    /// How deep pointers may nest. At most 256: a message is measured and copied by recursion, on threads with stacks of 2 MiB.
     pub nesting: i32,
     /// How many connections a listener serves at once. More wait to be accepted. With the usual settings of Linux, a process
     /// has threads for about 2,680: see [`set_thread_limit`](crate::set_thread_limit).
@@ -117,7 +121,8 @@ impl Limits {
     /// [`keepalive`](Self::keepalive); a `keepalive` of more than 32,767 s; less than 2048 for
     /// [`answer_bytes`](Self::answer_bytes), which a call on the bootstrap object may need; less than 128 for
     /// [`message_words`](Self::message_words) or [`traversal_words`](Self::traversal_words), or less than 16 for
-    /// [`nesting`](Self::nesting), which the protocol's own messages need. The error says which.
+    /// [`nesting`](Self::nesting), which the protocol's own messages need; more than 256 for `nesting`, for which a thread's
+    /// stack may have no room. The error says which.
     ///
     /// Everything else works: zero for [`call_words`](Self::call_words) and [`send_bytes`](Self::send_bytes) lets one call
     /// through at a time, zero for [`exports`](Self::exports) and [`imports`](Self::imports) none that brings a capability,
@@ -147,8 +152,8 @@ impl Limits {
                 return Err(wrong(name, value, &format!("at least {least}")));
             }
         }
-        if self.nesting < LEAST_NESTING {
-            return Err(wrong("nesting", self.nesting, &format!("at least {LEAST_NESTING}")));
+        if !(LEAST_NESTING..=MOST_NESTING).contains(&self.nesting) {
+            return Err(wrong("nesting", self.nesting, &format!("{LEAST_NESTING} to {MOST_NESTING}")));
         }
         if self.first_message.is_some_and(|time| time.is_zero()) {
             return Err(wrong("first_message", "zero", "some time, or `None` for ever"));

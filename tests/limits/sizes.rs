@@ -108,6 +108,31 @@ fn params_that_nest_too_deep_can_not_be_read() {
     two.settle();
 }
 
+/// The most that `Limits::nesting` can be, where all stacks are as large as they are by default: a proxy copies what it passes
+/// on, the method copies its params, and who called reads them.
+#[test]
+fn params_that_nest_as_deep_as_can_be_allowed_are_copied_and_passed_on() {
+    let deepest = limits(|l| l.nesting = 256);
+    let server = object(|call| {
+        let (params, mut results) = call.typed::<message::Owned, message::Owned>();
+        results.set(params.get()?)
+    });
+    let (behind, before) = (Two::in_memory(deepest.clone(), deepest.clone(), &server), deepest.clone());
+    let two = Two::in_memory(before, deepest, &behind.remote);
+    let nested = |depth| {
+        let mut request = two.remote.request(TEST, 0);
+        nest(request.init(), depth);
+        answer(request.send())
+    };
+    let response = nested(250).unwrap();
+    let (mut at, mut depth) = (response.get_as::<message::Reader>().unwrap(), 0);
+    while let message::Unimplemented(inner) = at.which().unwrap() {
+        (at, depth) = (inner.unwrap(), depth + 1);
+    }
+    assert_eq!(depth, 250);
+    assert!(failure(nested(256)).reason().contains("nest"));
+}
+
 /// The params are read again and again, as a message would have it whose pointers all lead to one place.
 #[test]
 fn params_can_be_read_only_so_often() {

@@ -30,6 +30,8 @@ const WRONG: &[Wrong] = &[
     ("nesting", |l| l.nesting = 15),
     ("nesting", |l| l.nesting = 0),
     ("nesting", |l| l.nesting = -1),
+    ("nesting", |l| l.nesting = 257),
+    ("nesting", |l| l.nesting = i32::MAX),
     ("connections", |l| l.connections = 0),
     ("first_message", |l| l.first_message = Some(Duration::ZERO)),
     ("keepalive", |l| l.keepalive = Some(Duration::ZERO)),
@@ -146,7 +148,7 @@ fn the_greatest_values_that_are_taken_work() {
             (l.imports, l.answer_bytes, l.connections) = (usize::MAX, usize::MAX, usize::MAX);
             (l.call_words, l.send_bytes, l.message_words, l.segments) =
                 (usize::MAX, usize::MAX, usize::MAX, usize::MAX);
-            (l.traversal_words, l.nesting) = (usize::MAX, i32::MAX);
+            (l.traversal_words, l.nesting) = (usize::MAX, 256);
             l.keepalive = Some(Duration::from_secs(32_767));
             (l.first_message, l.room_timeout) = (Some(time), Some(time));
             (l.polling, l.linger) = (time, time);

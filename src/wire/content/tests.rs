@@ -4,6 +4,8 @@ use capnp::Word;
 
 use super::*;
 use crate::generated::rpc_capnp::{bootstrap, exception, join, provide};
+use crate::limits::MOST_NESTING;
+use crate::sync::{spawn, Role};
 use crate::wire::testing::{indices_in, list_of_caps, set_cap};
 
 /// `join { target = null, keyPart = provide { recipient = capability 2 } }`
@@ -119,4 +121,40 @@ fn a_copy_that_is_much_larger_than_what_was_received_is_refused() {
     assert_eq!(why.reason(), format!("a message of {} words, where {most} are allowed", 101 * POINTERS));
     let (copy, _) = content.copy_received(Place::CallParams, 0, 2 * most).unwrap().unwrap();
     assert!(copy.words() > most);
+}
+
+/// A message whose content nests this deep, as this shape.
+fn deep(shape: &str, depth: usize) -> Frame {
+    let step: &[[u8; 8]] = match shape {
+        "structs" => &[[0, 0, 0, 0, 0, 0, 1, 0]],
+        "pointers" => &[[1, 0, 0, 0, 0x0e, 0, 0, 0]],
+        "composite" => &[[1, 0, 0, 0, 0x0f, 0, 0, 0], [4, 0, 0, 0, 0, 0, 1, 0]],
+        _ => unreachable!(),
+    };
+    let mut words: Vec<Word> = Vec::new();
+    for _ in 0..depth {
+        words.extend(step.iter().map(|b| capnp::word(b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7])));
+    }
+    words.push(capnp::word(0, 0, 0, 0, 0, 0, 0, 0));
+    let len = words.len();
+    Frame::new(words, [len])
+}
+
+/// What recurses with a content (the `capnp` crate's measuring and copying) has room on the stack of a thread of ours.
+#[test]
+fn a_content_that_nests_as_deep_as_any_limit_allows_is_copied() {
+    let limits = Limits { nesting: MOST_NESTING, ..Limits::default() };
+    for shape in ["structs", "pointers", "composite"] {
+        let limits = limits.clone();
+        let body = move || {
+            let most = (MOST_NESTING - usual::LEVELS) as usize;
+            let copies = |depth| {
+                let content = Content::lifted(deep(shape, depth), &limits);
+                content.copy_received(Place::CallParams, 0, 1 << 20)
+            };
+            let deepest = (1..2 * most).rev().find(|depth| copies(*depth).is_ok());
+            assert!(deepest.is_some_and(|deepest| deepest >= most / 2 - 1), "{shape}: {deepest:?}");
+        };
+        spawn("copies", Role::User, body).unwrap().join().unwrap();
+    }
 }
