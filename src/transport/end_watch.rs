@@ -1,76 +1,79 @@
 //! Seeing the end of a socket or pipe behind what has not been read, on Linux.
 
-use std::io;
 use std::os::fd::AsFd;
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::libc::POLLRDHUP;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::EndWatch;
-use crate::sync::{Arc, Instant};
+use crate::sync::{deadline, Arc, Duration, Instant};
 
 /// The end of a stream that has a descriptor.
 pub(super) struct DescriptorEnd<S> {
-    /// Tells of the end of the stream, for ever once it has come, and of the wake-up.
-    epoll: Epoll,
-    woken: EventFd,
-    _stream: Arc<S>,
+    stream: Arc<S>,
+    /// Tells of a wake-up. `None` for want of descriptors: then whoever waits is back after `AGAIN`.
+    woken: Option<EventFd>,
 }
 
-/// How `epoll` tells of each.
-const END: u64 = 0;
-const WOKEN: u64 = 1;
+/// How long somebody waits at most whom nothing can wake.
+const AGAIN: Duration = Duration::from_millis(50);
 
 impl<S: AsFd + Send + Sync + 'static> DescriptorEnd<S> {
-    /// `None` for want of descriptors.
-    pub(super) fn of(stream: Arc<S>) -> Option<Arc<dyn EndWatch>> {
-        Some(Arc::new(DescriptorEnd::new(stream).ok()?))
+    pub(super) fn of(stream: Arc<S>) -> Arc<dyn EndWatch> {
+        let woken = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).ok();
+        Arc::new(DescriptorEnd { stream, woken })
     }
+}
 
-    fn new(stream: Arc<S>) -> io::Result<Self> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let woken = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+impl<S: AsFd> DescriptorEnd<S> {
+    /// Whether the stream has ended, and whether there was a wake-up.
+    fn look(&self, timeout: PollTimeout) -> [bool; 2] {
         // The peer has closed its direction, whatever is left to be read. That both are closed, or that the connection has
         // failed (a reset, or a keepalive that was not answered), is told of without being asked for.
-        epoll.add(&*stream, EpollEvent::new(EpollFlags::EPOLLRDHUP, END))?;
-        epoll.add(&woken, EpollEvent::new(EpollFlags::EPOLLIN, WOKEN))?;
-        Ok(DescriptorEnd { epoll, woken, _stream: stream })
+        let end = PollFd::new(self.stream.as_fd(), PollFlags::from_bits_retain(POLLRDHUP));
+        // `None` is an event that `nix` has no name for: the one that was asked for. An error of `poll` is a signal's.
+        let happened = |polled: &PollFd<'_>| polled.any() != Some(false);
+        match &self.woken {
+            Some(woken) => {
+                let mut either = [end, PollFd::new(woken.as_fd(), PollFlags::POLLIN)];
+                poll(&mut either, timeout).map_or([false; 2], |_| either.each_ref().map(happened))
+            }
+            None => {
+                let mut end = [end];
+                [poll(&mut end, timeout).is_ok_and(|_| happened(&end[0])), false]
+            }
+        }
     }
 }
 
-impl<S> DescriptorEnd<S> {
-    /// Whether the stream has ended, and whether there was a wake-up.
-    fn look(&self, timeout: EpollTimeout) -> [bool; 2] {
-        let mut events = [EpollEvent::empty(); 2];
-        // An error is a signal's.
-        let n = self.epoll.wait(&mut events, timeout).unwrap_or(0);
-        [END, WOKEN].map(|one| events[..n].iter().any(|event| event.data() == one))
-    }
-}
-
-impl<S: Send + Sync> EndWatch for DescriptorEnd<S> {
+impl<S: AsFd + Send + Sync> EndWatch for DescriptorEnd<S> {
     fn has_ended(&self) -> bool {
-        let [ended, _] = self.look(EpollTimeout::ZERO);
+        let [ended, _] = self.look(PollTimeout::ZERO);
         ended
     }
 
-    fn wait_end(&self, deadline: Option<Instant>) {
-        let [_, woken] = self.look(deadline.map_or(EpollTimeout::NONE, until));
-        if woken {
-            let _ = self.woken.read();
+    fn wait_end(&self, until: Option<Instant>) {
+        let again = self.woken.is_none().then(|| deadline(AGAIN));
+        let first = until.into_iter().chain(again).min();
+        let [_, woken] = self.look(first.map_or(PollTimeout::NONE, left));
+        if let (true, Some(event)) = (woken, &self.woken) {
+            let _ = event.read();
         }
     }
 
     fn wake(&self) {
-        // It can only fail where the event is there already.
-        let _ = self.woken.write(1);
+        if let Some(event) = &self.woken {
+            // It can only fail where the event is there already.
+            let _ = event.write(1);
+        }
     }
 }
 
 /// In whole milliseconds, so that it has passed then.
-fn until(deadline: Instant) -> EpollTimeout {
+fn left(deadline: Instant) -> PollTimeout {
     let left = deadline.saturating_duration_since(Instant::now());
-    EpollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(EpollTimeout::MAX)
+    PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
 }
 
 #[cfg(all(test, not(any(shuttle, loom))))]
@@ -85,7 +88,7 @@ mod tests {
     fn end() -> (Arc<dyn EndWatch>, Arc<UnixStream>, UnixStream) {
         let (near, far) = UnixStream::pair().unwrap();
         let near = Arc::new(near);
-        (DescriptorEnd::of(near.clone()).unwrap(), near, far)
+        (DescriptorEnd::of(near.clone()), near, far)
     }
 
     /// Waits on another thread until the stream has ended.
@@ -114,7 +117,7 @@ mod tests {
     fn a_reset_behind_unread_bytes_is_seen() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let end = DescriptorEnd::of(Arc::new(listener.accept().unwrap().0)).unwrap();
+        let end = DescriptorEnd::of(Arc::new(listener.accept().unwrap().0));
         far.write_all(b"unread").unwrap();
         assert!(!end.has_ended());
         let waiting = waits(&end);
@@ -140,5 +143,18 @@ mod tests {
         let soon = crate::sync::deadline(crate::sync::Duration::from_millis(2));
         end.wait_end(Some(soon));
         assert!(Instant::now() >= soon, "it is not woken twice");
+    }
+
+    /// As where there are no descriptors left.
+    #[test]
+    fn without_a_descriptor_for_wake_ups_the_end_is_seen_and_a_wait_ends() {
+        let (near, far) = UnixStream::pair().unwrap();
+        let end: Arc<dyn EndWatch> = Arc::new(DescriptorEnd { stream: Arc::new(near), woken: None });
+        end.wake();
+        end.wait_end(None);
+        assert!(!end.has_ended());
+        let waiting = waits(&end);
+        far.shutdown(Shutdown::Write).unwrap();
+        waiting.join().unwrap();
     }
 }

@@ -115,7 +115,7 @@ impl<R: Read + Send> MessageSource for PairSource<R> {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn end_of(stdout: &std::process::ChildStdout) -> io::Result<Option<Arc<dyn EndWatch>>> {
     use std::os::fd::AsFd;
-    Ok(super::end_watch::DescriptorEnd::of(Arc::new(stdout.as_fd().try_clone_to_owned()?)))
+    Ok(Some(super::end_watch::DescriptorEnd::of(Arc::new(stdout.as_fd().try_clone_to_owned()?))))
 }
 
 /// Nothing does.

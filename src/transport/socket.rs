@@ -350,7 +350,7 @@ where
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn end_watch(&mut self) -> Option<Arc<dyn EndWatch>> {
-        DescriptorEnd::of(self.frames.stream().socket.clone())
+        Some(DescriptorEnd::of(self.frames.stream().socket.clone()))
     }
 
     fn rest(&mut self) {

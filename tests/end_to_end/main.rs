@@ -15,6 +15,7 @@ mod killed;
 mod listening;
 mod long_chains;
 mod many;
+mod no_descriptors;
 mod panicking_drops;
 mod peers;
 mod promises;
