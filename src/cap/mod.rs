@@ -30,6 +30,8 @@ pub(crate) mod capability;
 pub(crate) mod client;
 pub(crate) mod contents;
 pub(crate) mod hook;
+#[cfg(all(test, not(any(shuttle, loom))))]
+pub(crate) mod masses;
 pub(crate) mod object;
 pub(crate) mod permits;
 pub(crate) mod pool;

@@ -51,6 +51,12 @@ impl ResolvedTo {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How many promises this thread has passed in long chains.
+    pub(crate) static STEPS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// So many resolved promises are followed without a shortcut.
 const NEAR: usize = 8;
 
@@ -90,7 +96,7 @@ impl Client {
         let (mut passed, mut at, mut noted) = (Vec::new(), self.clone(), None);
         while let Some(next) = at.further() {
             #[cfg(test)]
-            tests::STEPS.with(|steps| steps.set(steps.get() + 1));
+            STEPS.with(|steps| steps.set(steps.get() + 1));
             passed.push(std::mem::replace(&mut at, next));
             if noted == Some(at.address()) {
                 return Client::broken(circle());
@@ -125,16 +131,9 @@ pub(super) fn circle() -> Exception {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use super::super::promised::PromiseCell;
     use super::*;
     use crate::sync::Arc;
-
-    thread_local! {
-        /// How many promises have been passed in long chains.
-        pub(super) static STEPS: Cell<usize> = const { Cell::new(0) };
-    }
 
     fn promises(count: usize) -> Vec<Arc<PromiseCell>> {
         (0..count).map(|_| PromiseCell::new(None)).collect()

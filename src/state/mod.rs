@@ -36,6 +36,8 @@ mod entry;
 mod exports;
 mod garbage;
 mod imports;
+#[cfg(all(test, not(any(shuttle, loom))))]
+mod masses;
 mod named;
 mod outcome;
 mod questions;

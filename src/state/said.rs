@@ -262,13 +262,17 @@ mod tests {
     use std::cell::Cell;
 
     use super::super::imports::ImportedPromise;
-    use super::super::{Arrival, State};
+    use super::super::{Arrival, Callback, State};
     use super::*;
+    use crate::cap::masses::shuffled;
     use crate::cap::port::{ConnectionId, Port};
     use crate::cap::promised::PromiseCell;
+    use crate::cap::resolution;
     use crate::cap::testing::Posts;
+    use crate::cap::watchers::Watcher;
     use crate::id::{AnswerId, ImportId};
     use crate::limits::Limits;
+    use crate::promise::{self, Promise};
     use crate::wire::message::{Descriptor, Incoming, Message, PromisedAnswer, Resolution, Resolve};
 
     thread_local! {
@@ -322,10 +326,28 @@ mod tests {
 
         /// The peer says that a promise is the other one.
         fn says(&mut self, promise: usize, other: usize) {
-            let to = Resolution::Cap(self.names[other].clone());
+            self.resolves(promise, Resolution::Cap(self.names[other].clone()));
+        }
+
+        fn resolves(&mut self, promise: usize, to: Resolution<Incoming>) {
             let resolve = Resolve { promise: ImportId(promise as u32), to };
             let arrival = Arrival { message: Message::Resolve(resolve), share: None };
-            self.state.receive(arrival, &mut Effects::default()).unwrap();
+            let mut fx = Effects::default();
+            self.state.receive(arrival, &mut fx).unwrap();
+            for callback in fx.callbacks.drain(..) {
+                if let Callback::Tell { watchers, client } = callback {
+                    watchers.resolved(&client);
+                }
+            }
+        }
+
+        /// A promise for what a promise of the peer's turns out to be.
+        fn watch(&mut self, promise: usize) -> Promise<Client> {
+            let Kind::Remote(remote) = self.clients[promise].0.clone() else { panic!("a promise") };
+            let (told, fulfiller) = promise::promise();
+            let watcher = self.state.watch(&remote, Watcher::waiter(fulfiller), &mut Effects::default());
+            assert!(watcher.is_none(), "it is pending");
+            told
         }
 
         fn follow(&mut self, promise: usize) -> Client {
@@ -399,6 +421,49 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Those that watch are few where there are many promises: to have them watch the next one costs the logarithm of their
+    /// number, but much of that.
+    #[test]
+    fn a_hundred_thousand_promises_that_are_each_other_cost_near_linear_time() {
+        let orders = ORDERS.map(|(what, order)| (what, Some(order))).into_iter().chain([("shuffled", None)]);
+        for (what, order) in orders {
+            let many = if what == "last first" { 100_000 } else { 20_000 };
+            let promises = |count: usize| match order {
+                Some(order) => (0..count).map(|n| order(n, count)).collect(),
+                None => shuffled(count),
+            };
+            let few = whole(promises(1 << 10), 1, usize::MAX);
+            whole(promises(many), 1 << 10, 2 * few);
+        }
+    }
+
+    /// The peer's promises, all of which are held here and one of so many watched, turn out to be each other, in an order,
+    /// and at last an object of the peer's. Gives the steps for each promise, links and promises that were followed, which
+    /// may be so many at most.
+    fn whole(order: Vec<usize>, one_of: usize, most: usize) -> usize {
+        let count = order.len();
+        let mut chain = Chain::new(count + 1, Name::Theirs, false);
+        let watching: Vec<_> = (0..count).step_by(one_of).map(|n| chain.watch(n)).collect();
+        STEPS.with(|steps| steps.set(0));
+        resolution::STEPS.with(|steps| steps.set(0));
+        let steps = || STEPS.with(|steps| steps.get()) + resolution::STEPS.with(|steps| steps.get());
+        let most = most.saturating_mul(count);
+        for (times, n) in order.into_iter().enumerate() {
+            chain.says(n, n + 1);
+            assert!(steps() <= most, "{} steps when {times} of {count} promises were another one", steps());
+        }
+        chain.resolves(count, Resolution::Cap(Descriptor::SenderHosted(ImportId(count as u32 + 1))));
+        let end = chain.clients[count].resolved();
+        assert!(matches!(end.0, Kind::Import(_)));
+        assert!(chain.clients.iter().all(|client| client.resolved() == end), "all are the object");
+        for told in watching {
+            let told = told.try_take().unwrap_or_else(|_| panic!("all that watch are told"));
+            assert!(told.unwrap() == end, "none is told before it is known what its promise is");
+        }
+        assert!(steps() <= most, "{} steps in the end for {count} promises", steps());
+        steps().div_ceil(count)
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod finish;
 mod haskell;
 mod hints;
 mod ids;
+mod masses;
 mod named;
 mod order;
 mod promises;

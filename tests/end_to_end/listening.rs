@@ -99,14 +99,23 @@ fn a_path_that_is_somebody_elses_by_now_is_left() {
     std::fs::remove_file(&path).unwrap();
 }
 
+/// By its path nothing could wake the accepting thread, which waits for the next connection.
 #[test]
 fn a_listener_whose_path_is_gone_ends_with_all_that_it_holds() {
-    let path = path("gone");
-    let (tell, told) = unbounded();
-    let listener = Vat::new().bootstrap(Client::new(Tells(tell))).listen_unix(&path).unwrap();
-    std::fs::remove_file(&path).unwrap();
-    drop(listener);
-    (&told).soon();
+    for n in 0..TIMES {
+        let path = path("gone");
+        let (tell, told) = unbounded();
+        let listener = Vat::new().bootstrap(Client::new(Tells(tell))).listen_unix(&path).unwrap();
+        let connection = Vat::new().connect_unix(&path).unwrap();
+        assert_eq!(ask(&connection.bootstrap::<Client>(), 0, "").unwrap(), "here");
+        std::fs::remove_file(&path).unwrap();
+        if n % 2 == 0 {
+            drop(listener);
+        } else {
+            listener.close(DEADLINE).unwrap();
+        }
+        (&told).soon();
+    }
 }
 
 #[test]

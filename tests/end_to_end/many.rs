@@ -13,6 +13,9 @@ use crate::support::{ask, cap, echo, object, reply, request, send, text, why, wi
 /// How deep calls nest: each level is a thread that waits.
 const DEEP: usize = 1000;
 
+/// How many promises a chain has.
+const PROMISES: usize = 20_000;
+
 const RECURSE: u16 = 0;
 const TAIL: u16 = 1;
 const INTRODUCE: u16 = 2;
@@ -69,21 +72,59 @@ fn objects_call_each_other_a_thousand_deep() {
     assert_eq!(ask(&client, 0, "to the bottom").unwrap(), "to the bottom");
 }
 
-/// Promises that lead to promises, and proxies of proxies, cost no stack.
+/// Promises that lead to promises: each is fulfilled with the next one, in an order, and calls are made through the first one
+/// before, in between and after. However long the chain is, it is no circle, and it costs no stack.
+fn chain_leads_to_its_end(fulfilled: impl Iterator<Item = usize>) {
+    let (promises, mut fulfillers): (Vec<_>, Vec<_>) =
+        (0..=PROMISES).map(|_| Client::promise()).map(|(promise, its)| (promise, Some(its))).unzip();
+    let first = &promises[0];
+    let early = send(first, 0, "early");
+    for (times, n) in fulfilled.enumerate() {
+        fulfillers[n].take().unwrap().fulfill(promises[n + 1].clone());
+        if times % (PROMISES / 10) == 0 {
+            assert!(first.is_promise());
+        }
+    }
+    let late = send(first, 0, "late");
+    fulfillers[PROMISES].take().unwrap().fulfill(echo());
+    for (call, said) in [(early, "early"), (late, "late"), (send(first, 0, "last"), "last")] {
+        assert_eq!(crate::support::said(&call.soon().unwrap()), said);
+    }
+    let end = first.resolve().unwrap();
+    assert!(promises.iter().all(|promise| *promise == end && promise.broken_reason().is_none()));
+}
+
 #[test]
-fn a_chain_of_ten_thousand_promises_leads_to_its_end() {
+fn a_chain_of_twenty_thousand_promises_that_grows_at_its_end_leads_to_its_end() {
+    chain_leads_to_its_end(0..PROMISES);
+}
+
+#[test]
+fn a_chain_of_twenty_thousand_promises_that_grows_at_its_front_leads_to_its_end() {
+    chain_leads_to_its_end((0..PROMISES).rev());
+}
+
+#[test]
+fn a_chain_of_twenty_thousand_promises_that_is_joined_from_pieces_leads_to_its_end() {
+    let pieces = (0..PROMISES).step_by(2);
+    chain_leads_to_its_end(pieces.chain((1..PROMISES).step_by(2)));
+}
+
+/// The last one of so many promises is fulfilled with the first one: that is a circle, and calls on it fail.
+#[test]
+fn a_circle_of_twenty_thousand_promises_is_broken() {
     let (first, mut fulfiller) = Client::promise();
     let early = send(&first, 0, "early");
-    for _ in 0..9_000 {
+    for _ in 0..PROMISES {
         let (next, its_fulfiller) = Client::promise();
         fulfiller.fulfill(next);
         fulfiller = its_fulfiller;
     }
-    let late = send(&first, 0, "late");
-    fulfiller.fulfill(echo());
-    assert_eq!(crate::support::said(&early.soon().unwrap()), "early");
-    assert_eq!(crate::support::said(&late.soon().unwrap()), "late");
-    assert!(first.resolve().is_ok());
+    fulfiller.fulfill(first.clone());
+    for call in [early, send(&first, 0, "late")] {
+        let why = why(call.soon());
+        assert!(why.contains("resolved to itself"), "{why}");
+    }
 }
 
 #[test]
