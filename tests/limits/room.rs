@@ -1,19 +1,25 @@
 //! A peer that does not read, or does not answer, and the others who call an object that calls it.
 
+use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use capnp_threads::{Client, ExceptionKind, Limits};
+use capnp_threads::{Client, Deferred, ExceptionKind, Limits};
 use crossbeam_channel::{unbounded, Sender};
 
-use crate::support::{answer, ask, cap, echo, failure, limits, object, request, send, shared, until, Two};
+use crate::support::{
+    answer, ask, cap, echo, failure, limits, object, request, send, shared, soon, text, until, Two,
+};
 
 /// The time for room in these tests. What they show does not depend on how long it is.
 const SHORT: Duration = Duration::from_millis(5);
 
-/// Calls the object that it was given last, with a large text, and says how that went. Whoever calls it with a
+/// How long the text is that the hub calls with.
+const TEXT: usize = 8000;
+
+/// Calls the object that it was given last, with a text of this length, and says how that went. Whoever calls it with a
 /// capability gives it one. All calls have their turns, one after the other.
-fn hub() -> Client {
+fn hub(length: usize) -> Client {
     let (subscriber, calls) = (Mutex::new(None), Mutex::new(Vec::new()));
     object(move |call| {
         if let Ok(given) = cap(call) {
@@ -22,7 +28,7 @@ fn hub() -> Client {
         }
         let subscriber = subscriber.lock().unwrap().clone();
         if let Some(subscriber) = subscriber {
-            match request(&subscriber, &"x".repeat(8000)).send().try_take() {
+            match request(&subscriber, &"x".repeat(length)).send().try_take() {
                 Ok(outcome) => drop(outcome?),
                 // Nobody waits for the answer.
                 Err(pending) => calls.lock().unwrap().push(pending),
@@ -34,7 +40,7 @@ fn hub() -> Client {
 
 /// An object that keeps its calls.
 fn keeps_calls() -> Client {
-    let (keep, kept): (Sender<capnp_threads::Deferred>, _) = unbounded();
+    let (keep, kept): (Sender<Deferred>, _) = unbounded();
     object(move |call| {
         let _ = &kept;
         keep.send(call.defer()?).unwrap();
@@ -63,7 +69,7 @@ fn a_peer_that_does_not_read_stops_nobody_elses_calls() {
         l.send_bytes = 10_000;
         l.room_timeout = Some(SHORT);
     });
-    let (subscribed, other, gate) = shared(mine, &hub(), &echo());
+    let (subscribed, other, gate) = shared(mine, &hub(TEXT), &echo());
     let shut = gate.shut();
     let why = others_are_answered(&other);
     assert!(why.contains("no room for a call in 5ms"), "{why}");
@@ -78,34 +84,60 @@ fn a_peer_that_does_not_answer_stops_nobody_elses_calls() {
         l.questions = 4;
         l.room_timeout = Some(SHORT);
     });
-    let (_subscribed, other, _gate) = shared(mine, &hub(), &keeps_calls());
+    let (_subscribed, other, _gate) = shared(mine, &hub(TEXT), &keeps_calls());
     let why = others_are_answered(&other);
     assert!(why.contains("4 calls unanswered"), "{why}");
 }
 
+/// No limit is set: eight of these calls fill what may be queued for the peer, and then it takes the default `room_timeout`
+/// until the first caller is told.
 #[test]
-fn the_time_for_room_has_a_default() {
-    assert!(Limits::default().room_timeout.is_some());
+fn with_default_limits_a_peer_that_does_not_read_stops_nobody_elses_calls() {
+    let (subscribed, other, gate) = shared(Limits::default(), &hub(1 << 20), &echo());
+    let shut = gate.shut();
+    let why = others_are_answered(&other);
+    assert!(why.contains("no room for a call in 10s"), "{why}");
+    shut.open();
+    until(&subscribed.there, |tables| tables.questions() == 0);
+    assert_eq!(ask(&other.remote, "").unwrap(), "sent", "there is room again");
 }
 
-/// Of callers that wait, as many go on as there is room for, and in the end all do.
+/// Eight threads call an object that answers when it is told to, where two calls may be under way: as often as one of the
+/// two is answered, one caller more goes on, and no more than that.
 #[test]
-fn all_callers_that_wait_get_their_turn() {
-    let mine = limits(|l| l.questions = 2);
-    let two = Two::in_memory(mine, Limits::default(), &echo());
+fn as_many_callers_go_on_as_there_is_room_and_in_the_end_all_do() {
+    const CALLERS: usize = 8;
+    const EACH: usize = 20;
+    const ROOM: usize = 2;
+    let (keep, kept) = unbounded();
+    let object = object(move |call| {
+        keep.send((text(call)?, call.defer()?)).unwrap();
+        Ok(())
+    });
+    let mine = limits(|l| (l.questions, l.room_timeout) = (ROOM, Some(2 * DEADLINE)));
+    let two = Two::in_memory(mine, Limits::default(), &object);
     std::thread::scope(|scope| {
-        for n in 0..8 {
+        for caller in 0..CALLERS {
             let remote = &two.remote;
             scope.spawn(move || {
-                for _ in 0..20 {
-                    assert_eq!(ask(remote, &n.to_string()).unwrap(), n.to_string());
+                for _ in 0..EACH {
+                    answer(send(remote, &caller.to_string())).unwrap();
                 }
             });
         }
+        let (mut left, mut under_way) = ([EACH; CALLERS], VecDeque::new());
+        while left.iter().any(|calls| *calls > 0) {
+            let callers = left.iter().filter(|calls| **calls > 0).count();
+            while under_way.len() < ROOM.min(callers) {
+                under_way.push_back(soon(&kept));
+                assert!(two.here.snapshot().questions() <= ROOM);
+            }
+            assert!(kept.is_empty(), "there is room for two");
+            let (caller, deferred): (String, Deferred) = under_way.pop_front().unwrap();
+            left[caller.parse::<usize>().unwrap()] -= 1;
+            deferred.done();
+        }
     });
-    let (first, second) = (send(&two.remote, "1"), send(&two.remote, "2"));
-    answer(first).unwrap();
-    answer(second).unwrap();
     two.settle();
 }
 
@@ -116,7 +148,7 @@ fn a_caller_that_is_canceled_leaves_the_line() {
         l.send_bytes = 4000;
         l.room_timeout = None;
     });
-    let (subscribed, other, gate) = shared(mine, &hub(), &echo());
+    let (subscribed, other, gate) = shared(mine, &hub(TEXT), &echo());
     let shut = gate.shut();
     assert_eq!(ask(&other.remote, "").unwrap(), "sent");
     let waits = send(&other.remote, "waits for room");
