@@ -47,6 +47,8 @@ impl Server for Counts {
     }
 }
 
+type NewPlace = fn() -> Place;
+
 /// A place where calls wait.
 struct Place {
     client: Client,
@@ -71,7 +73,7 @@ fn promise(pipelined: bool) -> Place {
     let first = pipelined.then(|| send(&promise));
     let client = first.as_ref().map_or(promise, |first| first.pipeline.client());
     let served = Arc::new(AtomicUsize::new(0));
-    let object = Client::with_pool(Counts(served.clone()), &Pool::in_place());
+    let object = Client::with_pool(Counts(served.clone()), Pool::in_place());
     let end = Box::new(move || {
         fulfiller.fulfill(object);
         let before = usize::from(first.is_some());
@@ -94,11 +96,11 @@ fn mailbox() -> Place {
     Place { client, end }
 }
 
-const PLACES: [(&str, fn() -> Place); 3] =
+const PLACES: [(&str, NewPlace); 3] =
     [("a promise", || promise(false)), ("a promise for results", || promise(true)), ("a mailbox", mailbox)];
 
 /// So many calls wait in a place and are canceled in an order. Gives the steps for each.
-fn steps_of_cancellation(place: fn() -> Place, all: usize, order: Order) -> f64 {
+fn steps_of_cancellation(place: NewPlace, all: usize, order: Order) -> f64 {
     let Place { client, end } = place();
     let (given, _fulfiller): (Client, ClientFulfiller) = Client::promise();
     let mut calls: Vec<_> = (0..all).map(|_| Some(send_promise(&client, &given))).collect();

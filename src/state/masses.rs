@@ -30,7 +30,7 @@ impl Connected {
         let weak = Arc::downgrade(&port);
         let mut state = State::new(ConnectionId(0), weak, &Limits::default(), Client::null());
         let object = Client(Kind::Promise(PromiseCell::new(None)));
-        let described = state.describe(&object, &mut Effects::default()).ok().expect("there is room");
+        let described = state.describe(&object, &mut Effects::default()).expect("there is room");
         Connected { state, _port: port, object: described.export.expect("it is of this vat") }
     }
 

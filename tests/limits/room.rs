@@ -8,7 +8,7 @@ use capnp_threads::{Client, Deferred, ExceptionKind, Limits};
 use crossbeam_channel::{unbounded, Sender};
 
 use crate::support::{
-    answer, ask, cap, echo, failure, limits, object, request, send, shared, soon, text, until, Two,
+    answer, ask, cap, echo, failure, limits, object, request, send, shared, soon, text, until, Two, DEADLINE,
 };
 
 /// The time for room in these tests. What they show does not depend on how long it is.
