@@ -52,8 +52,8 @@ pub struct Limits {
     pub call_words: usize,
     /// How many bytes may be queued for sending (each message counts with what it takes of memory: 256 bytes, and its
     /// content with at least 704) before a call blocks its caller, and before answers that the peer does not read stop the
-    /// connection from reading. Calls of the peer's that are in by then do not start until it has read, on objects whose
-    /// methods have threads; those that calls of others wait behind do. Above four times the limit these fail as
+    /// connection from reading. Above twice the limit, calls of the peer's that are in by then do not start until it has
+    /// read, on objects whose methods have threads; those that calls of others wait behind do. Above four times the limit these fail as
     /// `overloaded`, and so do calls whose results, of more than 1024 bytes, would come on top (answers that are made later,
     /// or by other vats).
     pub send_bytes: usize,

@@ -107,7 +107,15 @@ enum Turn {
     Idle,
     Taken,
     /// All calls in the queue came over the connection that these are the permits of.
-    Parked(Arc<Permits>, Ticket),
+    Parked(Arc<Permits>, Ticket, WaitsFor),
+}
+
+/// What the first call of a parked object waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WaitsFor {
+    Permit,
+    /// That the peer reads.
+    Room,
 }
 
 /// A call that is to be answered now, with its permit if it needs one.
@@ -147,7 +155,7 @@ impl Mailbox {
     }
 
     fn is_parked_with(&self, ticket: Ticket) -> bool {
-        matches!(self.turn, Turn::Parked(_, its) if its == ticket)
+        matches!(self.turn, Turn::Parked(_, its, _) if its == ticket)
     }
 
     /// Whether all calls in the queue came over the connection that these are the permits of, as did the first one. Each
@@ -201,7 +209,9 @@ impl LocalObject {
                 return Pool::run_in_place(move || this.run_from(Ready { queued, permit: None }, usize::MAX));
             }
             Turn::Idle => true,
-            Turn::Parked(permits, ticket) if call.permits().is_none_or(|its| !Arc::ptr_eq(its, permits)) => {
+            Turn::Parked(permits, ticket, _)
+                if call.permits().is_none_or(|its| !Arc::ptr_eq(its, permits)) =>
+            {
                 permits.leave(*ticket);
                 true
             }
@@ -230,7 +240,7 @@ impl LocalObject {
         let mut mailbox = self.mailbox.lock();
         let queued = mailbox.calls.remove(ticket);
         let turn = match &mailbox.turn {
-            Turn::Parked(permits, ticket) if mailbox.calls.is_empty() => {
+            Turn::Parked(permits, ticket, _) if mailbox.calls.is_empty() => {
                 permits.leave(*ticket);
                 Some(std::mem::replace(&mut mailbox.turn, Turn::Idle))
             }
@@ -255,7 +265,9 @@ impl LocalObject {
                 mailbox.reserved = permit;
                 (true, outcome)
             }
-            None if matches!(mailbox.turn, Turn::Parked(..)) => (false, Unparked::ParkedAgain),
+            None if matches!(mailbox.turn, Turn::Parked(.., WaitsFor::Permit)) => {
+                (false, Unparked::ParkedAgain)
+            }
             None => (false, Unparked::Passes),
         };
         drop(mailbox);
@@ -295,7 +307,11 @@ impl LocalObject {
             match admission {
                 Admission::Now(permit) => return Some(permit),
                 Admission::Waits(ticket) => {
-                    mailbox.turn = Turn::Parked(permits, ticket);
+                    mailbox.turn = Turn::Parked(permits, ticket, WaitsFor::Permit);
+                    return None;
+                }
+                Admission::Held(ticket) => {
+                    mailbox.turn = Turn::Parked(permits, ticket, WaitsFor::Room);
                     return None;
                 }
                 Admission::Refused(why) => {

@@ -56,9 +56,9 @@ pub(crate) trait Parked: Send + Sync {
 pub(crate) enum Unparked {
     /// It has taken a permit.
     Runs,
-    /// It had no use for one.
+    /// It had no use for one: its calls have gone, need none, or are held until the peer has read.
     Passes,
-    /// There was none for it.
+    /// There was none for it: it waits for one again.
     ParkedAgain,
 }
 
@@ -103,25 +103,25 @@ struct State {
     /// Who waits until the peer has read.
     held: BTreeMap<Ticket, Arc<dyn Parked>>,
     next: Ticket,
-    /// The connection has ended.
-    closed: bool,
+    /// Why the connection has ended, if it has.
+    closed: Option<Exception>,
 }
 
 /// What a call that is the next of its object gets.
 pub(crate) enum Admission {
     /// It starts, with a permit if it needs one.
     Now(Option<Permit>),
+    /// Its object is parked, and waits for a permit.
     Waits(Ticket),
+    /// Its object is parked until the peer has read. It has no use for a permit before that.
+    Held(Ticket),
     Refused(Exception),
 }
 
 impl State {
-    fn park(&mut self, held: bool, object: Arc<dyn Parked>) -> Admission {
-        let ticket = self.next;
+    fn ticket(&mut self) -> Ticket {
         self.next += 1;
-        let list = if held { &mut self.held } else { &mut self.waiting };
-        list.insert(ticket, object);
-        Admission::Waits(ticket)
+        self.next - 1
     }
 }
 
@@ -161,8 +161,10 @@ impl Permits {
         object: impl FnOnce() -> Arc<dyn Parked>,
     ) -> Admission {
         let mut state = self.state.lock();
-        if !state.closed && !self.has_room_or_tells() {
-            return state.park(true, object());
+        if state.closed.is_none() && !self.has_room_or_tells() {
+            let ticket = state.ticket();
+            state.held.insert(ticket, object());
+            return Admission::Held(ticket);
         }
         let Some(pool) = pool else { return Admission::Now(None) };
         if let Some(permit) = kept.take_if(|permit| Arc::ptr_eq(&permit.permits, self)) {
@@ -171,10 +173,15 @@ impl Permits {
         if self.may_start(&state, pool) {
             return Admission::Now(Some(self.give(&mut state, pool)));
         }
-        if state.closed || state.asleep >= state.running {
+        if let Some(why) = &state.closed {
+            return Admission::Refused(why.clone());
+        }
+        if state.asleep >= state.running {
             return Admission::Refused(all_asleep(state.running));
         }
-        state.park(false, object())
+        let ticket = state.ticket();
+        state.waiting.insert(ticket, object());
+        Admission::Waits(ticket)
     }
 
     /// What a call starts with behind which one of somebody else's waits.
@@ -203,7 +210,7 @@ impl Permits {
 
     fn may_start(&self, state: &State, pool: &CallCount) -> bool {
         let pool_has_room = pool.running.load(Ordering::Relaxed) < pool.limit;
-        !state.closed && state.running < self.limit && (pool_has_room || state.running < FEW)
+        state.closed.is_none() && state.running < self.limit && (pool_has_room || state.running < FEW)
     }
 
     fn give(self: &Arc<Self>, state: &mut State, pool: &Arc<CallCount>) -> Permit {
@@ -241,7 +248,7 @@ impl Permits {
     pub(crate) fn close(&self, why: &Exception) {
         assert_unlocked();
         let mut state = self.state.lock();
-        state.closed = true;
+        state.closed = Some(why.clone());
         let (waiting, held) = (std::mem::take(&mut state.waiting), std::mem::take(&mut state.held));
         drop(state);
         waiting.into_iter().chain(held).for_each(|(ticket, object)| object.refuse_parked(ticket, why));
@@ -363,6 +370,7 @@ mod loom_tests {
                     drop(permit);
                     Unparked::Runs
                 }
+                Admission::Held(_) => unreachable!("there is room for everything"),
                 Admission::Waits(ticket) => {
                     *parked = Some(ticket);
                     Unparked::ParkedAgain
@@ -407,7 +415,7 @@ mod loom_tests {
             let permit = permits.try_admit(Some(&pool), &mut None).flatten().expect("none is in use");
             let object = Object::new(&permits, &pool);
             let (comes, run, held) = (object.clone(), run.clone(), permits.clone());
-            let call = spawn("call", Role::User, move || drop(comes.go_on(None))).unwrap();
+            let call = spawn("call", Role::User, move || _ = comes.go_on(None)).unwrap();
             let method = spawn("method", Role::User, move || run(held, permit)).unwrap();
             call.join().unwrap();
             method.join().unwrap();

@@ -56,8 +56,8 @@ impl Stream {
     /// [`Request::timeout`], which counts from here. The end of the connection ends the wait. And as [`Request::send`].
     ///
     /// # Errors
-    /// The first failure of an earlier call of this stream. As `overloaded` if there was no room in time: so fail other
-    /// senders, too, and at once, until there is room again. As [`Promise::wait`](crate::Promise::wait) if the wait
+    /// The first failure of an earlier call of this stream. As `overloaded` if there was no room in time: other
+    /// senders then find room or fail, at once, until half of the window is free. As [`Promise::wait`](crate::Promise::wait) if the wait
     /// itself fails.
     ///
     /// In each case the request is not sent. Only a failure of an earlier call is the stream's: after the others, the

@@ -15,6 +15,9 @@ use crate::wire::needs::Needs;
 
 /// How many times the limits hold what must be read all the same.
 const HARD: usize = 4;
+/// How many times the limit on bytes to be sent may wait when a call of the peer's starts. It is more than callers of this
+/// vat fill: however fast they call a peer that reads, its calls start.
+const START: usize = 2;
 /// How many bytes may wait to be sent while messages are read for the sake of what is awaited, though the process has no
 /// room. (Each call that is refused then makes an answer.)
 const READS_ON: usize = 256 << 10;
@@ -40,8 +43,9 @@ const CAP_WORDS: usize = 64;
 ///   admitted. A call that was handed on over another connection is in service until its Return comes from
 ///   there (or, if none will, until it is sent).
 /// - Answers that the peer does not read, by the receive thread too: the peer gets no more calls in. And by the
-///   mailboxes: calls that are in already do not start (Note [Permits]). What runs by then may still answer, and so may
-///   who answers later, and other vats; results above four times the limit are dropped, and their callers told.
+///   mailboxes: above twice the limit, calls that are in already do not start (Note [Permits]). What runs by then may
+///   still answer, and so may who answers later, and other vats; results above four times the limit are dropped, and
+///   their callers told.
 ///
 /// What stops is the first message that needs room (`Needs`): it is kept, and nothing behind it is read. What needs
 /// none is handled though the limits are reached: a Finish or a Release may be what makes room. While a message waits
@@ -486,7 +490,8 @@ impl Drop for Share {
 impl Output for Flow {
     fn has_room(&self) -> bool {
         let bytes = self.bytes.get();
-        bytes == 0 || (bytes <= self.send_bytes && (bytes <= READS_ON || memory::has_room(self.in_hand())))
+        let most = self.send_bytes.saturating_mul(START);
+        bytes == 0 || (bytes <= most && (bytes <= READS_ON || memory::has_room(self.in_hand())))
     }
 
     fn is_full(&self) -> bool {

@@ -14,7 +14,7 @@ use crate::error::Exception;
 use crate::peer::Peer;
 use crate::promise::{cancel, Attachment, Waiter};
 use crate::state::{Asked, Effects, State};
-use crate::sync::{self, Arc, Duration, Instant, Timer};
+use crate::sync::{self, Arc, Duration, Timer};
 use crate::wire::content::{too_large, Place as ContentPlace};
 
 /// What a message needs beside its content, at most, for a few capabilities.
@@ -63,15 +63,9 @@ impl Lease {
         };
         let asked = match mode {
             Mode::Queue => Ok(self.0.transact(body)),
-            Mode::Block(deadline) => self.0.transact_with_room(bytes, self.in_time(deadline), body),
+            Mode::Block(deadline) => self.0.transact_with_room(bytes, deadline, body),
         };
         asked.map_err(|why| Box::new((call.take().expect("the body was not run"), why)))
-    }
-
-    /// Until when a caller waits for room: the time of its call runs meanwhile.
-    fn in_time(&self, deadline: Option<Instant>) -> Option<Instant> {
-        let limit = self.0.call_timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        deadline.into_iter().chain(limit).min()
     }
 
     /// Has a question fail if it is not answered within the time that all have, if there is such a limit.

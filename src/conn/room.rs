@@ -99,9 +99,17 @@ impl Line {
         Line { in_use: AtomicBool::new(false), callers: Mutex::new(Rank::Queue, Callers::default()) }
     }
 
-    /// Whether a caller may not go ahead without looking at the line.
+    /// Whether there is anything to be done for the line.
     pub(super) fn is_in_use(&self) -> bool {
         self.in_use.load(Ordering::Relaxed)
+    }
+
+    /// Whether somebody is to have the next place before any other caller.
+    pub(super) fn has_others(&self) -> bool {
+        self.is_in_use() && {
+            let callers = self.callers.lock();
+            !callers.line.is_empty() || callers.granted.calls > 0
+        }
     }
 
     fn change<R>(&self, change: impl FnOnce(&mut Callers) -> R) -> R {

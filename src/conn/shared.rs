@@ -217,7 +217,7 @@ impl Shared {
         let mut fx = Effects::default();
         let mut state = self.state.lock();
         self.take_drops(&mut state, &mut fx);
-        if self.room.is_in_use() || !self.has_room(&state, Granted::default()) {
+        if self.room.has_others() || !self.has_room(&state, Granted::default()) {
             self.commit(state, mem::take(&mut fx));
             assert_unlocked();
             let _in_wait = enter_wait()?;
@@ -245,15 +245,20 @@ impl Shared {
             current.watch_while(move || this.room.cancel(&ticket))
         });
         let _waiting = self.wait();
-        let longest = self.limits.room_timeout.map(crate::sync::deadline);
-        let until = deadline.into_iter().chain(longest).min();
+        // No caller waits longer than any call may take.
+        let (room_timeout, call_timeout) = (self.limits.room_timeout, self.call_timeout);
+        let longest = room_timeout.into_iter().chain(call_timeout).min();
+        let until = deadline.into_iter().chain(longest.map(crate::sync::deadline)).min();
         match self.room.wait(&ticket, until) {
             Waited::Granted => Ok(ticket),
             Waited::Canceled => Err(cancel::canceled()),
             Waited::Late if deadline == until => Err(crate::cap::request::deadline_passed()),
             Waited::Late => {
                 self.room.waited_in_vain(&ticket);
-                Err(self.no_room(self.state.lock().outstanding()))
+                match longest == room_timeout {
+                    true => Err(self.no_room(self.state.lock().outstanding())),
+                    false => Err(crate::cap::request::deadline_passed()),
+                }
             }
         }
     }

@@ -4,11 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use capnp_threads::{Client, Deferred, ExceptionKind, Limits};
+use capnp_threads::transport::Transport;
+use capnp_threads::{Client, Deferred, ExceptionKind, Limits, Vat};
 use crossbeam_channel::{unbounded, Sender};
 
 use crate::support::{
-    answer, ask, cap, echo, failure, limits, object, request, send, shared, soon, text, until, Two, DEADLINE,
+    answer, ask, cap, echo, failure, give, limits, object, request, send, shared, soon, text, until, Gate,
+    Two, DEADLINE,
 };
 
 /// The time for room in these tests. What they show does not depend on how long it is.
@@ -100,6 +102,22 @@ fn with_default_limits_a_peer_that_does_not_read_stops_nobody_elses_calls() {
     shut.open();
     until(&subscribed.there, |tables| tables.questions() == 0);
     assert_eq!(ask(&other.remote, "").unwrap(), "sent", "there is room again");
+}
+
+/// No call of that vat may take longer than two seconds: so long the first one waits, and none of the others.
+#[test]
+fn a_time_for_all_calls_bounds_the_wait_for_a_peer_that_does_not_read_once() {
+    let gate = Gate::default();
+    let (a, b) = Transport::in_memory();
+    let vat = Vat::new().limits(limits(|l| l.send_bytes = 10_000)).call_timeout(Duration::from_secs(2));
+    let hub = hub(8000);
+    let subscribed = Two::over([a, gate.before(b)], Vat::new(), vat, &hub);
+    answer(give(&subscribed.remote, &echo())).unwrap();
+    let _shut = gate.shut();
+    // Two seconds for each would be more than a test may take.
+    let mut calls: Vec<_> = (0..60).map(|_| send(&hub, "")).collect();
+    let last = calls.pop().unwrap();
+    assert_eq!(failure(answer(last)).kind(), ExceptionKind::Overloaded);
 }
 
 /// Eight threads call an object that answers when it is told to, where two calls may be under way: as often as one of the
