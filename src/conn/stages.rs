@@ -394,7 +394,7 @@ impl ReceiveStage {
     }
 
     /// Whether a message has been received that waits for room, or did.
-    pub(super) fn holds_message(&self) -> bool {
+    pub(crate) fn holds_message(&self) -> bool {
         self.held.is_some()
     }
 

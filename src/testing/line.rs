@@ -8,8 +8,10 @@ use super::{side_of, Side};
 use crate::conn::Options;
 use crate::error::TransportError;
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Arc, Mutex, Rank};
-use crate::transport::{Arrived, Frame, MessageSink, MessageSource, Outbound, Peer, Shutdown, Transport};
+use crate::sync::{Arc, Instant, Mutex, Rank};
+use crate::transport::{
+    Arrived, EndWatch, Frame, MessageSink, MessageSource, Outbound, Peer, Shutdown, Transport,
+};
 
 /// What a vat has sent and is to receive.
 #[derive(Clone)]
@@ -40,7 +42,8 @@ pub fn line(options: Options) -> (Side, Line) {
         peer: Peer::InMemory,
     };
     let arriving = line.0.arriving.clone();
-    (side_of(transport, options, arriving), line)
+    let side = Side { line: Some(line.clone()), ..side_of(transport, options, arriving) };
+    (side, line)
 }
 
 impl Line {
@@ -56,6 +59,10 @@ impl Line {
     /// The oldest message that the vat has sent and that has not been taken.
     pub fn take(&self) -> Option<Frame> {
         self.0.state.lock().sent.pop_front()
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.0.state.lock().cut
     }
 
     /// Ends both directions: the vat still receives what is on its way, and then the end.
@@ -84,7 +91,11 @@ impl MessageSink for Line {
 
 impl MessageSource for Line {
     fn receive(&mut self) -> Result<Option<Frame>, TransportError> {
-        unreachable!("a step that does not wait is taken, once something has arrived")
+        match self.receive_now()? {
+            Arrived::Message(message) => Ok(Some(message)),
+            Arrived::End => Ok(None),
+            Arrived::Nothing => unreachable!("a step waits only once the line is cut"),
+        }
     }
 
     fn is_ready(&mut self) -> bool {
@@ -95,6 +106,10 @@ impl MessageSource for Line {
         true
     }
 
+    fn end_watch(&mut self) -> Option<Arc<dyn EndWatch>> {
+        Some(Arc::new(self.clone()))
+    }
+
     fn receive_now(&mut self) -> Result<Arrived, TransportError> {
         let mut state = self.0.state.lock();
         Ok(match state.arriving.pop_front() {
@@ -103,6 +118,18 @@ impl MessageSource for Line {
             None => Arrived::Nothing,
         })
     }
+}
+
+impl EndWatch for Line {
+    fn has_ended(&self) -> bool {
+        self.is_cut()
+    }
+
+    fn wait_end(&self, _: Option<Instant>) {
+        unreachable!("a step waits only once the line is cut");
+    }
+
+    fn wake(&self) {}
 }
 
 impl Shutdown for Line {

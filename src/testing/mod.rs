@@ -38,6 +38,8 @@ pub struct Side {
     stages: Stages,
     /// How many messages were sent here and have not been received.
     arriving: Arc<AtomicUsize>,
+    /// The line that the connection hangs on, if its messages are moved by hand.
+    line: Option<line::Line>,
 }
 
 /// A connection in memory between two vats, without threads, whose stages do their own work only. `trace` is shown
@@ -86,7 +88,7 @@ fn side(
 
 fn side_of(transport: Transport, options: Options, arriving: Arc<AtomicUsize>) -> Side {
     let (connection, stages) = Connection::stepped(transport, options);
-    Side { connection, stages, arriving }
+    Side { connection, stages, arriving, line: None }
 }
 
 impl Side {
@@ -108,7 +110,10 @@ impl Side {
             Stage::Send => self.stages.send.step(Wait::No),
             Stage::Receive if self.arriving.load(Ordering::Relaxed) == 0 => Progress::Idle,
             Stage::Receive => {
-                let progress = self.stages.receive.step(Wait::No);
+                // A step that waits for room ends at once if it sees the end.
+                let is_cut = self.line.as_ref().is_some_and(line::Line::is_cut);
+                let wait = if is_cut && self.stages.receive.holds_message() { Wait::Yes } else { Wait::No };
+                let progress = self.stages.receive.step(wait);
                 // Idle: there is no room for it now.
                 self.arriving.fetch_sub(usize::from(progress != Progress::Idle), Ordering::Relaxed);
                 progress
