@@ -48,7 +48,8 @@ pub trait Server: Any + Send + Sync {
 ///           a call comes               no more calls
 ///     Idle --------------> Taken ---------------------------> Idle
 ///                           | ^
-///  no permit (Note [Permits]) | | a permit, or a call of somebody else's
+///        no permit, or held | | a permit, or room, or a call of
+///          (Note [Permits]) | | somebody else's
 ///                           v |
 ///                          Parked
 ///
