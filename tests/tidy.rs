@@ -1,10 +1,13 @@
 //! Holds the tree to its own rules, from its source text: layers, Notes, sizes, where primitives and unsafe
-//! code may stand, rules with their tests, no sleeping, and no async runtime among the dependencies.
+//! code may stand, rules with their tests (in `tidy/rules.rs`), no sleeping, and no async runtime among the dependencies.
 
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+#[path = "tidy/rules.rs"]
+mod rules;
 
 /// The layer of each top-level module. A module names only modules of lower layers, and its own.
 /// `testing` is the exception: hidden from the documentation and there for tests only, it may name anything.
@@ -35,14 +38,11 @@ const LAYERS: &[(&str, u8)] = &[
 const MAX_LINES: usize = 600;
 /// Where unsafe code may stand.
 const UNSAFE: &[&str] = &["src/cap/hook.rs", "src/memory/trim.rs"];
-/// The rows of the table of rules in NOTES.md: the rules of the protocol, then the errors not carried over.
-const RULES: usize = 14;
-const ERRORS: usize = 11;
 /// What may not be among the normal dependencies.
 const RUNTIMES: &[&str] = &["tokio", "async-std", "smol", "futures-executor", "async-executor", "mio"];
 
 #[test]
-fn layers() {
+fn modules_name_only_modules_of_lower_layers() {
     let mut bad = Vec::new();
     for file in sources("src") {
         let module = file.module();
@@ -71,12 +71,14 @@ fn layers() {
 }
 
 #[test]
-fn notes() {
+fn each_note_is_defined_once_in_src_and_cited_elsewhere() {
     let mut defined: Vec<(String, String, Range<usize>)> = Vec::new();
     let mut cited = Vec::new();
     let mut files: Vec<_> = ["src", "tests", "examples", "codegen"].into_iter().flat_map(sources).collect();
     files.retain(|f| f.name != "tests/tidy.rs");
-    files.extend(["NOTES.md", "README.md"].into_iter().filter_map(File::read));
+    files.extend(
+        ["NOTES.md", "README.md", "CONTRIBUTING.md", "benches/HISTORY.md"].into_iter().filter_map(File::read),
+    );
     for file in &files {
         let lines: Vec<&str> = file.text.lines().collect();
         for (i, line) in lines.iter().enumerate() {
@@ -122,7 +124,7 @@ fn notes() {
 }
 
 #[test]
-fn module_docs_and_size() {
+fn files_start_with_module_docs_and_have_at_most_600_lines() {
     let mut bad = Vec::new();
     for file in own_sources() {
         if !file.text.starts_with("//!") {
@@ -137,7 +139,7 @@ fn module_docs_and_size() {
 }
 
 #[test]
-fn primitives_only_in_sync() {
+fn threads_and_locks_are_named_only_in_sync() {
     let mut bad = Vec::new();
     for file in sources("src").into_iter().filter(|f| f.module() != "sync") {
         for root in ["std", "core", "alloc"] {
@@ -157,7 +159,7 @@ fn primitives_only_in_sync() {
 }
 
 #[test]
-fn unsafe_code_in_two_files_with_proofs() {
+fn unsafe_code_stands_in_two_files_with_safety_comments() {
     let mut bad = Vec::new();
     for file in own_sources() {
         let lines: Vec<&str> = file.text.lines().collect();
@@ -181,51 +183,6 @@ fn unsafe_code_in_two_files_with_proofs() {
 }
 
 #[test]
-fn rules_have_tests() {
-    let Some(notes) = File::read("NOTES.md") else { panic!("NOTES.md is missing") };
-    let heading = "## Rules and their tests";
-    if !notes.text.lines().any(|l| l == heading) {
-        return;
-    }
-    let mut bad = Vec::new();
-    let mut seen = Vec::new();
-    let section = notes.text.lines().enumerate().skip_while(|(_, l)| *l != heading).skip(1);
-    for (i, line) in section.take_while(|(_, l)| !l.starts_with("## ")) {
-        let place = format!("NOTES.md:{}", i + 1);
-        let mut cells = line.split('|').skip(1).map(str::trim);
-        let (Some(rule), Some(tests)) = (cells.next(), cells.next()) else { continue };
-        let Some(id) = rule.split_whitespace().next() else { continue };
-        if !id.ends_with(|c: char| c.is_ascii_digit()) {
-            continue; // the head of the table, and the line below it
-        }
-        seen.push(id.to_owned());
-        let mut path = None;
-        let mut found = 0;
-        for quoted in tests.split('`').skip(1).step_by(2) {
-            if quoted.ends_with(".rs") {
-                path = File::read(quoted);
-                if path.is_none() {
-                    bad.push(format!("{place}: no file {quoted}"));
-                }
-            } else if let Some(file) = &path {
-                found += 1;
-                if file.words(&format!("fn {quoted}(")).next().is_none() {
-                    bad.push(format!("{place}: no test {quoted} in {}", file.name));
-                }
-            }
-        }
-        if found == 0 {
-            bad.push(format!("{place}: rule {id} names no test, as in `tests/file.rs` `name`"));
-        }
-    }
-    let wanted = (1..=RULES).map(|n| n.to_string()).chain((1..=ERRORS).map(|n| format!("H{n}")));
-    for id in wanted.filter(|id| !seen.contains(id)) {
-        bad.push(format!("NOTES.md: no row for rule {id} under `{heading}`"));
-    }
-    report(bad);
-}
-
-#[test]
 fn nothing_sleeps() {
     let mut bad = Vec::new();
     for file in ["src", "tests"].into_iter().flat_map(sources) {
@@ -243,7 +200,7 @@ fn nothing_sleeps() {
 }
 
 #[test]
-fn no_async_runtime() {
+fn no_async_runtime_is_a_normal_dependency() {
     let tree = |offline: &[&str]| {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(root()).args(["tree", "-p", "capnp-threads", "-e", "normal", "--prefix", "none"]);
@@ -266,7 +223,7 @@ fn no_async_runtime() {
 
 /// The reading that the tests above rely on.
 #[test]
-fn reads_rust() {
+fn crate_paths_in_comments_and_literals_are_not_found() {
     let text = r##"//! crate::a
 use crate::{b::{c, d}, e};
 fn f<'a>(x: &'a str) -> char { let _ = ("crate::g \" ", r#"" crate::h"#, '"', b'\'', /* /* */ crate::i */ 1); 'x' }

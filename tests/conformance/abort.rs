@@ -6,10 +6,11 @@ use capnp_threads::{Client, Error, Exception, ExceptionKind};
 
 use crate::support::*;
 
-/// Rule 11: a question ID that is still in use ends the connection: of a call, of a Bootstrap, and of one that was
-/// returned and not finished.
+/// A question ID that is still in use ends the connection: that of a call, that of a Bootstrap, and that of a call
+/// which was returned and not finished.
+/// Rules: 11.
 #[test]
-fn rule11_a_duplicate_question_id_aborts() {
+fn question_id_that_is_still_in_use_aborts() {
     let recorder = Recorder::new();
     for which in 0..3 {
         let mut peer = Peer::new(recorder.client());
@@ -31,10 +32,10 @@ fn rule11_a_duplicate_question_id_aborts() {
     }
 }
 
-/// Rule 11: a Return for a question that was never asked ends the connection, and so does one for a question that is
-/// over.
+/// A Return for a question that was never asked ends the connection, and so does one for a question that is over.
+/// Rules: 11.
 #[test]
-fn rule11_a_return_for_an_unknown_question_aborts() {
+fn return_for_a_question_that_is_not_outstanding_aborts() {
     for over in [false, true] {
         let mut peer = Peer::new(Client::null());
         let client = peer.introduce(Cap::Hosted(7));
@@ -51,9 +52,10 @@ fn rule11_a_return_for_an_unknown_question_aborts() {
     }
 }
 
-/// Rule 11: a second Return for a question that is not finished ends the connection. The first one counts.
+/// A second Return for a question that is not finished ends the connection. The first one counts.
+/// Rules: 11.
 #[test]
-fn rule11_a_duplicate_return_aborts() {
+fn second_return_aborts_and_the_first_one_counts() {
     let mut peer = Peer::strict(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     let answer = send(&client, NOTE, 1, &[]);
@@ -67,9 +69,10 @@ fn rule11_a_duplicate_return_aborts() {
     assert_eq!(wait(answer).unwrap().0, 1);
 }
 
-/// Rule 11: a target that does not exist ends the connection: no such capability, no such answer, or the call itself.
+/// A target that does not exist ends the connection: no such capability, no such answer, or the call itself.
+/// Rules: 11.
 #[test]
-fn rule11_an_unknown_target_aborts() {
+fn call_on_a_target_that_does_not_exist_aborts() {
     let targets = [
         (Target::Import(9), "capability 9 is not in the export table"),
         (Target::Answer(9, vec![]), "promised answer 9 is not in the answer table"),
@@ -82,10 +85,11 @@ fn rule11_an_unknown_target_aborts() {
     }
 }
 
-/// Rule 11: so does a descriptor that names nothing. Nothing of such a message is left: the method is not called, and
-/// what the other descriptors gave is neither kept nor released.
+/// A descriptor in params that names nothing ends the connection. Nothing of such a message is left: the method is
+/// not called, and what the other descriptors gave is neither kept nor released.
+/// Rules: 11.
 #[test]
-fn rule11_an_unknown_capability_in_params_aborts() {
+fn params_that_name_an_unknown_capability_abort_and_no_method_is_called() {
     let descriptors = [
         (Cap::Yours(9), "capability 9 is not in the export table"),
         (Cap::YourAnswer(9, vec![0]), "promised answer 9 is not in the answer table"),
@@ -106,9 +110,11 @@ fn rule11_an_unknown_capability_in_params_aborts() {
     }
 }
 
-/// Rule 11: `noFinishNeeded` with capabilities would leave nobody to say what becomes of them.
+/// Results with `noFinishNeeded` and a capability end the connection: no message would say what becomes of the
+/// capability.
+/// Rules: 11.
 #[test]
-fn rule11_no_finish_needed_with_capabilities_aborts() {
+fn no_finish_needed_with_a_capability_in_the_results_aborts() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     let answer = send(&client, NOTE, 1, &[]);
@@ -124,9 +130,10 @@ fn rule11_no_finish_needed_with_capabilities_aborts() {
     assert!(wait_failed(answer).contains("yet holds capabilities"));
 }
 
-/// Rule 11: what can't be read ends the connection.
+/// A message that cannot be read ends the connection.
+/// Rules: 11.
 #[test]
-fn rule11_a_malformed_message_aborts() {
+fn malformed_message_aborts() {
     let mut peer = Peer::new(Client::null());
     // A struct pointer that leads out of the message.
     let wild = vec![capnp::word(0xfc, 0xff, 0xff, 0x7f, 1, 0, 1, 0)];
@@ -134,9 +141,10 @@ fn rule11_a_malformed_message_aborts() {
     peer.expect_abort("malformed message");
 }
 
-/// Rules 11 and 13: a rule that the peer broke is what waiting callers are told: as the cause, by its variant.
+/// Waiting callers get the rule that the peer broke as the source of their error, by its variant.
+/// Rules: 11, 13.
 #[test]
-fn rule11_the_broken_rule_is_the_source() {
+fn rule_broken_by_the_peer_is_the_source_of_the_callers_error() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     let answer = send(&client, NOTE, 1, &[]);
@@ -152,9 +160,10 @@ fn rule11_the_broken_rule_is_the_source() {
     );
 }
 
-/// Rule 13: an Abort of the peer's ends the connection, with its reason; it is not answered by another.
+/// An Abort of the peer's ends the connection, with its reason; it is not answered by another.
+/// Rules: 13.
 #[test]
-fn rule13_an_abort_of_the_peers_is_not_answered() {
+fn abort_from_the_peer_ends_the_connection_and_is_not_answered() {
     let mut peer = Peer::new(Client::null());
     peer.send(Msg::Abort("enough".into()));
     peer.expect_end();
@@ -163,9 +172,10 @@ fn rule13_an_abort_of_the_peers_is_not_answered() {
     assert!(why.reason().contains("the peer aborted: enough"), "{why}");
 }
 
-/// Rule 13: what our side sent before it aborts comes before the Abort.
+/// What our side sent before it aborts comes before the Abort.
+/// Rules: 13.
 #[test]
-fn rule13_an_abort_of_ours_comes_last() {
+fn abort_of_ours_is_sent_after_the_messages_before_it() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     let answer = send(&client, NOTE, 1, &[]);
@@ -175,9 +185,10 @@ fn rule13_an_abort_of_ours_comes_last() {
     assert!(wait_failed(answer).contains("enough"));
 }
 
-/// Rule 13: the first cause is the one that counts, whatever comes after it.
+/// The first cause is the one that counts, whatever comes after it.
+/// Rules: 13.
 #[test]
-fn rule13_the_first_cause_counts() {
+fn abort_after_the_end_does_not_replace_the_first_cause() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     peer.send(Msg::Abort("first".into()));

@@ -4,9 +4,10 @@ use capnp_threads::Client;
 
 use crate::support::*;
 
-/// Rule 5: the Finish of a Bootstrap gives back the one reference that its Return gave, and no more.
+/// The Finish of a Bootstrap gives back the one reference that its Return gave, and no more.
+/// Rules: 5.
 #[test]
-fn rule5_finish_of_a_bootstrap_gives_back_one_reference() {
+fn finish_of_a_bootstrap_releases_one_reference() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let (first, second) = (peer.bootstrap(), peer.bootstrap());
@@ -23,9 +24,10 @@ fn rule5_finish_of_a_bootstrap_gives_back_one_reference() {
     peer.finish_clean();
 }
 
-/// Rule 5: a Finish that keeps the capabilities leaves the reference to be released, once.
+/// A Finish that keeps the capabilities leaves the reference to be released, once.
+/// Rules: 5.
 #[test]
-fn rule5_a_bootstrap_object_that_is_kept_is_released_later() {
+fn bootstrap_object_kept_by_the_finish_lives_until_its_release() {
     let mut peer = Peer::new(Recorder::new().client());
     let object = peer.get_bootstrap();
     peer.settle();
@@ -36,9 +38,10 @@ fn rule5_a_bootstrap_object_that_is_kept_is_released_later() {
     peer.finish_clean();
 }
 
-/// Rule 5: a bootstrap object that is still a promise is given back like any other. Nothing is told of it then.
+/// A bootstrap object that is still a promise is given back like any other. Nothing is told of it then.
+/// Rules: 5.
 #[test]
-fn rule5_finish_of_a_bootstrap_gives_back_a_promise() {
+fn finish_of_a_bootstrap_that_returned_a_promise_releases_the_promise() {
     let (promise, fulfiller) = Client::promise();
     let mut peer = Peer::new(promise);
     let question = peer.bootstrap();
@@ -50,10 +53,11 @@ fn rule5_finish_of_a_bootstrap_gives_back_a_promise() {
     peer.finish_clean();
 }
 
-/// Rules 5 and 10: a Bootstrap of ours that nobody wants any more is finished before its Return. The capability
-/// that the Return brings is the peer's to release: no Release is sent for it.
+/// A Bootstrap of ours that nobody wants any more is finished before its Return. The capability that the Return
+/// brings is the peer's to release: no Release is sent for it.
+/// Rules: 5, 10.
 #[test]
-fn rule5_a_late_return_of_a_bootstrap_is_not_released_twice() {
+fn return_after_the_finish_of_a_bootstrap_is_not_released_again() {
     let mut peer = Peer::new(Client::null());
     drop(peer.vat.bootstrap::<Client>());
     let question = peer.expect_bootstrap();
@@ -64,9 +68,10 @@ fn rule5_a_late_return_of_a_bootstrap_is_not_released_twice() {
     peer.finish_clean();
 }
 
-/// Rule 9: the question ID of a Bootstrap is free again once its Return came and its Finish was sent, no sooner.
+/// The question ID of a Bootstrap is free again once its Return came and its Finish was sent, no sooner.
+/// Rules: 9.
 #[test]
-fn rule9_the_id_of_a_bootstrap_is_free_after_return_and_finish() {
+fn bootstrap_question_id_is_free_after_return_and_finish() {
     let mut peer = Peer::new(Client::null());
     let first = peer.vat.bootstrap::<Client>();
     assert_eq!(peer.expect_bootstrap(), 0);
@@ -86,8 +91,9 @@ fn rule9_the_id_of_a_bootstrap_is_free_after_return_and_finish() {
 }
 
 /// A vat that offers no object answers with an exception, and stays connected.
+/// Rules: none.
 #[test]
-fn a_bootstrap_without_an_object_fails() {
+fn bootstrap_of_a_vat_without_an_object_fails_and_the_connection_stays() {
     let mut peer = Peer::new(Client::null());
     let question = peer.bootstrap();
     peer.expect_exception(question, "no bootstrap object");

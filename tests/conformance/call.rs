@@ -5,8 +5,9 @@ use capnp_threads::Client;
 use crate::support::*;
 
 /// Calls on one capability arrive in the order sent, and each is answered.
+/// Rules: 12.
 #[test]
-fn calls_arrive_in_order() {
+fn calls_on_one_capability_arrive_in_the_order_sent() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -20,8 +21,9 @@ fn calls_arrive_in_order() {
 }
 
 /// A call of ours goes out with its params, and its answer comes back.
+/// Rules: none.
 #[test]
-fn a_call_of_ours_is_answered() {
+fn call_of_ours_sends_its_params_and_gets_its_results() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     let answer = send(&client, NOTE, 1, &[]);

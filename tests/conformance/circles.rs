@@ -18,9 +18,10 @@ fn is_circle(call: RemotePromise) {
     assert!(why.contains("resolved to itself"), "{why}");
 }
 
-/// Rule 7: a promise that is resolved to the results of a call that waits in it.
+/// A promise that is resolved to the results of a call that waits in it.
+/// Rules: 7.
 #[test]
-fn rule7_a_promise_that_is_the_answer_of_its_own_call_is_broken() {
+fn promise_resolved_to_the_results_of_a_call_that_waits_in_it_is_broken() {
     let (promise, fulfiller) = Client::promise();
     let before = send(&promise, NOTE, 1, &[]);
     let (call, results) = ahead(&promise, 2);
@@ -34,9 +35,11 @@ fn rule7_a_promise_that_is_the_answer_of_its_own_call_is_broken() {
     }
 }
 
-/// Rule 7: the same, by way of a long pipeline.
+/// A promise that is resolved to the end of 1,000 calls, each pipelined on the one before and the first made on the
+/// promise.
+/// Rules: 7.
 #[test]
-fn rule7_a_promise_that_is_far_down_its_own_pipeline_is_broken() {
+fn promise_resolved_to_the_end_of_its_own_long_pipeline_is_broken() {
     let (promise, fulfiller) = Client::promise();
     let mut results = promise.clone();
     let mut calls = Vec::new();
@@ -51,9 +54,10 @@ fn rule7_a_promise_that_is_far_down_its_own_pipeline_is_broken() {
     is_circle(send(&promise, NOTE, 1001, &[]));
 }
 
-/// Rule 7: two promises, each of which is resolved to the results of a call that waits in the other.
+/// Two promises, each of which is resolved to the results of a call that waits in the other.
+/// Rules: 7.
 #[test]
-fn rule7_two_promises_that_are_the_answers_of_each_others_calls_are_broken() {
+fn two_promises_resolved_to_results_of_calls_in_each_other_are_broken() {
     let (one, fulfill_one) = Client::promise();
     let (two, fulfill_two) = Client::promise();
     let (call_one, results_one) = ahead(&one, 1);
@@ -66,9 +70,10 @@ fn rule7_two_promises_that_are_the_answers_of_each_others_calls_are_broken() {
     [call_one, call_two].into_iter().for_each(is_circle);
 }
 
-/// Rule 7: and where two threads close the circle together.
+/// Two threads close such a circle together.
+/// Rules: 7.
 #[test]
-fn rule7_a_circle_that_two_threads_close_is_broken() {
+fn two_promises_resolved_to_each_others_calls_by_two_threads_are_broken() {
     for _ in 0..1000 {
         let (one, fulfill_one) = Client::promise();
         let (two, fulfill_two) = Client::promise();
@@ -82,9 +87,10 @@ fn rule7_a_circle_that_two_threads_close_is_broken() {
     }
 }
 
-/// Rule 7: a call that is handed on to what will be in its results.
+/// A call that is handed on to what will be in its results.
+/// Rules: 7.
 #[test]
-fn rule7_a_call_that_is_handed_on_to_its_own_results_fails() {
+fn tail_call_to_its_own_results_fails() {
     let recorder = Recorder::new();
     let call = send(&recorder.client(), HOLD, 1, &[]);
     let results = call.pipeline.field(0).client();
@@ -93,9 +99,10 @@ fn rule7_a_call_that_is_handed_on_to_its_own_results_fails() {
     is_circle(send(&results, NOTE, 3, &[]));
 }
 
-/// Rule 7: a promise that is resolved to the results of a call in another promise is none of these.
+/// A promise that is resolved to the results of a call in another promise is no circle.
+/// Rules: 7.
 #[test]
-fn rule7_a_promise_that_is_the_answer_of_another_ones_call_is_resolved() {
+fn promise_resolved_to_the_results_of_a_call_in_another_promise_settles() {
     let recorder = Recorder::new();
     let (one, fulfill_one) = Client::promise();
     let (two, fulfill_two) = Client::promise();

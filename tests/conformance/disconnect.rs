@@ -96,9 +96,10 @@ fn on_each_end(vat: &Vat, start: impl Fn(&mut Peer, &Client) -> Vec<Waiter>) {
     }
 }
 
-/// Rule 13: a question that waits for its Return; in each way that one can wait for it.
+/// A question that waits for its Return; in each way that one can wait for it.
+/// Rules: 13.
 #[test]
-fn rule13_the_end_ends_questions() {
+fn disconnect_fails_every_kind_of_wait_for_a_question() {
     on_each_end(&Vat::new(), |peer, client| {
         let waiting = send(client, NOTE, 1, &[]);
         let waits = on_thread(|| waiting.wait().expect_err("no answer"));
@@ -118,9 +119,10 @@ fn rule13_the_end_ends_questions() {
     });
 }
 
-/// Rule 13: calls pipelined on a question, sent ahead or held; and who waits for what the promise becomes.
+/// Calls pipelined on a question, sent ahead or held; and waits for what the promise becomes.
+/// Rules: 13.
 #[test]
-fn rule13_the_end_ends_pipelines() {
+fn disconnect_fails_pipelined_calls_that_were_sent_or_held() {
     on_each_end(&Vat::new(), |peer, client| {
         let answer = send(client, NOTE, 1, &[]);
         let promised = answer.pipeline.field(0).client();
@@ -143,9 +145,10 @@ fn rule13_the_end_ends_pipelines() {
     });
 }
 
-/// Rule 13: a Bootstrap that was not answered, and calls on it.
+/// A Bootstrap that was not answered, and calls on it.
+/// Rules: 13.
 #[test]
-fn rule13_the_end_ends_bootstraps() {
+fn disconnect_fails_an_unanswered_bootstrap_and_the_calls_on_it() {
     on_each_end(&Vat::new(), |peer, _| {
         let client = peer.vat.bootstrap::<Client>();
         peer.expect_bootstrap();
@@ -163,9 +166,10 @@ fn rule13_the_end_ends_bootstraps() {
     });
 }
 
-/// Rule 13: a promise of the peer's that was not resolved.
+/// A promise of the peer's that was not resolved.
+/// Rules: 13.
 #[test]
-fn rule13_the_end_breaks_promises() {
+fn disconnect_breaks_imported_promises_that_are_not_resolved() {
     on_each_end(&Vat::new(), |peer, _| {
         let promise = peer.introduce(Cap::Promise(5));
         let resolves = on_thread({
@@ -176,9 +180,10 @@ fn rule13_the_end_breaks_promises() {
     });
 }
 
-/// Rule 13: calls held behind an embargo.
+/// Calls held behind an embargo.
+/// Rules: 13.
 #[test]
-fn rule13_the_end_ends_embargoes() {
+fn disconnect_fails_calls_held_by_an_embargo() {
     let recorder = Recorder::new();
     on_each_end(&Vat::new().bootstrap(recorder.client()), |peer, _| {
         let object = peer.get_bootstrap();
@@ -194,9 +199,10 @@ fn rule13_the_end_ends_embargoes() {
     recorder.expect(&[]);
 }
 
-/// Rule 13: callers that wait for a question to be free.
+/// Callers that wait for a question to be free.
+/// Rules: 13.
 #[test]
-fn rule13_the_end_ends_waits_for_an_id() {
+fn disconnect_fails_callers_that_wait_for_a_question_id() {
     let mut limits = Limits::default();
     limits.questions = 1;
     on_each_end(&Vat::new().limits(limits), |peer, client| {
@@ -210,9 +216,10 @@ fn rule13_the_end_ends_waits_for_an_id() {
     });
 }
 
-/// Rule 13: callers that wait until what is queued has been sent, while the peer reads nothing.
+/// Callers that wait until what is queued has been sent, while the peer reads nothing.
+/// Rules: 13.
 #[test]
-fn rule13_the_end_ends_waits_for_room_to_send() {
+fn disconnect_fails_callers_that_wait_for_room_in_the_send_queue() {
     let mut limits = Limits::default();
     (limits.send_bytes, limits.linger) = (128, Duration::from_millis(1));
     for end in [End::Closed, End::Aborted] {
@@ -233,9 +240,10 @@ fn rule13_the_end_ends_waits_for_room_to_send() {
     }
 }
 
-/// Rule 13: streams: a caller that waits for room in the window, and one that waits for the last answer.
+/// Streams: a caller that waits for room in the window, and one that waits for the last answer.
+/// Rules: 13.
 #[test]
-fn rule13_the_end_ends_streams() {
+fn disconnect_fails_waits_for_the_window_and_for_the_end_of_a_stream() {
     on_each_end(&Vat::new(), |peer, client| {
         let [narrow, wide] = [1, 1 << 20].map(Stream::with_window);
         for (tag, stream) in [(1, &narrow), (2, &narrow), (3, &wide)] {
@@ -256,10 +264,11 @@ fn rule13_the_end_ends_streams() {
     });
 }
 
-/// Rule 13: the calls of the peer's are canceled: those in a method, those kept for later, those that wait for
-/// another answer. What they are answered with later goes nowhere.
+/// The calls of the peer's are canceled: those in a method, those kept for later, those that wait for another
+/// answer. What they are answered with later goes nowhere.
+/// Rules: 13.
 #[test]
-fn rule13_the_end_cancels_the_peers_calls() {
+fn disconnect_cancels_calls_from_the_peer_in_every_state() {
     for end in ALL {
         let recorder = Recorder::new();
         let mut peer = Peer::new(recorder.client());
@@ -278,9 +287,10 @@ fn rule13_the_end_cancels_the_peers_calls() {
     }
 }
 
-/// Rule 13: a call that was forwarded to a vat that is gone fails where it came from, and that connection lives on.
+/// A call that was forwarded to a vat that is gone fails where it came from, and that connection lives on.
+/// Rules: 13.
 #[test]
-fn rule13_the_end_fails_forwarded_calls() {
+fn disconnect_of_the_next_vat_fails_forwarded_calls_and_no_other_connection() {
     for end in ALL {
         let mut far = Peer::new(Client::null());
         let mut near = Peer::new(far.introduce(Cap::Hosted(7)));
@@ -299,9 +309,10 @@ fn rule13_the_end_fails_forwarded_calls() {
     }
 }
 
-/// Rule 13: a method that runs is told too, and its wait for the peer ends. What it owns stays its own.
+/// A running method is told, and its wait for the peer ends. What it owns stays its own.
+/// Rules: 13.
 #[test]
-fn rule13_the_end_wakes_methods() {
+fn disconnect_ends_waits_in_running_methods() {
     for end in ALL {
         let (to, outcome) = bounded(1);
         let mut peer = Peer::new(Client::new(Waits(to)));
@@ -316,9 +327,10 @@ fn rule13_the_end_wakes_methods() {
     }
 }
 
-/// Rule 13: who registered for the end is told when all who waited for something have been.
+/// Callbacks that are registered for the end run when everything that waited has been told.
+/// Rules: 13.
 #[test]
-fn rule13_who_registered_for_the_end_is_told_last() {
+fn disconnect_callbacks_run_after_all_waiters_are_told() {
     for end in ALL {
         let mut peer = Peer::new(Client::null());
         let client = peer.introduce(Cap::Hosted(7));

@@ -48,10 +48,11 @@ impl Reflecting {
     }
 }
 
-/// Rule 3: the echo comes behind the calls that came before, and before those that came after, with the ID that
-/// the peer chose, addressed to the peer's object.
+/// The echo comes behind the calls that came before, and before those that came after, with the ID that the peer
+/// chose, addressed to the peer's object.
+/// Rules: 3.
 #[test]
-fn rule3_the_echo_keeps_its_place_among_calls() {
+fn disembargo_echo_follows_earlier_calls_and_precedes_later_ones() {
     let mut test = Reflecting::new();
     test.fulfill();
     let id = test.id;
@@ -66,10 +67,11 @@ fn rule3_the_echo_keeps_its_place_among_calls() {
     test.end();
 }
 
-/// Rule 3: calls that waited in a promise are forwarded before the peer learns what it is; so they are before
-/// any Disembargo for it.
+/// Calls that waited in a promise are forwarded before the Resolve that tells the peer what it is; so they are
+/// before any Disembargo for it.
+/// Rules: 3.
 #[test]
-fn rule3_calls_that_waited_are_forwarded_before_the_resolve() {
+fn promise_fulfilled_with_the_peers_capability_forwards_waiting_calls_first() {
     let mut test = Reflecting::new();
     let waiting = [test.call(1), test.call(2)];
     test.peer.expect_quiet();
@@ -83,9 +85,10 @@ fn rule3_calls_that_waited_are_forwarded_before_the_resolve() {
     test.end();
 }
 
-/// Rule 3: the same for a promise in a promise.
+/// The same for a promise that is fulfilled with another promise.
+/// Rules: 3.
 #[test]
-fn rule3_calls_that_waited_in_a_promise_of_a_promise_are_forwarded_first() {
+fn promise_fulfilled_with_another_promise_forwards_waiting_calls_first() {
     let mut test = Reflecting::new();
     let (inner, inner_fulfiller) = Client::promise();
     let first = test.call(1);
@@ -103,10 +106,10 @@ fn rule3_calls_that_waited_in_a_promise_of_a_promise_are_forwarded_first() {
     test.end();
 }
 
-/// Rule 3: a Disembargo for a capability in results, behind calls that were pipelined on them before they were
-/// there.
+/// A Disembargo for a capability in results, behind calls that were pipelined on them before they were there.
+/// Rules: 3.
 #[test]
-fn rule3_the_echo_comes_behind_calls_that_waited_for_results() {
+fn disembargo_of_results_is_echoed_after_calls_pipelined_before_the_return() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -128,9 +131,10 @@ fn rule3_the_echo_comes_behind_calls_that_waited_for_results() {
     peer.finish_clean();
 }
 
-/// Rule 3: results that were sent ahead of the answer (`set_pipeline`) keep calls and echo in order as well.
+/// Results that were sent ahead of the answer (`set_pipeline`) keep calls and echo in order as well.
+/// Rules: 3.
 #[test]
-fn rule3_the_echo_comes_behind_calls_on_a_pipeline_that_was_set() {
+fn disembargo_of_a_set_pipeline_is_echoed_after_the_calls_on_it() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -154,9 +158,10 @@ fn rule3_the_echo_comes_behind_calls_on_a_pipeline_that_was_set() {
     peer.finish_clean();
 }
 
-/// Rule 3: results that are those of a tail call back to the peer lead back to it.
+/// Results that are those of a tail call to the peer lead back to it: the echo names the tail call's question.
+/// Rules: 3.
 #[test]
-fn rule3_the_echo_for_results_of_a_tail_call_names_its_question() {
+fn disembargo_of_tail_call_results_is_echoed_to_the_tail_question() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -178,9 +183,10 @@ fn rule3_the_echo_for_results_of_a_tail_call_names_its_question() {
     peer.finish_clean();
 }
 
-/// Rule 3: the target must lead back to the peer; all else is an error of the peer's.
+/// The target of a Disembargo must lead back to the peer: any other target is an error of the peer's.
+/// Rules: 3.
 #[test]
-fn rule3_a_disembargo_of_what_does_not_lead_back_aborts() {
+fn disembargo_of_an_export_that_does_not_lead_back_aborts() {
     let here = Recorder::new();
     let to_peer_of_another = |other: &mut Peer| other.introduce(Cap::Hosted(5));
     let mut other = Peer::new(Client::null());
@@ -197,9 +203,10 @@ fn rule3_a_disembargo_of_what_does_not_lead_back_aborts() {
     other.finish_clean();
 }
 
-/// Rule 3: so are targets in answers that are not there yet, failed, hold no capability there, or one of ours.
+/// Targets in answers that are not there yet, that failed, or that hold no capability or one of ours at that place.
+/// Rules: 3.
 #[test]
-fn rule3_a_disembargo_of_results_that_do_not_lead_back_aborts() {
+fn disembargo_of_results_that_do_not_lead_back_aborts() {
     for case in 0..4 {
         let recorder = Recorder::new();
         let mut peer = Peer::new(recorder.client());
@@ -223,8 +230,9 @@ fn rule3_a_disembargo_of_results_that_do_not_lead_back_aborts() {
 }
 
 /// A target that does not exist is an error of the peer's.
+/// Rules: 3.
 #[test]
-fn rule3_a_disembargo_of_what_does_not_exist_aborts() {
+fn disembargo_of_a_target_that_does_not_exist_aborts() {
     for (target, why) in
         [(Target::Import(99), "not in the export table"), (Target::Answer(99, vec![]), "promised answer")]
     {

@@ -59,9 +59,10 @@ impl Used {
     }
 }
 
-/// Rule 1: calls are held until the Disembargo has come back, and go on in order.
+/// Calls are held until the Disembargo has come back, and go on in order.
+/// Rules: 1.
 #[test]
-fn rule1_a_used_promise_that_turns_out_to_be_here_is_embargoed() {
+fn called_promise_resolved_to_a_local_object_holds_calls_until_the_echo() {
     let mut test = Used::new();
     let embargo = test.resolve();
     let held: Vec<_> = (2..=4).map(|tag| send(&test.promise, NOTE, tag, &[])).collect();
@@ -81,9 +82,10 @@ fn rule1_a_used_promise_that_turns_out_to_be_here_is_embargoed() {
     test.end();
 }
 
-/// Rule 1: the promise is released at once, but behind the Disembargo that is addressed to it.
+/// The promise is released at once, but behind the Disembargo that is addressed to it.
+/// Rules: 1.
 #[test]
-fn rule1_the_promise_is_released_behind_its_disembargo() {
+fn embargoed_promise_is_released_after_its_disembargo() {
     let mut test = Used::new();
     let embargo = test.resolve();
     assert_eq!(test.peer.expect_release(10), 1);
@@ -92,9 +94,10 @@ fn rule1_the_promise_is_released_behind_its_disembargo() {
     test.end();
 }
 
-/// Rule 1: no call, no embargo.
+/// No call, no embargo.
+/// Rules: 1.
 #[test]
-fn rule1_an_unused_promise_is_not_embargoed() {
+fn promise_without_calls_resolved_to_a_local_object_is_not_embargoed() {
     let mut peer = Peer::new(Client::null());
     let recorder = Recorder::new();
     let object = peer.export_hosted(&recorder.client());
@@ -108,10 +111,11 @@ fn rule1_an_unused_promise_is_not_embargoed() {
     peer.finish_clean();
 }
 
-/// Rule 1: the embargo belongs to the reference: all clones of the promise share it, those made before and
-/// after the resolution, and those of a promise that the peer named twice.
+/// The embargo belongs to the reference: all clones of the promise share it, those made before and after the
+/// resolution, and those of a promise that the peer named twice.
+/// Rules: 1.
 #[test]
-fn rule1_clones_share_the_embargo() {
+fn clones_of_an_embargoed_promise_share_the_embargo() {
     let mut test = Used::new();
     let before = test.promise.clone();
     let again = test.peer.introduce(Cap::Promise(10));
@@ -131,9 +135,10 @@ fn rule1_clones_share_the_embargo() {
     test.end();
 }
 
-/// Rule 1: never for a null or a broken capability: calls fail at once.
+/// A null or broken capability is never embargoed: calls fail at once.
+/// Rules: 1.
 #[test]
-fn rule1_null_and_broken_capabilities_are_never_embargoed() {
+fn promise_resolved_to_null_or_an_exception_fails_calls_without_embargo() {
     for to in [Ok(Cap::None), Err("no such thing".to_owned())] {
         let mut test = Used::new();
         let is_null = to.is_ok();
@@ -148,9 +153,10 @@ fn rule1_null_and_broken_capabilities_are_never_embargoed() {
     }
 }
 
-/// Rule 1: nor for a promise of ours that was broken, and that the peer names.
+/// A promise of ours that was broken, and that the peer names, is not embargoed.
+/// Rules: 1.
 #[test]
-fn rule1_a_broken_promise_of_ours_is_not_embargoed() {
+fn promise_resolved_to_a_broken_export_is_not_embargoed() {
     let mut test = Used::new();
     let (ours, fulfiller) = Client::promise();
     let id = test.peer.export_promise(&ours);
@@ -164,10 +170,11 @@ fn rule1_a_broken_promise_of_ours_is_not_embargoed() {
     test.end();
 }
 
-/// Rule 1: a promise that turns out to be another promise of the peer's needs none, but passes on that it was
-/// used; the Disembargo goes by the later promise.
+/// A promise that turns out to be another promise of the peer's needs none, but passes on that it was used; the
+/// Disembargo goes by the later promise.
+/// Rules: 1.
 #[test]
-fn rule1_a_promise_passes_on_that_it_was_used() {
+fn called_promise_resolved_to_another_import_embargoes_that_one_later() {
     let mut test = Used::new();
     test.peer.resolve(10, Cap::Promise(11));
     assert_eq!(test.peer.expect_release(10), 1);
@@ -185,9 +192,10 @@ fn rule1_a_promise_passes_on_that_it_was_used() {
     test.end();
 }
 
-/// Rule 1: none is needed for what is in the peer by the same way; calls go there behind the others.
+/// No embargo is needed for an object in the peer: later calls take the same way and stay behind the earlier ones.
+/// Rules: 1.
 #[test]
-fn rule1_a_promise_that_turns_out_to_be_in_the_peer_is_not_embargoed() {
+fn promise_resolved_to_an_object_in_the_peer_is_not_embargoed() {
     let mut test = Used::new();
     test.peer.resolve(10, Cap::Hosted(12));
     assert_eq!(test.peer.expect_release(10), 1);
@@ -200,9 +208,10 @@ fn rule1_a_promise_that_turns_out_to_be_in_the_peer_is_not_embargoed() {
     test.end();
 }
 
-/// Rule 1: a promise of ours that the peer names is here as well, whatever becomes of it.
+/// A promise of ours that the peer names is here as well, whatever becomes of it.
+/// Rules: 1.
 #[test]
-fn rule1_a_promise_that_turns_out_to_be_a_promise_of_ours_is_embargoed() {
+fn promise_resolved_to_an_exported_promise_is_embargoed() {
     let mut test = Used::new();
     let (ours, fulfiller) = Client::promise();
     let id = test.peer.export_promise(&ours);
@@ -224,9 +233,10 @@ fn rule1_a_promise_that_turns_out_to_be_a_promise_of_ours_is_embargoed() {
     test.end();
 }
 
-/// Rule 1: what is behind another connection of ours is here, to this peer.
+/// What is behind another connection of ours is here, to this peer.
+/// Rules: 1.
 #[test]
-fn rule1_a_promise_that_turns_out_to_be_behind_another_connection_is_embargoed() {
+fn promise_resolved_to_an_export_of_another_connections_object_is_embargoed() {
     let mut test = Used::new();
     let mut other = Peer::new(Client::null());
     let proxy = other.introduce(Cap::Hosted(5));
@@ -250,9 +260,10 @@ fn rule1_a_promise_that_turns_out_to_be_behind_another_connection_is_embargoed()
     other.finish_clean();
 }
 
-/// Rule 1: calls that are held go on when nobody holds the promise any more.
+/// Calls that are held go on when no client of the promise is left.
+/// Rules: 1.
 #[test]
-fn rule1_held_calls_outlive_the_promise() {
+fn calls_held_by_an_embargo_are_delivered_after_the_promise_is_dropped() {
     let mut test = Used::new();
     let embargo = test.resolve();
     let held = send(&test.promise, NOTE, 2, &[]);
@@ -265,9 +276,10 @@ fn rule1_held_calls_outlive_the_promise() {
     test.end();
 }
 
-/// Rule 1: a call that is canceled while it is held is not delivered.
+/// A call that is canceled while it is held is not delivered.
+/// Rules: 1.
 #[test]
-fn rule1_a_held_call_can_be_canceled() {
+fn call_canceled_while_an_embargo_holds_it_is_not_delivered() {
     let mut test = Used::new();
     let embargo = test.resolve();
     let canceled = send(&test.promise, NOTE, 2, &[]);
@@ -280,9 +292,10 @@ fn rule1_a_held_call_can_be_canceled() {
     test.end();
 }
 
-/// Rule 1: a promise that nobody holds when it is resolved needs none: nobody can make a new call.
+/// A promise that has no client when it is resolved needs no embargo: no new call can be made.
+/// Rules: 1.
 #[test]
-fn rule1_a_promise_that_nobody_holds_is_not_embargoed() {
+fn dropped_promise_resolved_to_a_local_object_is_not_embargoed() {
     let mut test = Used::new();
     let promise = std::mem::replace(&mut test.promise, Client::null());
     drop(promise);
@@ -295,9 +308,10 @@ fn rule1_a_promise_that_nobody_holds_is_not_embargoed() {
     test.end();
 }
 
-/// Rule 1: embargoes are told apart.
+/// Embargoes are told apart.
+/// Rules: 1.
 #[test]
-fn rule1_each_embargo_is_lifted_by_its_own_echo() {
+fn two_embargoes_are_each_lifted_by_their_own_echo() {
     let mut test = Used::new();
     let other = test.peer.introduce(Cap::Promise(11));
     let other_answer = send(&other, NOTE, 10, &[]);
@@ -323,9 +337,10 @@ fn rule1_each_embargo_is_lifted_by_its_own_echo() {
     test.end();
 }
 
-/// An echo that nobody asked for, or a second one, is an error of the peer's.
+/// An echo for which no Disembargo was sent, or a second one, is an error of the peer's.
+/// Rules: 1, 11.
 #[test]
-fn rule1_an_echo_that_was_not_asked_for_aborts() {
+fn echo_of_an_unknown_or_lifted_embargo_aborts() {
     let mut peer = Peer::new(Client::null());
     let context = Context::Receiver(0);
     peer.send_wrong(Msg::Disembargo { target: Target::Import(0), context });
@@ -342,8 +357,9 @@ fn rule1_an_echo_that_was_not_asked_for_aborts() {
 
 /// Calls in service may wait for the Disembargo to come back: it is read although they fill the limit, and no
 /// question is outstanding.
+/// Rules: 1.
 #[test]
-fn rule1_a_disembargo_is_read_while_calls_are_at_the_limit() {
+fn disembargo_is_read_while_calls_in_service_are_at_the_limit() {
     let mut limits = Limits::default();
     limits.call_words = 1;
     let recorder = Recorder::new();
@@ -370,10 +386,11 @@ fn rule1_a_disembargo_is_read_while_calls_are_at_the_limit() {
     peer.finish_clean();
 }
 
-/// Rules 1 and 12: a promise that the peer names again is the same, also where nobody has heard yet that its clients are
-/// gone.
+/// A promise that the peer names again is the same promise, also where the callback thread has not yet processed
+/// the drop of its last client.
+/// Rules: 1, 12.
 #[test]
-fn rule1_a_promise_that_is_named_again_while_its_clients_go_is_embargoed() {
+fn promise_named_again_before_its_drop_is_processed_is_still_embargoed() {
     let recorder = Recorder::new();
     let mut peer = Peer::strict(recorder.client());
     let object = peer.get_bootstrap();

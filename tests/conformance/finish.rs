@@ -8,10 +8,11 @@ use crossbeam_channel::{unbounded, Receiver, Sender};
 
 use crate::support::*;
 
-/// Rule 10: a Finish before the Return cancels. The method sees the flag, its callback runs, the wait that it is
-/// in ends with an error, and the answer says `canceled`.
+/// A Finish before the Return cancels. The method sees the flag, its callback runs, the wait that it is in ends
+/// with an error, and the answer says `canceled`.
+/// Rules: 10.
 #[test]
-fn rule10_finish_before_return_cancels() {
+fn finish_before_return_cancels_the_running_method() {
     let (to, seen) = unbounded();
     let nested = Mutex::new(None);
     let mut peer = Peer::new(Client::new(Nested { nested, seen: to }));
@@ -35,10 +36,11 @@ fn rule10_finish_before_return_cancels() {
     peer.finish_clean();
 }
 
-/// Rule 10: a call that is to be answered later is canceled in the same way, and what it is answered with then is
-/// for nobody: its capabilities are not exported.
+/// A deferred call is canceled in the same way. What it is answered with then goes nowhere: its capabilities are
+/// not exported.
+/// Rules: 10.
 #[test]
-fn rule10_a_deferred_call_is_canceled() {
+fn finish_before_return_cancels_a_deferred_call() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -53,9 +55,10 @@ fn rule10_a_deferred_call_is_canceled() {
     peer.finish_clean();
 }
 
-/// Rule 10: the answer does not say `canceled` if the result was there already, though the peer had not seen it.
+/// The answer does not say `canceled` if the result was there already, though the peer had not seen it.
+/// Rules: 10.
 #[test]
-fn rule10_a_result_that_is_there_is_not_canceled() {
+fn finish_after_the_method_has_returned_does_not_change_the_return_to_canceled() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -69,9 +72,10 @@ fn rule10_a_result_that_is_there_is_not_canceled() {
     peer.finish_clean();
 }
 
-/// Rule 10: a call that waits for its turn is canceled at once, and never reaches its method.
+/// A call that waits for its turn is canceled at once, and never reaches its method.
+/// Rules: 10.
 #[test]
-fn rule10_a_call_in_the_mailbox_is_canceled_at_once() {
+fn finish_of_a_call_in_the_mailbox_cancels_it_before_its_method_runs() {
     let (object, mut peer, busy) = Turns::start();
     let waits = peer.call(Target::Import(object.id), 2, 0).send();
     peer.finish(waits);
@@ -85,10 +89,11 @@ fn rule10_a_call_in_the_mailbox_is_canceled_at_once() {
     peer.finish_clean();
 }
 
-/// Rule 10: where the peer sends `requireEarlyCancellationWorkaround`, the cancellation waits until the call has
-/// reached its method.
+/// Where the peer sends `requireEarlyCancellationWorkaround`, the cancellation waits until the call has reached its
+/// method.
+/// Rules: 10.
 #[test]
-fn rule10_with_the_workaround_the_call_is_delivered_before_it_is_canceled() {
+fn finish_with_the_workaround_delivers_a_waiting_call_before_canceling_it() {
     let (object, mut peer, busy) = Turns::start();
     let waits = peer.call(Target::Import(object.id), 2, 0).send();
     peer.send(Msg::Finish { question: waits, release: true, workaround: true });
@@ -102,9 +107,10 @@ fn rule10_with_the_workaround_the_call_is_delivered_before_it_is_canceled() {
     peer.finish_clean();
 }
 
-/// Rule 10: a call that has reached its method is canceled at once, with the workaround as without.
+/// A call that has reached its method is canceled at once, with the workaround as without.
+/// Rules: 10.
 #[test]
-fn rule10_with_the_workaround_a_call_that_was_delivered_is_canceled_at_once() {
+fn finish_with_the_workaround_cancels_a_delivered_call_at_once() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -116,9 +122,10 @@ fn rule10_with_the_workaround_a_call_that_was_delivered_is_canceled_at_once() {
     peer.finish_clean();
 }
 
-/// Rule 10: a call on which others are pipelined goes on for them after its Finish; they get what it returns.
+/// A call on which others are pipelined goes on for them after its Finish; they get what it returns.
+/// Rules: 10.
 #[test]
-fn rule10_finish_does_not_cancel_what_others_are_pipelined_on() {
+fn finish_of_a_call_with_pipelined_calls_does_not_cancel_it() {
     let (recorder, inner) = (Recorder::new(), Recorder::new());
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -137,9 +144,10 @@ fn rule10_finish_does_not_cancel_what_others_are_pipelined_on() {
     peer.finish_clean();
 }
 
-/// Rule 10: such a call is canceled when the last of the calls pipelined on it is, in a chain too.
+/// Such a call is canceled when the last of the calls pipelined on it is, in a chain too.
+/// Rules: 10.
 #[test]
-fn rule10_the_last_pipelined_call_that_is_canceled_cancels_the_first() {
+fn finish_of_the_last_pipelined_call_cancels_the_finished_call_below_it() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -164,9 +172,10 @@ fn rule10_the_last_pipelined_call_that_is_canceled_cancels_the_first() {
     peer.finish_clean();
 }
 
-/// Rule 10: the cancellation goes on to the vat that a call was forwarded to.
+/// The cancellation goes on to the vat that a call was forwarded to.
+/// Rules: 10.
 #[test]
-fn rule10_a_forwarded_call_is_canceled_where_it_is() {
+fn finish_of_a_forwarded_call_cancels_it_in_the_next_vat() {
     let mut far = Peer::new(Client::null());
     let mut near = Peer::new(far.introduce(Cap::Hosted(7)));
     let proxy = near.get_bootstrap();
@@ -186,9 +195,10 @@ fn rule10_a_forwarded_call_is_canceled_where_it_is() {
     far.finish_clean();
 }
 
-/// Rule 10: dropping a client cancels nothing, neither a call of ours on it nor one of the peer's.
+/// Dropping a client cancels nothing, neither a call of ours on it nor one of the peer's.
+/// Rules: 10.
 #[test]
-fn rule10_dropping_a_client_cancels_nothing() {
+fn dropping_a_client_cancels_no_call_on_it() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -210,10 +220,11 @@ fn rule10_dropping_a_client_cancels_nothing() {
     peer.finish_clean();
 }
 
-/// Rule 10: what cancels a call of ours is that nobody wants its results: neither the promise for them is held, nor
-/// a pipeline, nor a client from one. Our Finish never asks for the workaround: `expect_finish` sees to that.
+/// A call of ours is canceled when neither the promise for its results is held, nor a pipeline, nor a client from
+/// one. Our Finish never asks for the workaround: `expect_finish` checks that.
+/// Rules: 10.
 #[test]
-fn rule10_a_call_that_nobody_wants_is_canceled() {
+fn call_of_ours_is_finished_when_promise_pipeline_and_clients_are_dropped() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     let answer = send(&client, NOTE, 1, &[]);
@@ -229,9 +240,10 @@ fn rule10_a_call_that_nobody_wants_is_canceled() {
     peer.finish_clean();
 }
 
-/// Rule 5: `releaseResultCaps` gives back exactly what the results of that call gave.
+/// `releaseResultCaps` gives back exactly what the results of that call gave.
+/// Rules: 5.
 #[test]
-fn rule5_release_result_caps_counts_the_exports_of_that_return() {
+fn finish_with_release_result_caps_releases_exactly_the_exports_of_its_return() {
     let (recorder, a, b) = (Recorder::new(), Recorder::new().client(), Recorder::new().client());
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -256,9 +268,10 @@ fn rule5_release_result_caps_counts_the_exports_of_that_return() {
     peer.finish_clean();
 }
 
-/// Rule 5: results that would cross the limit on exports are not sent, and nothing of them is counted.
+/// Results that would cross the limit on exports are not sent, and nothing of them is counted.
+/// Rules: 5.
 #[test]
-fn rule5_results_above_the_limit_on_exports_give_nothing() {
+fn results_above_the_limit_on_exports_are_not_sent_and_export_nothing() {
     let recorder = Recorder::new();
     let mut limits = Limits::default();
     limits.exports = 2;
@@ -275,9 +288,10 @@ fn rule5_results_above_the_limit_on_exports_give_nothing() {
     peer.finish_clean();
 }
 
-/// Rule 5: params that would cross the limit on exports are not sent, and nothing of them is counted.
+/// Params that would cross the limit on exports are not sent, and nothing of them is counted.
+/// Rules: 5.
 #[test]
-fn rule5_params_above_the_limit_on_exports_give_nothing() {
+fn params_above_the_limit_on_exports_are_not_sent_and_export_nothing() {
     let mut limits = Limits::default();
     limits.exports = 1;
     let mut peer = Peer::of(&Vat::new().limits(limits));
@@ -295,9 +309,10 @@ fn rule5_params_above_the_limit_on_exports_give_nothing() {
     peer.finish_clean();
 }
 
-/// Rule 5: a message that is too large is not sent, and gives nothing: neither params nor results.
+/// A message that is too large is not sent, and gives nothing: neither params nor results.
+/// Rules: 5.
 #[test]
-fn rule5_a_message_that_is_too_large_gives_nothing() {
+fn message_that_is_too_large_is_not_sent_and_exports_nothing() {
     let recorder = Recorder::new();
     let mut limits = Limits::default();
     limits.message_words = 256;
@@ -315,9 +330,10 @@ fn rule5_a_message_that_is_too_large_gives_nothing() {
     peer.finish_clean();
 }
 
-/// Rule 5: our Finish after the Return keeps the results' capabilities: they are given back by Release, once.
+/// Our Finish after the Return keeps the results' capabilities: they are given back by Release, once.
+/// Rules: 5.
 #[test]
-fn rule5_results_that_we_took_are_given_back_by_release() {
+fn results_received_before_our_finish_are_released_once_by_release() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     let answer = send(&client, NOTE, 1, &[]);
@@ -332,10 +348,11 @@ fn rule5_results_that_we_took_are_given_back_by_release() {
     peer.finish_clean();
 }
 
-/// Rule 5: a Return with capabilities for a question that was finished with `releaseResultCaps` releases nothing a
-/// second time, and makes no import.
+/// A Return with capabilities for a question that was finished with `releaseResultCaps` releases nothing a second
+/// time, and makes no import.
+/// Rules: 5.
 #[test]
-fn rule5_results_of_a_finished_question_are_not_released_twice() {
+fn return_after_our_finish_releases_nothing_again_and_imports_nothing() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     drop(send(&client, NOTE, 1, &[]));
@@ -351,9 +368,10 @@ fn rule5_results_of_a_finished_question_are_not_released_twice() {
     peer.finish_clean();
 }
 
-/// Rule 11: a Finish that comes after a Return with `noFinishNeeded` crossed it, and is ignored.
+/// A Finish that comes after a Return with `noFinishNeeded` crossed it, and is ignored.
+/// Rules: 11.
 #[test]
-fn rule11_a_late_finish_is_ignored() {
+fn finish_that_crosses_no_finish_needed_is_ignored() {
     let mut peer = Peer::new(Recorder::new().client());
     let object = peer.get_bootstrap();
     let question = peer.call(Target::Import(object), NOTE, 1).send();
@@ -367,9 +385,10 @@ fn rule11_a_late_finish_is_ignored() {
     peer.finish_clean();
 }
 
-/// Rule 11: the late Finish of one call is not taken for that of the next with the same ID.
+/// The late Finish of one call is not taken for that of the next with the same ID.
+/// Rules: 11.
 #[test]
-fn rule11_an_id_is_used_again_after_no_finish_needed() {
+fn late_finish_does_not_end_the_next_call_with_the_same_id() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -384,9 +403,10 @@ fn rule11_an_id_is_used_again_after_no_finish_needed() {
     peer.finish_clean();
 }
 
-/// Rule 11: a Finish for a question that was never asked ends the connection.
+/// A Finish for a question that was never asked ends the connection.
+/// Rules: 11.
 #[test]
-fn rule11_a_finish_for_an_unknown_question_aborts() {
+fn finish_of_a_question_that_was_never_asked_aborts() {
     for asked in [false, true] {
         let mut peer = Peer::new(Client::null());
         if asked {
@@ -397,9 +417,10 @@ fn rule11_a_finish_for_an_unknown_question_aborts() {
     }
 }
 
-/// Rule 11: a second Finish changes nothing, neither for a call that goes on nor for one that is over.
+/// A second Finish changes nothing, neither for a call that goes on nor for one that is over.
+/// Rules: 11.
 #[test]
-fn rule11_a_second_finish_is_ignored() {
+fn second_finish_changes_nothing() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();

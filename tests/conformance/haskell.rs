@@ -1,5 +1,5 @@
 //! The errors of the Haskell source that are not carried over: for each a test that fails if the error is put back
-//! in, which was tried with each. In the order of NOTES.md, H1 to H11.
+//! in, which was tried with each. In the order of `RULES.md`, H1 to H11.
 
 use std::time::Duration;
 
@@ -8,9 +8,10 @@ use crossbeam_channel::{unbounded, Receiver, Sender};
 
 use crate::support::*;
 
-/// H1. The error: an embargo takes its ID from the pool of questions, so that with question 0 in use it is not 0.
+/// The error: an embargo takes its ID from the pool of questions, so that with question 0 in use it is not 0.
+/// Rules: H1.
 #[test]
-fn h1_an_embargo_takes_no_id_of_questions() {
+fn embargo_with_question_0_in_use_has_id_0() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -30,10 +31,11 @@ fn h1_an_embargo_takes_no_id_of_questions() {
     peer.finish_clean();
 }
 
-/// H1. The error: it gives its ID back to the pool of exports, so that the number of an export in use is given out a
-/// second time.
+/// The error: an embargo gives its ID back to the pool of exports, so that the number of an export in use is given
+/// out a second time.
+/// Rules: H1.
 #[test]
-fn h1_an_embargo_gives_no_id_to_exports() {
+fn lifted_embargo_does_not_free_the_export_with_the_same_id() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -56,10 +58,11 @@ fn h1_an_embargo_gives_no_id_to_exports() {
     peer.finish_clean();
 }
 
-/// H2. The error: the Finish of a Bootstrap looks for `receiverHosted` in the results, which are `senderHosted`, and
+/// The error: the Finish of a Bootstrap looks for `receiverHosted` in the results, which are `senderHosted`, and
 /// releases nothing.
+/// Rules: H2.
 #[test]
-fn h2_finish_of_a_bootstrap_releases_what_the_results_hold() {
+fn finish_of_a_bootstrap_releases_the_exports_of_its_results() {
     let mut peer = Peer::new(Recorder::new().client());
     let question = peer.bootstrap();
     assert_eq!(peer.expect_results(question).caps, [Cap::Hosted(0)]);
@@ -68,10 +71,11 @@ fn h2_finish_of_a_bootstrap_releases_what_the_results_hold() {
     peer.finish_clean();
 }
 
-/// H2. The error: the Finish of a Call releases what stands in the descriptors of its params. Here these name the
+/// The error: the Finish of a Call releases what stands in the descriptors of its params. Here these name the
 /// object that is called, which the peer goes on holding; the results hold another.
+/// Rules: H2.
 #[test]
-fn h2_finish_of_a_call_releases_what_the_results_hold() {
+fn finish_of_a_call_releases_the_exports_of_its_results_not_of_its_params() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -86,10 +90,11 @@ fn h2_finish_of_a_call_releases_what_the_results_hold() {
     peer.finish_clean();
 }
 
-/// H3. The error: of what a Resolve for a promise that was released brings, `senderHosted` and `senderPromise` are
-/// not released; instead a `receiverHosted` is, which gave nothing.
+/// The error: of what a Resolve for a promise that was released brings, `senderHosted` and `senderPromise` are not
+/// released; instead a `receiverHosted` is, which gave nothing.
+/// Rules: H3.
 #[test]
-fn h3_resolve_for_a_released_promise_releases_what_it_brings() {
+fn resolve_of_a_released_promise_releases_hosted_and_promise_capabilities() {
     let mut peer = Peer::new(Recorder::new().client());
     let object = peer.get_bootstrap();
     for cap in [Cap::Hosted(6), Cap::Promise(6), Cap::Yours(object)] {
@@ -106,9 +111,10 @@ fn h3_resolve_for_a_released_promise_releases_what_it_brings() {
     peer.finish_clean();
 }
 
-/// H4. The error: any `unimplemented` ends the connection, but for `unimplemented` itself and an Abort of the peer's.
+/// The error: any `unimplemented` ends the connection, but for `unimplemented` itself and an Abort of the peer's.
+/// Rules: H4.
 #[test]
-fn h4_unimplemented_does_not_abort() {
+fn unimplemented_for_each_message_that_was_sent_does_not_abort() {
     let mut peer = Peer::new(Recorder::new().client());
     let object = peer.get_bootstrap();
     let client = peer.introduce(Cap::Hosted(7));
@@ -143,10 +149,11 @@ fn h4_unimplemented_does_not_abort() {
     peer.finish_clean();
 }
 
-/// H5. The error: `sendResultsTo` is ignored: the results of a call that asked to have them kept are sent all the same,
+/// The error: `sendResultsTo` is ignored: the results of a call that asked to have them kept are sent all the same,
 /// and there is nothing to take when the peer says that they answer another question.
+/// Rules: H5.
 #[test]
-fn h5_results_are_sent_where_they_should_go() {
+fn results_of_a_call_to_be_kept_are_kept_and_taken_by_another_question() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -162,9 +169,10 @@ fn h5_results_are_sent_where_they_should_go() {
     peer.finish_clean();
 }
 
-/// H6. The error: a Finish never cancels: the call goes on, and its results are sent.
+/// The error: a Finish never cancels: the call goes on, and its results are sent.
+/// Rules: H6.
 #[test]
-fn h6_finish_cancels() {
+fn finish_of_a_running_call_returns_canceled() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -176,10 +184,11 @@ fn h6_finish_cancels() {
     peer.finish_clean();
 }
 
-/// H7. The error: a promise that is received again counts no further local reference, so that it is released while
-/// the second one is held.
+/// The error: a promise that is received again counts no further local reference, so that it is released while the
+/// second one is held.
+/// Rules: H7.
 #[test]
-fn h7_a_promise_counts_its_local_references() {
+fn promise_received_twice_is_not_released_while_its_second_client_is_held() {
     let mut peer = Peer::new(Client::null());
     let first = peer.introduce(Cap::Promise(5));
     let second = peer.introduce(Cap::Promise(5));
@@ -196,10 +205,11 @@ fn h7_a_promise_counts_its_local_references() {
     peer.finish_clean();
 }
 
-/// H7. The error: a promise client keeps the target that it was made with (`origTarget`), so that the import of a
+/// The error: a promise client keeps the target that it was made with (`origTarget`), so that the import of a
 /// promise that was resolved is not released as long as the client is held.
+/// Rules: H7.
 #[test]
-fn h7_a_resolved_promise_is_released() {
+fn resolved_promise_is_released_while_its_client_is_held() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Promise(5));
     peer.resolve(5, Cap::Hosted(6));
@@ -214,10 +224,11 @@ fn h7_a_resolved_promise_is_released() {
     peer.finish_clean();
 }
 
-/// H8. The error: what the callback thread has taken from its queue is lost if the thread is stopped. Here it stands
-/// in one callback when the connection ends, and others lie behind: answers that had come by then are delivered.
+/// The error: what the callback thread has taken from its queue is lost if the thread is stopped. Here it stands in
+/// one callback when the connection ends, and others lie behind: answers that had come by then are delivered.
+/// Rules: H8.
 #[test]
-fn h8_no_callback_is_lost_at_the_end() {
+fn answers_behind_a_blocked_callback_are_delivered_at_the_end() {
     let mut peer = Peer::strict(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     let answers = [1, 2, 3].map(|tag| send(&client, NOTE, tag, &[]));
@@ -239,10 +250,11 @@ fn h8_no_callback_is_lost_at_the_end() {
     peer.expect_end();
 }
 
-/// H9. The error: a call that is larger than the limit on calls in service is waited for, which stops all others. It
-/// is served; it may call back; and then what came behind it is.
+/// The error: a call that is larger than the limit on calls in service is waited for, which stops all others. It is
+/// served; it may call back; and then what came behind it is.
+/// Rules: H9.
 #[test]
-fn h9_a_call_larger_than_the_limit_stops_nothing() {
+fn call_larger_than_the_limit_is_served_and_so_are_the_calls_behind_it() {
     let recorder = Recorder::new();
     let mut limits = Limits::default();
     limits.call_words = 16;
@@ -262,10 +274,11 @@ fn h9_a_call_larger_than_the_limit_stops_nothing() {
     peer.finish_clean();
 }
 
-/// H9. The error: the coordinator waits for room in the send queue, and so answers nothing, and delivers no answer,
+/// The error: the coordinator waits for room in the send queue, and so answers nothing, and delivers no answer,
 /// while the peer does not read.
+/// Rules: H9.
 #[test]
-fn h9_a_full_send_queue_does_not_stop_the_coordinator() {
+fn full_send_queue_does_not_stop_the_coordinator() {
     let gate = Gate::default();
     let mut peer = Peer::over(&Vat::new(), |ours| gate.wrap(ours));
     let client = peer.introduce(Cap::Hosted(7));
@@ -287,10 +300,11 @@ fn h9_a_full_send_queue_does_not_stop_the_coordinator() {
     peer.finish_clean();
 }
 
-/// H9. The error: each embargo uses up an ID of questions, so that after as many pipelined results that turned out
-/// to be objects of ours as there may be questions, none can be asked any more.
+/// The error: each embargo uses up an ID of questions, so that after as many pipelined results that turned out to
+/// be objects of ours as there may be questions, none can be asked any more.
+/// Rules: H9.
 #[test]
-fn h9_embargoes_use_up_no_questions() {
+fn embargoes_in_number_of_all_questions_leave_questions_free() {
     let recorder = Recorder::new();
     let mut limits = Limits::default();
     limits.questions = 4;
@@ -317,10 +331,11 @@ fn h9_embargoes_use_up_no_questions() {
     peer.finish_clean();
 }
 
-/// H10. The error: an object whose thread dies leaves the calls in its queue unanswered. Here a method panics while
+/// The error: an object whose thread dies leaves the calls in its queue unanswered. Here a method panics while
 /// others wait: its call is answered too, and the object lives on.
+/// Rules: H10.
 #[test]
-fn h10_an_object_whose_method_panics_answers_its_queue() {
+fn object_whose_method_panics_answers_the_calls_in_its_mailbox() {
     let ((to, entered), (leave, left)) = (unbounded(), unbounded());
     let mut peer = Peer::new(Client::new(Panics { entered: to, leave: left }));
     let object = peer.get_bootstrap();
@@ -338,10 +353,11 @@ fn h10_an_object_whose_method_panics_answers_its_queue() {
     peer.finish_clean();
 }
 
-/// H11. The error: closing a connection whose bootstrap object was never exported throws, so that the questions that
-/// are pending are not failed.
+/// The error: closing a connection whose bootstrap object was never exported throws, so that the questions that are
+/// pending are not failed.
+/// Rules: H11.
 #[test]
-fn h11_closing_needs_no_exported_bootstrap() {
+fn close_without_an_exported_bootstrap_object_fails_pending_questions() {
     let mut peer = Peer::new(Recorder::new().client());
     let client = peer.introduce(Cap::Hosted(7));
     let answer = send(&client, NOTE, 1, &[]);

@@ -8,9 +8,10 @@ use crate::support::*;
 
 const PIPELINE_BIT: u32 = 1 << 31;
 
-/// `noPromisePipelining` is sent as the caller says it, and asked for by nobody else.
+/// `noPromisePipelining` is sent on the calls for which the caller asked for it, and on no other.
+/// Rules: none.
 #[test]
-fn hint_no_promise_pipelining_is_sent() {
+fn no_promise_pipelining_is_sent_on_calls_that_ask_for_it_only() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     let answers =
@@ -29,8 +30,9 @@ fn hint_no_promise_pipelining_is_sent() {
 
 /// `noPromisePipelining` changes nothing for an object that is called, and goes on where a call is forwarded: to
 /// another vat, and back to its own.
+/// Rules: none.
 #[test]
-fn hint_no_promise_pipelining_is_received_and_passed_on() {
+fn no_promise_pipelining_from_the_peer_is_passed_on_with_forwarded_calls() {
     let recorder = Recorder::new();
     let mut far = Peer::new(Client::null());
     let proxied = far.introduce(Cap::Hosted(7));
@@ -70,8 +72,9 @@ fn hint_no_promise_pipelining_is_received_and_passed_on() {
 }
 
 /// `onlyPromisePipeline` in our calls: their IDs have the top bit, no Return is waited for, and Finish ends them.
+/// Rules: 9.
 #[test]
-fn hint_only_promise_pipeline_needs_no_return() {
+fn only_promise_pipeline_call_of_ours_ends_with_its_finish_and_no_return() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     for _ in 0..2 {
@@ -99,8 +102,9 @@ fn hint_only_promise_pipeline_needs_no_return() {
 
 /// A peer that returns such a question does not know the hint: it is not used any more. The results serve the
 /// pipeline, if it is still held.
+/// Rules: none.
 #[test]
-fn hint_only_promise_pipeline_is_given_up_after_a_return() {
+fn only_promise_pipeline_is_not_used_again_after_the_peer_returns_such_a_call() {
     for finished in [false, true] {
         let mut peer = Peer::new(Client::null());
         let client = peer.introduce(Cap::Hosted(7));
@@ -138,8 +142,9 @@ fn hint_only_promise_pipeline_is_given_up_after_a_return() {
 }
 
 /// `onlyPromisePipeline` in the peer's calls: no Return is sent, and the results can be called until the Finish.
+/// Rules: none.
 #[test]
-fn hint_only_promise_pipeline_gets_no_return() {
+fn only_promise_pipeline_call_from_the_peer_gets_no_return() {
     let (recorder, inner) = (Recorder::new(), Recorder::new());
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -161,8 +166,9 @@ fn hint_only_promise_pipeline_gets_no_return() {
 
 /// Such a call that fails says so to the calls pipelined on it alone; one that is finished early is canceled, and
 /// that gets no Return either.
+/// Rules: none.
 #[test]
-fn hint_only_promise_pipeline_gets_no_return_when_it_fails() {
+fn only_promise_pipeline_call_that_fails_gets_no_return() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -186,8 +192,9 @@ fn hint_only_promise_pipeline_gets_no_return_when_it_fails() {
 
 /// Such a call that is refused, as there is no room for it, gets no Return either. So what its params gave is given
 /// back by Release. What is pipelined on it fails with the exception that it was refused with.
+/// Rules: 5.
 #[test]
-fn hint_only_promise_pipeline_gets_no_return_when_it_is_refused() {
+fn only_promise_pipeline_call_that_is_refused_gets_no_return() {
     for answers in [false, true] {
         let recorder = Recorder::new();
         let mut limits = Limits::default();
@@ -230,8 +237,9 @@ fn hint_only_promise_pipeline_gets_no_return_when_it_is_refused() {
 }
 
 /// `onlyPromisePipeline` goes on where a call is forwarded to another vat, and calls pipelined on it follow.
+/// Rules: none.
 #[test]
-fn hint_only_promise_pipeline_is_passed_on() {
+fn only_promise_pipeline_is_passed_on_with_forwarded_calls() {
     let mut far = Peer::new(Client::null());
     let mut near = Peer::new(far.introduce(Cap::Hosted(7)));
     let proxy = near.get_bootstrap();
@@ -250,10 +258,11 @@ fn hint_only_promise_pipeline_is_passed_on() {
     far.finish_clean();
 }
 
-/// `noFinishNeeded` is sent where the results hold no capability, and only there. A Finish that crosses it, or comes
-/// after it, is ignored.
+/// `noFinishNeeded` is sent where the results hold no capability, and only there. A Finish that crosses it, or
+/// comes after it, is ignored.
+/// Rules: 11.
 #[test]
-fn hint_no_finish_needed_is_sent_without_capabilities() {
+fn no_finish_needed_is_sent_with_results_without_capabilities_only() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -278,8 +287,9 @@ fn hint_no_finish_needed_is_sent_without_capabilities() {
 
 /// A call that the peer pipelined on results without capabilities, before it knew that they need no Finish, gets an
 /// exception.
+/// Rules: 11.
 #[test]
-fn hint_a_call_pipelined_on_an_ended_answer_fails() {
+fn call_pipelined_on_an_answer_that_needed_no_finish_fails() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -298,9 +308,11 @@ fn hint_a_call_pipelined_on_an_ended_answer_fails() {
     peer.finish_clean();
 }
 
-/// `noFinishNeeded` from the peer ends our question at once: no Finish follows, and what is pipelined later fails here.
+/// `noFinishNeeded` from the peer ends our question at once: no Finish follows, and what is pipelined later fails
+/// here.
+/// Rules: 9.
 #[test]
-fn hint_no_finish_needed_ends_our_question() {
+fn no_finish_needed_from_the_peer_ends_our_question_without_a_finish() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     for outcome in [Outcome::Results(Payload::new(1, &[])), Outcome::Exception("no luck".into())] {
@@ -323,8 +335,9 @@ fn hint_no_finish_needed_ends_our_question() {
 }
 
 /// `noFinishNeeded` that crosses our Finish is no error, and frees the ID.
+/// Rules: 9.
 #[test]
-fn hint_no_finish_needed_crosses_our_finish() {
+fn no_finish_needed_that_crosses_our_finish_frees_the_id() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     drop(send(&client, NOTE, 1, &[]));
@@ -339,8 +352,9 @@ fn hint_no_finish_needed_crosses_our_finish() {
 
 /// `noFinishNeeded` for a tail call whose results the peer keeps ends that question, too: what is pipelined on the
 /// answer then fails here, as nothing can be addressed to an ID that is free.
+/// Rules: 4, 9.
 #[test]
-fn hint_no_finish_needed_ends_a_tail_call() {
+fn no_finish_needed_for_a_tail_call_ends_its_question() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -362,8 +376,9 @@ fn hint_no_finish_needed_ends_a_tail_call() {
 }
 
 /// `noFinishNeeded` with capabilities of any kind in the results ends the connection.
+/// Rules: 11.
 #[test]
-fn hint_no_finish_needed_with_capabilities_aborts() {
+fn no_finish_needed_with_any_kind_of_capability_aborts() {
     for cap in [Cap::Hosted(8), Cap::Promise(8), Cap::Yours(0)] {
         let mut peer = Peer::new(Recorder::new().client());
         assert_eq!(peer.get_bootstrap(), 0);

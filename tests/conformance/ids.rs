@@ -10,9 +10,10 @@ use crate::support::*;
 /// The bit that marks questions asked for pipelining alone.
 const PIPELINE_BIT: u32 = 1 << 31;
 
-/// Rule 9: the lowest free number is given out first, to questions and to exports, each from a pool of its own.
+/// The lowest free number is given out first, to questions and to exports, each from a pool of its own.
+/// Rules: 9.
 #[test]
-fn rule9_the_lowest_free_id_comes_first() {
+fn new_questions_and_exports_take_the_lowest_free_id() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     let objects: Vec<Client> = (0..4).map(|_| Recorder::new().client()).collect();
@@ -40,9 +41,10 @@ fn rule9_the_lowest_free_id_comes_first() {
     peer.finish_clean();
 }
 
-/// Rule 9: a Return alone does not free a question's ID: the Finish must have been sent too.
+/// A Return alone does not free a question's ID: the Finish must have been sent too.
+/// Rules: 9.
 #[test]
-fn rule9_an_id_is_in_use_until_its_finish() {
+fn question_that_has_returned_keeps_its_id_until_its_finish() {
     let mut peer = Peer::strict(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     let answer = send(&client, NOTE, 1, &[]);
@@ -66,9 +68,10 @@ fn rule9_an_id_is_in_use_until_its_finish() {
     peer.finish_clean();
 }
 
-/// Rule 9: a Finish alone does not free it either: the Return must have come too.
+/// A Finish alone does not free a question's ID: the Return must have come too.
+/// Rules: 9.
 #[test]
-fn rule9_an_id_is_in_use_until_its_return() {
+fn question_that_is_finished_keeps_its_id_until_its_return() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     drop(send(&client, NOTE, 1, &[]));
@@ -87,9 +90,10 @@ fn rule9_an_id_is_in_use_until_its_return() {
     peer.finish_clean();
 }
 
-/// Rule 9: after a Return with `noFinishNeeded` no Finish is sent, and the ID is free at once.
+/// After a Return with `noFinishNeeded` no Finish is sent, and the ID is free at once.
+/// Rules: 9.
 #[test]
-fn rule9_no_finish_needed_frees_the_id() {
+fn return_with_no_finish_needed_frees_the_question_id_at_once() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     for tag in 1..=3 {
@@ -104,10 +108,11 @@ fn rule9_no_finish_needed_frees_the_id() {
     peer.finish_clean();
 }
 
-/// Rule 9: a pipelined call that waits for room when its question is answered is still sent: to what the promise
-/// has become.
+/// A pipelined call that waits for room when its question is answered is still sent: to what the promise has
+/// become.
+/// Rules: 9.
 #[test]
-fn rule9_a_pipelined_call_that_waits_for_an_id_is_sent_after_the_return() {
+fn pipelined_call_that_waits_for_an_id_goes_to_the_result_after_the_return() {
     let mut peer = Peer::of(&Vat::new().limits(two_questions()));
     let client = peer.introduce(Cap::Hosted(7));
     let answer = send(&client, NOTE, 1, &[]);
@@ -126,10 +131,11 @@ fn rule9_a_pipelined_call_that_waits_for_an_id_is_sent_after_the_return() {
     peer.finish_clean();
 }
 
-/// Rule 9: a pipelined call that waits for room holds its question, though nobody else wants that: it is sent ahead
-/// of the Finish.
+/// A pipelined call that waits for room keeps its question, though nothing else does: the call is sent ahead of the
+/// Finish.
+/// Rules: 9.
 #[test]
-fn rule9_a_pipelined_call_that_waits_for_an_id_is_sent_before_the_finish() {
+fn pipelined_call_that_waits_for_an_id_is_sent_before_the_finish() {
     let mut peer = Peer::of(&Vat::new().limits(two_questions()));
     let client = peer.introduce(Cap::Hosted(7));
     let answer = send(&client, NOTE, 1, &[]);
@@ -150,10 +156,10 @@ fn rule9_a_pipelined_call_that_waits_for_an_id_is_sent_before_the_finish() {
     peer.finish_clean();
 }
 
-/// Rule 9: embargoes have a pool of their own: neither their numbers nor their return touch those of questions and
-/// exports.
+/// Embargoes have a pool of their own: neither their numbers nor their return touch those of questions and exports.
+/// Rules: 9.
 #[test]
-fn rule9_embargoes_have_ids_of_their_own() {
+fn embargo_ids_are_independent_of_question_and_export_ids() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -187,10 +193,11 @@ fn rule9_embargoes_have_ids_of_their_own() {
     peer.finish_clean();
 }
 
-/// Rule 9: questions for pipelining alone have IDs of their own, with the top bit set. Their Finish ends them; a
-/// Return that comes against the hint finds nobody, and is no error.
+/// Questions for pipelining alone have IDs of their own, with the top bit set. Their Finish ends them. A Return
+/// that comes against the hint finds no question, and is no error.
+/// Rules: 9.
 #[test]
-fn rule9_questions_for_pipelining_have_the_top_bit_set() {
+fn question_for_pipelining_only_has_the_top_bit_of_its_id_set() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     let pipelines = [1, 2].map(|tag| request(&client, NOTE, tag, &[]).send_for_pipeline());
@@ -215,10 +222,11 @@ fn rule9_questions_for_pipelining_have_the_top_bit_set() {
     peer.finish_clean();
 }
 
-/// Rule 9: a number names its new question only. Here the results of a call that was sent back to the peer are
-/// called after that question has ended, and its number is in use again.
+/// An ID names its new question only. Here the results of a call that was sent back to the peer are called after
+/// that question has ended, and its ID is in use again.
+/// Rules: 9.
 #[test]
-fn rule9_a_number_that_is_used_again_names_the_new_question_alone() {
+fn pipelined_call_on_an_ended_tail_question_does_not_reach_the_reused_id() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -243,10 +251,11 @@ fn rule9_a_number_that_is_used_again_names_the_new_question_alone() {
     peer.finish_clean();
 }
 
-/// Rule 9: so does a number that stands in results of ours: the promised answer of the peer's that they named has
-/// ended by then.
+/// The same for an ID that stands in results of ours: the promised answer of the peer's that they named has ended
+/// by then.
+/// Rules: 9.
 #[test]
-fn rule9_results_that_named_an_answer_do_not_name_its_successor() {
+fn call_on_results_that_named_an_ended_answer_does_not_reach_the_reused_id() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -270,10 +279,11 @@ fn rule9_results_that_named_an_answer_do_not_name_its_successor() {
     peer.finish_clean();
 }
 
-/// Rule 9: and so does what the peer gets from us: a client of ours that leads to a place in the results of a question
-/// that is over is told as what was there, not as a place in the results of whatever has the number now.
+/// The same for what the peer gets from us: a client of ours that leads to a place in the results of an ended
+/// question is described as what was there, not as a place in the results of the question that has the ID now.
+/// Rules: 9.
 #[test]
-fn rule9_a_client_of_results_that_are_over_is_told_as_what_was_there() {
+fn client_of_ended_results_is_described_as_its_value_not_as_the_reused_id() {
     for outcome in [Outcome::Results(Payload::new(1, &[])), Outcome::Exception("no results".into())] {
         let recorder = Recorder::new();
         let mut peer = Peer::new(recorder.client());

@@ -1,5 +1,6 @@
 //! Conformance to the protocol: a peer made of raw messages drives one connection of ours, message by message,
-//! and sees each message that comes back. One file for each type of message; each case names its rule.
+//! and sees each message that comes back. One file for each type of message. The line `Rules: …` above a test names
+//! the rules that it holds us to; `RULES.md` has each rule with its tests.
 
 mod abort;
 mod bootstrap;

@@ -56,9 +56,10 @@ fn named(kept: u32) -> Cap {
     Cap::YourAnswer(kept, vec![0])
 }
 
-/// Rule 10: the results of a call that goes on are passed on again and again.
+/// The results of a call that goes on are passed on 25 times.
+/// Rules: 10.
 #[test]
-fn rule10_results_that_are_passed_on_again_and_again_leave_the_tables_as_they_were() {
+fn results_passed_on_repeatedly_leave_the_tables_as_they_were() {
     for start in [Peer::new, Peer::strict] as [fn(Client) -> Peer; 2] {
         for (what, pass_on) in USES {
             let recorder = Recorder::new();

@@ -292,10 +292,11 @@ impl Round {
     }
 }
 
-/// Rules 2 and 12: calls on what the peer has named of ours arrive behind those that come by that name, and it is
-/// settled when the promise is, whatever names it, in whatever it is named, whatever it becomes, and whenever that is told.
+/// Calls on what the peer has named of ours arrive behind those that come by that name, and it is settled when the
+/// promise is, whatever names it, in whatever it is named, whatever it becomes, and whenever that is told.
+/// Rules: 2, 12.
 #[test]
-fn rule12_what_the_peer_names_before_it_knows_stays_in_order_and_settles() {
+fn export_named_by_the_peer_before_its_resolve_keeps_call_order_and_settles() {
     for name in [Name::Export, Name::Answer, Name::Ahead] {
         for carrier in [Carrier::Return, Carrier::Resolve, Carrier::Params] {
             for becomes in [Becomes::ThereThenHere, Becomes::Here, Becomes::There, Becomes::ThereThenThere] {
@@ -408,9 +409,10 @@ fn orders(count: u32) -> [Vec<u32>; 4] {
     [(0..count).collect(), (0..count).rev().collect(), mixed, from_both_ends]
 }
 
-/// Rules 7 and 12: a chain of promises through both vats, made in any order, is no circle: all are what the last one is.
+/// A chain of promises through both vats, made in any order, is no circle: all are what the last one is.
+/// Rules: 7, 12.
 #[test]
-fn rule12_promises_that_become_each_other_through_both_vats_settle_in_any_order() {
+fn promise_chain_through_both_vats_settles_in_any_order_of_resolves() {
     const COUNT: u32 = 20;
     for by_answers in [false, true] {
         for order in orders(COUNT) {
@@ -429,9 +431,10 @@ fn rule12_promises_that_become_each_other_through_both_vats_settle_in_any_order(
     }
 }
 
-/// Rule 7: the same chain, closed to a circle, is broken.
+/// The same chain, closed to a circle, is broken.
+/// Rules: 7.
 #[test]
-fn rule7_promises_that_become_each_other_in_a_circle_through_both_vats_are_broken_in_any_order() {
+fn promise_circle_through_both_vats_is_broken_in_any_order_of_resolves() {
     for count in [1, 2, 3, 12] {
         for by_answers in [false, true] {
             for order in orders(count) {

@@ -5,9 +5,10 @@ use capnp_threads::{Client, RemotePromise, Stream, Vat};
 
 use crate::support::*;
 
-/// Rule 12: calls on a promise of ours arrive in order, before and after it is fulfilled with a peer's capability.
+/// Calls on a promise of ours arrive in order, before and after it is fulfilled with a peer's capability.
+/// Rules: 12.
 #[test]
-fn rule12_a_promise_of_ours_that_becomes_the_peers() {
+fn promise_fulfilled_with_the_peers_capability_keeps_call_order() {
     let mut peer = Peer::new(Client::null());
     let theirs = peer.introduce(Cap::Hosted(7));
     let (promise, fulfiller) = Client::promise();
@@ -21,9 +22,10 @@ fn rule12_a_promise_of_ours_that_becomes_the_peers() {
     peer.finish_clean();
 }
 
-/// Rule 12: and with an object of ours.
+/// Calls on a promise of ours arrive in order, before and after it is fulfilled with an object of ours.
+/// Rules: 12.
 #[test]
-fn rule12_a_promise_of_ours_that_becomes_an_object() {
+fn promise_fulfilled_with_a_local_object_keeps_call_order() {
     let recorder = Recorder::new();
     let (promise, fulfiller) = Client::promise();
     let mut peer = Peer::new(promise.clone());
@@ -44,9 +46,11 @@ fn rule12_a_promise_of_ours_that_becomes_an_object() {
     peer.finish_clean();
 }
 
-/// Rule 12: and with another promise, which becomes the peer's later.
+/// Calls on a promise of ours arrive in order, before and after it is fulfilled with another promise, which becomes
+/// the peer's later.
+/// Rules: 12.
 #[test]
-fn rule12_a_promise_of_ours_that_becomes_another_promise() {
+fn promise_fulfilled_with_another_promise_keeps_call_order() {
     let mut peer = Peer::new(Client::null());
     let theirs = peer.introduce(Cap::Hosted(7));
     let (first, fulfill_first) = Client::promise();
@@ -64,9 +68,10 @@ fn rule12_a_promise_of_ours_that_becomes_another_promise() {
     peer.finish_clean();
 }
 
-/// Rule 12: calls on a capability in results to come are sent to the answer, and after the Return to what it was.
+/// Calls on a capability in results to come are sent to the answer, and after the Return to what it was.
+/// Rules: 12.
 #[test]
-fn rule12_a_pipelined_capability_that_becomes_the_peers() {
+fn pipelined_capability_that_is_the_peers_keeps_call_order() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     let answer = send(&client, NOTE, 0, &[]);
@@ -84,9 +89,11 @@ fn rule12_a_pipelined_capability_that_becomes_the_peers() {
     peer.finish_clean();
 }
 
-/// Rule 12: where it turns out to be an object of ours, calls after the Return wait for those that come back.
+/// Where a capability in results to come turns out to be an object of ours, calls after the Return wait for those
+/// that come back.
+/// Rules: 12.
 #[test]
-fn rule12_a_pipelined_capability_that_becomes_an_object_of_ours() {
+fn pipelined_capability_that_is_a_local_object_keeps_call_order() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -112,10 +119,11 @@ fn rule12_a_pipelined_capability_that_becomes_an_object_of_ours() {
     peer.finish_clean();
 }
 
-/// Rule 12: calls on a promise of the peer's go to the promise, and after its Resolve to what it was: without an
-/// embargo, as it is the peer's own.
+/// Calls on a promise of the peer's go to the promise, and after its Resolve to what it was: without an embargo, as
+/// it is the peer's own.
+/// Rules: 12.
 #[test]
-fn rule12_an_import_promise_that_becomes_the_peers() {
+fn imported_promise_resolved_to_the_peers_capability_keeps_call_order() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Promise(5));
     let early = notes(&client, 1..4);
@@ -135,10 +143,11 @@ fn rule12_an_import_promise_that_becomes_the_peers() {
     peer.finish_clean();
 }
 
-/// Rule 12: where it is an object of ours, calls after the Resolve, through any clone of the client, stay behind the
-/// embargo until the echo.
+/// Where a promise of the peer's becomes an object of ours, calls after the Resolve, through any clone of the
+/// client, stay behind the embargo until the echo.
+/// Rules: 12.
 #[test]
-fn rule12_an_import_promise_that_becomes_an_object_of_ours() {
+fn imported_promise_resolved_to_a_local_object_keeps_call_order() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -161,10 +170,11 @@ fn rule12_an_import_promise_that_becomes_an_object_of_ours() {
     peer.finish_clean();
 }
 
-/// Rule 12: through a proxy. Calls of A on our export of B's capability, and on the answers of those, are forwarded
-/// ahead and in order; after the Return, A's calls on the result stay behind those on the answer.
+/// Through a proxy. Calls of A on our export of B's capability, and on the answers of those, are forwarded ahead
+/// and in order; after the Return, A's calls on the result stay behind those on the answer.
+/// Rules: 12.
 #[test]
-fn rule12_a_proxy_forwards_in_order() {
+fn proxy_of_a_capability_forwards_calls_and_pipelined_calls_in_order() {
     let (mut a, mut b, proxy) = proxied();
     let first = a.call(Target::Import(proxy), NOTE, 0).send();
     let on_answer = Target::Answer(first, vec![0]);
@@ -189,10 +199,11 @@ fn rule12_a_proxy_forwards_in_order() {
     b.finish_clean();
 }
 
-/// Rule 12: also where B's result is an object of ours: what A calls after the Return waits until what was forwarded
-/// to B has come back from there.
+/// The same where B's result is an object of ours: what A calls after the Return waits until what was forwarded to
+/// B has come back from there.
+/// Rules: 12.
 #[test]
-fn rule12_a_proxy_keeps_order_where_the_result_is_ours() {
+fn proxy_of_a_capability_that_returns_a_local_object_keeps_call_order() {
     let recorder = Recorder::new();
     let (mut a, mut b, proxy) = proxied();
     // B has a capability of ours, by way of the params of a call.
@@ -231,10 +242,11 @@ fn rule12_a_proxy_keeps_order_where_the_result_is_ours() {
     b.finish_clean();
 }
 
-/// Rule 12: calls of A on a promise of B's are forwarded in order, before B resolves it and after, and the second
-/// time too, when it becomes an object of ours: behind the embargo then.
+/// Calls of A on a promise of B's are forwarded in order, before B resolves it and after, and the second time too,
+/// when it becomes an object of ours: behind the embargo then.
+/// Rules: 12.
 #[test]
-fn rule12_a_proxy_of_a_promise_keeps_order() {
+fn proxy_of_an_imported_promise_keeps_call_order_before_and_after_resolves() {
     let recorder = Recorder::new();
     let mut b = Peer::new(recorder.client());
     let object = b.get_bootstrap();
@@ -268,9 +280,10 @@ fn rule12_a_proxy_of_a_promise_keeps_order() {
     b.finish_clean();
 }
 
-/// Rule 12: streaming and plain calls wait behind an embargo together.
+/// Streaming and plain calls wait behind an embargo together.
+/// Rules: 12.
 #[test]
-fn rule12_streaming_and_plain_calls_behind_an_embargo() {
+fn streaming_and_plain_calls_held_by_an_embargo_arrive_in_order() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -295,9 +308,10 @@ fn rule12_streaming_and_plain_calls_behind_an_embargo() {
     peer.finish_clean();
 }
 
-/// Rule 12: streaming and plain calls on one client arrive in the order made.
+/// Streaming and plain calls on one client arrive in the order made.
+/// Rules: 12.
 #[test]
-fn rule12_streaming_and_plain_calls_are_mixed() {
+fn streaming_and_plain_calls_on_one_client_arrive_in_order() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Promise(5));
     let stream = Stream::new();
@@ -322,9 +336,11 @@ fn rule12_streaming_and_plain_calls_are_mixed() {
     peer.finish_clean();
 }
 
-/// Rule 12: and where they wait in a promise of ours, for an object.
+/// Streaming and plain calls that wait in a promise of ours arrive in the order made when it is fulfilled with an
+/// object.
+/// Rules: 12.
 #[test]
-fn rule12_streaming_and_plain_calls_wait_together() {
+fn streaming_and_plain_calls_in_an_unfulfilled_promise_arrive_in_order() {
     let recorder = Recorder::new();
     let peer = Peer::new(recorder.client());
     let (promise, fulfiller) = Client::promise();
@@ -345,11 +361,12 @@ fn rule12_streaming_and_plain_calls_wait_together() {
     peer.finish_clean();
 }
 
-/// Rule 12: where the peer's promise becomes a place in results of ours to come, calls that were sent to it come back to
-/// that place, and wait there, while those that are made behind the Disembargo wait in a promise. They go on in order
-/// when the results are there, and when a method says ahead what they will be.
+/// Where the peer's promise becomes a place in results of ours to come, calls that were sent to it come back to
+/// that place, and wait there, while those that are made behind the Disembargo wait in a promise. They go on in
+/// order when the results are there, and when a method says ahead what they will be.
+/// Rules: 12.
 #[test]
-fn rule12_an_import_promise_that_becomes_a_result_of_ours_to_come() {
+fn imported_promise_resolved_to_unreturned_results_of_ours_keeps_call_order() {
     for method in [GIVE, AHEAD] {
         let (recorder, result) = (Recorder::new(), Recorder::new());
         let (promise, fulfiller) = Client::promise();
@@ -388,10 +405,11 @@ fn rule12_an_import_promise_that_becomes_a_result_of_ours_to_come() {
     }
 }
 
-/// Rule 12: calls that come for a promised answer of ours, and for the capability in it after its Return, reach it in
-/// the order of their arrival.
+/// Calls that come for a promised answer of ours, and for the capability in it after its Return, reach it in the
+/// order of their arrival.
+/// Rules: 12.
 #[test]
-fn rule12_calls_on_an_answer_of_ours() {
+fn calls_on_an_answer_before_and_after_its_return_arrive_in_order() {
     let (recorder, result) = (Recorder::new(), Recorder::new());
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -411,10 +429,11 @@ fn rule12_calls_on_an_answer_of_ours() {
     peer.finish_clean();
 }
 
-/// Rule 12: where a method says ahead what its results will be, calls on them before that, after it, and after the
-/// Return arrive in order.
+/// Where a method says ahead what its results will be, calls on them before that, after it, and after the Return
+/// arrive in order.
+/// Rules: 12.
 #[test]
-fn rule12_calls_with_a_pipeline_that_is_set() {
+fn calls_on_results_before_and_after_set_pipeline_arrive_in_order() {
     let (recorder, result) = (Recorder::new(), Recorder::new());
     let mut peer = Peer::of(&Vat::new().bootstrap(recorder.client()));
     let object = peer.get_bootstrap();
@@ -511,9 +530,10 @@ fn proxied() -> (Peer, Peer, u32) {
     (a, b, proxy)
 }
 
-/// Rule 12: a place in the results of a call made here is one reference, although clients of it have gone before.
+/// A place in the results of a call made here is one reference, although clients of it have gone before.
+/// Rules: 12.
 #[test]
-fn rule12_clients_of_one_place_in_results_are_one_reference() {
+fn new_clients_of_a_place_in_results_are_one_reference_after_others_dropped() {
     let recorder = Recorder::new();
     let (promise, fulfiller) = Client::promise();
     let call = send(&promise, GIVE, 1, &[recorder.client()]);

@@ -7,10 +7,11 @@ use capnp_threads::{Client, Exception, Vat};
 
 use crate::support::*;
 
-/// Rule 7: the promise is released when it is resolved, once for each time that it was named; what it has
-/// become is held as long as somebody holds that.
+/// The promise is released when it is resolved, once for each time that it was named. What it has become is held as
+/// long as a client of it is.
+/// Rules: 7.
 #[test]
-fn rule7_a_promise_is_released_when_it_is_resolved() {
+fn resolved_promise_is_released_and_its_resolution_is_held() {
     let mut peer = Peer::new(Client::null());
     let promise = peer.introduce(Cap::Promise(10));
     let again = peer.introduce(Cap::Promise(10));
@@ -29,9 +30,10 @@ fn rule7_a_promise_is_released_when_it_is_resolved() {
     peer.finish_clean();
 }
 
-/// Calls go to a promise until it is resolved, and whoever waits for it is told.
+/// Calls go to a promise until it is resolved, and those who wait for it are told.
+/// Rules: 7.
 #[test]
-fn rule7_who_waits_for_a_promise_is_told() {
+fn promise_gets_calls_until_it_is_resolved_and_then_its_waiters_are_told() {
     let mut peer = Peer::new(Client::null());
     let promise = peer.introduce(Cap::Promise(10));
     assert!(promise.is_promise());
@@ -50,9 +52,10 @@ fn rule7_who_waits_for_a_promise_is_told() {
     peer.finish_clean();
 }
 
-/// Rule 7: two promises of the peer's that lead to each other by way of ours.
+/// Two promises of the peer's that lead to each other by way of ours.
+/// Rules: 7.
 #[test]
-fn rule7_a_circle_of_promises_is_broken() {
+fn two_imported_promises_that_lead_to_each_other_through_ours_are_broken() {
     let mut peer = Peer::new(Client::null());
     let theirs = [10, 11].map(|id| peer.introduce(Cap::Promise(id)));
     let ours = [11, 10].map(|other: u32| {
@@ -77,10 +80,11 @@ fn rule7_a_circle_of_promises_is_broken() {
     peer.finish_clean();
 }
 
-/// Rule 7: a promise of the peer's and one of ours that were made each other, while the news crossed. Calls
-/// that come for ours end, instead of going round for ever.
+/// A promise of the peer's and one of ours that were made each other, while the news crossed. Calls that come for
+/// ours end, instead of going round for ever.
+/// Rules: 7.
 #[test]
-fn rule7_a_circle_through_both_vats_is_broken() {
+fn promise_circle_closed_by_crossing_resolves_ends_the_calls_in_it() {
     for used in [false, true] {
         let mut peer = Peer::new(Client::null());
         let theirs = peer.introduce(Cap::Promise(10));
@@ -111,9 +115,10 @@ fn rule7_a_circle_through_both_vats_is_broken() {
     }
 }
 
-/// Rule 7: the same before ours was told: the circle closes here.
+/// The same before ours was told: the circle closes here.
+/// Rules: 7.
 #[test]
-fn rule7_a_circle_that_closes_here_is_broken() {
+fn promise_circle_closed_before_our_resolve_is_broken() {
     for used in [false, true] {
         let mut peer = Peer::new(Client::null());
         let theirs = peer.introduce(Cap::Promise(10));
@@ -144,9 +149,10 @@ fn rule7_a_circle_that_closes_here_is_broken() {
     }
 }
 
-/// Rule 7: two vats of ours that make their promises each other: whoever calls is told, in both.
+/// Two vats of ours that make their promises each other: calls in both fail.
+/// Rules: 7.
 #[test]
-fn rule7_two_vats_that_make_their_promises_each_other_end_calls() {
+fn two_vats_that_resolve_their_promises_to_each_other_fail_calls_in_both() {
     let (ours, our_fulfiller) = Client::promise();
     let (theirs, their_fulfiller) = Client::promise();
     let (a, b) = Transport::in_memory();
@@ -168,9 +174,10 @@ fn rule7_two_vats_that_make_their_promises_each_other_end_calls() {
     b.close(Duration::ZERO).unwrap();
 }
 
-/// Our promise is told once, when it is known what it is; each telling counts a reference to that.
+/// Our promise is told once, when it is known what it is. Each time that it is told counts a reference to that.
+/// Rules: 7.
 #[test]
-fn rule7_a_promise_of_ours_is_told_once() {
+fn exported_promise_sends_one_resolve_when_it_is_settled() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(Client::null());
     let object = peer.export_hosted(&recorder.client());
@@ -190,10 +197,10 @@ fn rule7_a_promise_of_ours_is_told_once() {
     peer.finish_clean();
 }
 
-/// Rule 7: the ID of a promise that was released and given out again is another promise's; nothing is told of
-/// the first.
+/// The ID of a promise that was released and given out again is another promise's; nothing is told of the first.
+/// Rules: 7.
 #[test]
-fn rule7_a_released_promise_is_not_told() {
+fn released_promise_whose_id_is_in_use_again_sends_no_resolve() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(Client::null());
     let (first, first_fulfiller) = Client::promise();

@@ -7,10 +7,11 @@ use capnp_threads::{Client, ExceptionKind, Limits, Vat};
 
 use crate::support::*;
 
-/// Rule 11: params whose last descriptor names nothing, or an import as what it is not, refuse the whole call,
-/// whatever comes before.
+/// Params whose last descriptor names nothing, or an import as what it is not, refuse the whole call, whatever
+/// comes before.
+/// Rules: 11.
 #[test]
-fn rule11_params_are_refused_as_a_whole() {
+fn params_with_one_invalid_descriptor_are_refused_as_a_whole() {
     let unknown = "is not in the export table";
     let mixed = "described both as a promise and as settled";
     let cases: &[(&[Cap], &str)] = &[
@@ -43,9 +44,11 @@ fn rule11_params_are_refused_as_a_whole() {
     }
 }
 
-/// Rule 6: what a message brings as a promise first stays one, though it is called hosted further on; each counts.
+/// What a message brings as a promise first stays one, though it is named as hosted further on. Each of the two
+/// counts.
+/// Rules: 6.
 #[test]
-fn rule6_a_promise_may_be_called_hosted_in_the_same_message() {
+fn capability_named_as_promise_and_as_hosted_in_one_message_stays_a_promise() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -60,10 +63,11 @@ fn rule6_a_promise_may_be_called_hosted_in_the_same_message() {
     peer.finish_clean();
 }
 
-/// Rules 5 and 11: a Return that gives back more than is held, or whose results name nothing, is refused as a whole:
-/// the caller is told why, and gets none of the results.
+/// A Return that gives back more than is held, or whose results name nothing, is refused as a whole: the caller is
+/// told why, and gets none of the results.
+/// Rules: 5, 11.
 #[test]
-fn rule11_a_return_is_refused_as_a_whole() {
+fn return_with_an_invalid_release_or_descriptor_is_refused_as_a_whole() {
     let cases: &[(u32, &[Cap], &str)] = &[
         (1, &[Cap::Hosted(8)], "is not in the export table"),
         (0, &[Cap::Hosted(8), Cap::Yours(99)], "is not in the export table"),
@@ -95,9 +99,10 @@ fn rule11_a_return_is_refused_as_a_whole() {
     }
 }
 
-/// Rule 5: the results of a call may be what its params gave, though the same Return gives those back.
+/// The results of a call may be what its params gave, though the same Return gives those back.
+/// Rules: 5.
 #[test]
-fn rule5_results_may_name_what_the_return_gives_back() {
+fn results_that_name_params_which_the_return_releases_are_accepted() {
     let object = Recorder::new().client();
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
@@ -112,9 +117,10 @@ fn rule5_results_may_name_what_the_return_gives_back() {
     peer.finish_clean();
 }
 
-/// Rule 11: a Resolve to what is not there is refused; the promise stays one until the connection ends.
+/// A Resolve to a capability that does not exist is refused. The promise stays a promise until the connection ends.
+/// Rules: 11.
 #[test]
-fn rule11_a_resolve_is_refused_as_a_whole() {
+fn resolve_to_an_unknown_capability_is_refused_and_the_promise_stays() {
     for (to, reason) in [
         (Cap::Yours(99), "is not in the export table"),
         (Cap::YourAnswer(99, vec![]), "is not in the answer table"),
@@ -133,10 +139,11 @@ fn rule11_a_resolve_is_refused_as_a_whole() {
     }
 }
 
-/// Rule 11: a call is refused, as there is no room for it. What the peer calls or names in its results, not knowing of
-/// the refusal, fails with the same exception, although nothing is kept of the call.
+/// A call is refused, as there is no room for it. What the peer calls or names in its results, not knowing of the
+/// refusal, fails with the same exception, although nothing is kept of the call.
+/// Rules: 11.
 #[test]
-fn rule11_what_is_pipelined_on_a_refused_call_fails_with_the_same_exception() {
+fn calls_pipelined_on_a_refused_call_fail_with_the_same_exception() {
     let recorder = Recorder::new();
     let mut limits = Limits::default();
     // One large call fills it, and a few small ones don't.
@@ -187,10 +194,11 @@ fn rule11_what_is_pipelined_on_a_refused_call_fails_with_the_same_exception() {
     peer.finish_clean();
 }
 
-/// Rule 4: the peer sends a call whose results are to be taken for a question of ours, and the Return that takes them,
+/// The peer sends a call whose results are to be taken for a question of ours, and the Return that takes them,
 /// before it knows that the call is refused: the question gets the exception that the call was refused with.
+/// Rules: 4.
 #[test]
-fn rule4_the_results_of_a_refused_call_are_its_exception() {
+fn results_taken_from_a_refused_call_are_its_exception() {
     for canceled in [false, true] {
         let recorder = Recorder::new();
         let mut limits = Limits::default();
@@ -238,10 +246,12 @@ fn rule4_the_results_of_a_refused_call_are_its_exception() {
     }
 }
 
-/// What the peer names of ours in a call, by a promise of its own that it has resolved to that, is behind an embargo until
-/// the peer sends the Disembargo back. It has us hold so many at most, and its calls are served again once it has.
+/// What the peer names of ours in a call, by a promise of its own that it has resolved to that, is behind an
+/// embargo until the peer sends the Disembargo back. It has us hold so many at most, and its calls are served again
+/// once it has.
+/// Rules: 1, 11.
 #[test]
-fn rule11_a_peer_that_sends_no_disembargo_back_is_refused_calls() {
+fn peer_that_sends_no_disembargo_back_is_refused_calls() {
     let mut limits = Limits::default();
     limits.answer_bytes = 40_000;
     let recorder = Recorder::new();

@@ -5,9 +5,10 @@ use crossbeam_channel::{unbounded, Sender};
 
 use crate::support::*;
 
-/// Rule 6: an import counts every time it was received, and its one Release gives back exactly that count.
+/// An import counts every time it was received, and its one Release gives back exactly that count.
+/// Rules: 6.
 #[test]
-fn rule6_release_gives_back_every_reference_that_came() {
+fn import_received_four_times_is_released_with_count_four() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -29,9 +30,10 @@ fn rule6_release_gives_back_every_reference_that_came() {
     peer.finish_clean();
 }
 
-/// Rule 6: a reference that is on its way while the Release travels counts from one, and is no error.
+/// A reference that is on its way while the Release travels counts from one, and is no error.
+/// Rules: 6.
 #[test]
-fn rule6_a_reference_may_cross_the_release() {
+fn reference_that_crosses_the_release_counts_from_one() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -54,10 +56,11 @@ fn rule6_a_reference_may_cross_the_release() {
     peer.finish_clean();
 }
 
-/// Rule 6: a reference that comes between the dropping of the last client and the Release keeps the import. The
-/// Release that was on its way is not sent; the one for both references comes when the new client goes.
+/// A reference that comes between the dropping of the last client and the Release keeps the import. The Release
+/// that was on its way is not sent; the one for both references comes when the new client goes.
+/// Rules: 6.
 #[test]
-fn rule6_a_reference_may_come_before_the_release_is_sent() {
+fn reference_received_before_the_release_is_sent_keeps_the_import() {
     let recorder = Recorder::new();
     let mut peer = Peer::strict(recorder.client());
     let object = peer.get_bootstrap();
@@ -80,9 +83,10 @@ fn rule6_a_reference_may_come_before_the_release_is_sent() {
     peer.finish_clean();
 }
 
-/// Rule 6, for a promise: all references to it are one import, which lives until it is resolved or dropped.
+/// All references to a promise are one import, which lives until it is resolved or dropped.
+/// Rules: 6.
 #[test]
-fn rule6_references_to_a_promise_are_counted() {
+fn imported_promise_received_twice_is_released_with_count_two() {
     let mut peer = Peer::new(Client::null());
     let first = peer.introduce(Cap::Promise(5));
     let second = peer.introduce(Cap::Promise(5));
@@ -94,10 +98,11 @@ fn rule6_references_to_a_promise_are_counted() {
     peer.finish_clean();
 }
 
-/// Rule 6, from the other side: an export lives until the peer has given back every reference that it was given,
-/// and the object goes then.
+/// From the other side: an export lives until the peer has released every reference that it was given, and the
+/// object is dropped then.
+/// Rules: 6.
 #[test]
-fn rule6_an_export_lives_until_all_references_are_back() {
+fn export_lives_until_all_its_references_are_released() {
     let (to, dropped) = unbounded();
     let object = Client::new(Mortal(to));
     let mut peer = Peer::new(Client::null());
@@ -118,9 +123,10 @@ fn rule6_an_export_lives_until_all_references_are_back() {
     peer.finish_clean();
 }
 
-/// Rule 5: `releaseParamCaps` gives back exactly what the params of that call gave, counted as often as they did.
+/// `releaseParamCaps` gives back exactly what the params of that call gave, counted as often as they did.
+/// Rules: 5.
 #[test]
-fn rule5_release_param_caps_counts_the_exports_of_that_call() {
+fn release_param_caps_releases_exactly_the_exports_of_that_call() {
     let (a, b) = (Recorder::new().client(), Recorder::new().client());
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
@@ -141,9 +147,10 @@ fn rule5_release_param_caps_counts_the_exports_of_that_call() {
     peer.finish_clean();
 }
 
-/// Rule 5: `releaseParamCaps` counts in an exception too.
+/// `releaseParamCaps` counts in an exception too.
+/// Rules: 5.
 #[test]
-fn rule5_release_param_caps_counts_in_an_exception() {
+fn release_param_caps_in_an_exception_releases_the_params() {
     let object = Recorder::new().client();
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
@@ -156,9 +163,10 @@ fn rule5_release_param_caps_counts_in_an_exception() {
     peer.finish_clean();
 }
 
-/// Rule 5: after a cancellation, too, the late Return says whether the params' capabilities are given back.
+/// After a cancellation, too, the late Return says whether the params' capabilities are given back.
+/// Rules: 5.
 #[test]
-fn rule5_release_param_caps_counts_in_a_late_return() {
+fn release_param_caps_in_a_return_after_our_finish_releases_the_params() {
     for release in [true, false] {
         let object = Recorder::new().client();
         let mut peer = Peer::new(Client::null());
@@ -178,10 +186,11 @@ fn rule5_release_param_caps_counts_in_a_late_return() {
     }
 }
 
-/// Rule 5: what the results of a peer's call name of the params is counted for itself: the peer may give back the
-/// params of its own accord (it is we who do), and keeps the results.
+/// What the results of a peer's call name of the params is counted for itself: the peer may give back the params of
+/// its own accord (it is we who do), and keeps the results.
+/// Rules: 5.
 #[test]
-fn rule5_our_returns_leave_the_params_to_releases() {
+fn return_of_ours_leaves_the_params_to_release_messages() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -197,18 +206,20 @@ fn rule5_our_returns_leave_the_params_to_releases() {
     peer.finish_clean();
 }
 
-/// Rule 11: a Release of more references than were given ends the connection.
+/// A Release of more references than were given ends the connection.
+/// Rules: 11.
 #[test]
-fn rule11_release_below_zero_aborts() {
+fn release_of_more_references_than_were_given_aborts() {
     let mut peer = Peer::new(Recorder::new().client());
     let object = peer.get_bootstrap();
     peer.send_wrong(Msg::Release { id: object, count: 2 });
     peer.expect_abort("Release of 2 references");
 }
 
-/// Rule 11: so does a Release of a capability that was never given, or is no longer held.
+/// A Release of a capability that was never given, or is no longer held, ends the connection.
+/// Rules: 11.
 #[test]
-fn rule11_release_of_an_unknown_capability_aborts() {
+fn release_of_an_unknown_capability_aborts() {
     let mut peer = Peer::new(Recorder::new().client());
     let object = peer.get_bootstrap();
     peer.release(object, 1);
@@ -216,9 +227,10 @@ fn rule11_release_of_an_unknown_capability_aborts() {
     peer.expect_abort("not in the export table");
 }
 
-/// Rules 5 and 11: params that were released already can't be given back by the Return as well.
+/// Params that were released already can't be given back by the Return as well.
+/// Rules: 5, 11.
 #[test]
-fn rule11_release_and_release_param_caps_are_too_much() {
+fn release_param_caps_of_params_that_were_released_already_aborts() {
     let object = Recorder::new().client();
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));

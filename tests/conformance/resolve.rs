@@ -4,9 +4,10 @@ use capnp_threads::{Client, ClientFulfiller, Exception};
 
 use crate::support::*;
 
-/// Rule 7: what a Resolve for a promise brings that was released already is released: once for each reference.
+/// What a Resolve for a promise brings that was released already is released: once for each reference.
+/// Rules: 7.
 #[test]
-fn rule7_resolve_of_a_released_promise_releases_what_it_brings() {
+fn resolve_of_a_released_promise_releases_the_capability_it_brings() {
     let mut peer = Peer::new(Client::null());
     for cap in [Cap::Hosted(6), Cap::Promise(6), Cap::Third { vine: 6 }] {
         for used in [false, true] {
@@ -28,9 +29,11 @@ fn rule7_resolve_of_a_released_promise_releases_what_it_brings() {
     peer.finish_clean();
 }
 
-/// Rule 7: what it brings may be held already: then it is one reference more, given back with the others.
+/// Where the capability that such a Resolve brings is held already, it is one reference more, released with the
+/// others.
+/// Rules: 7.
 #[test]
-fn rule7_resolve_of_a_released_promise_to_what_is_held() {
+fn resolve_of_a_released_promise_to_a_held_import_adds_a_reference() {
     for cap in [Cap::Hosted(6), Cap::Promise(6)] {
         let mut peer = Peer::new(Client::null());
         let held = peer.introduce(cap.clone());
@@ -45,9 +48,10 @@ fn rule7_resolve_of_a_released_promise_to_what_is_held() {
     }
 }
 
-/// Rule 7: a Resolve for a released promise that brings nothing of the peer's changes nothing.
+/// A Resolve for a released promise that brings nothing of the peer's changes nothing.
+/// Rules: 7.
 #[test]
-fn rule7_resolve_of_a_released_promise_that_brings_nothing() {
+fn resolve_of_a_released_promise_without_a_capability_changes_nothing() {
     let mut peer = Peer::new(Recorder::new().client());
     let object = peer.get_bootstrap();
     for to in [Ok(Cap::Yours(object)), Ok(Cap::None), Err("no".to_owned())] {
@@ -63,9 +67,10 @@ fn rule7_resolve_of_a_released_promise_that_brings_nothing() {
     peer.finish_clean();
 }
 
-/// Rule 7: a promise that is resolved to itself fails its calls, whether it was called before or not.
+/// A promise that is resolved to itself fails its calls, whether it was called before or not.
+/// Rules: 7.
 #[test]
-fn rule7_resolve_to_itself_breaks_the_promise() {
+fn resolve_of_a_promise_to_itself_breaks_it() {
     for used in [false, true] {
         let mut peer = Peer::new(Client::null());
         let promise = peer.introduce(Cap::Promise(5));
@@ -84,9 +89,10 @@ fn rule7_resolve_to_itself_breaks_the_promise() {
     }
 }
 
-/// Rule 7: two promises of the peer's that are resolved to each other fail their calls.
+/// Two promises of the peer's that are resolved to each other fail their calls.
+/// Rules: 7.
 #[test]
-fn rule7_a_circle_of_two_promises_breaks() {
+fn two_promises_resolved_to_each_other_are_broken() {
     let mut peer = Peer::strict(Client::null());
     let (five, six) = (peer.introduce(Cap::Promise(5)), peer.introduce(Cap::Promise(6)));
     let other = peer.introduce(Cap::Hosted(7));
@@ -107,10 +113,11 @@ fn rule7_a_circle_of_two_promises_breaks() {
     peer.finish_clean();
 }
 
-/// Rule 7: where the first promise of such a circle has been released by us, its number is a new promise, which the
-/// peer may break.
+/// Where the first promise of such a circle has been released by us, its number is a new promise, which the peer
+/// may break.
+/// Rules: 7.
 #[test]
-fn rule7_a_circle_that_is_closed_after_the_release_is_a_new_promise() {
+fn promise_circle_closed_after_a_release_leads_to_a_new_promise() {
     let mut peer = Peer::new(Client::null());
     let (five, six) = (peer.introduce(Cap::Promise(5)), peer.introduce(Cap::Promise(6)));
     peer.resolve(5, Cap::Promise(6));
@@ -130,9 +137,10 @@ fn rule7_a_circle_that_is_closed_after_the_release_is_a_new_promise() {
     peer.finish_clean();
 }
 
-/// Rule 7: only a promise can be resolved.
+/// Only a promise can be resolved.
+/// Rules: 7.
 #[test]
-fn rule7_resolve_of_a_settled_capability_aborts() {
+fn resolve_of_a_capability_that_is_no_promise_aborts() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     peer.send_wrong(Msg::Resolve { promise: 7, to: Ok(Cap::Hosted(8)) });
@@ -140,9 +148,10 @@ fn rule7_resolve_of_a_settled_capability_aborts() {
     assert!(wait_failed(send(&client, NOTE, 1, &[])).contains("which is not a promise"));
 }
 
-/// Rule 7: and only once.
+/// A promise can be resolved only once.
+/// Rules: 7.
 #[test]
-fn rule7_a_second_resolve_aborts() {
+fn second_resolve_of_a_promise_aborts() {
     let mut peer = Peer::strict(Client::null());
     let (promise, other) = (peer.introduce(Cap::Promise(5)), peer.introduce(Cap::Hosted(7)));
     // So that 5 is not released in between.
@@ -155,9 +164,10 @@ fn rule7_a_second_resolve_aborts() {
     assert!(wait_failed(send(&promise, NOTE, 1, &[])).contains("second Resolve"));
 }
 
-/// Rule 7: what it names of ours must be there.
+/// The capability of ours that a Resolve names must exist.
+/// Rules: 7.
 #[test]
-fn rule7_resolve_to_an_unknown_export_aborts() {
+fn resolve_to_an_unknown_export_aborts() {
     let mut peer = Peer::new(Client::null());
     let promise = peer.introduce(Cap::Promise(5));
     peer.send_wrong(Msg::Resolve { promise: 5, to: Ok(Cap::Yours(99)) });
@@ -165,9 +175,10 @@ fn rule7_resolve_to_an_unknown_export_aborts() {
     assert!(wait_failed(send(&promise, NOTE, 1, &[])).contains("not in the export table"));
 }
 
-/// Rule 7: a promise that the peer breaks fails its calls and those who wait for it, and is released.
+/// A promise that the peer breaks fails its calls and those who wait for it, and is released.
+/// Rules: 7.
 #[test]
-fn rule7_resolve_with_an_exception_breaks_the_promise() {
+fn resolve_with_an_exception_breaks_the_promise_and_releases_it() {
     for used in [false, true] {
         let mut peer = Peer::new(Client::null());
         let promise = peer.introduce(Cap::Promise(5));
@@ -191,9 +202,10 @@ fn rule7_resolve_with_an_exception_breaks_the_promise() {
     }
 }
 
-/// Rules 7 and 1: a promise that the peer resolves to nothing is null; no embargo is needed.
+/// A promise that the peer resolves to nothing is null; no embargo is needed.
+/// Rules: 7, 1.
 #[test]
-fn rule7_resolve_to_none_is_null() {
+fn resolve_to_none_makes_the_promise_null_without_embargo() {
     let mut peer = Peer::new(Client::null());
     let promise = peer.introduce(Cap::Promise(5));
     let early = send(&promise, NOTE, 1, &[]);
@@ -208,9 +220,11 @@ fn rule7_resolve_to_none_is_null() {
     peer.finish_clean();
 }
 
-/// Rule 7: a promise of ours that is broken, or null, or that nobody will keep is told to be broken; its calls fail.
+/// A promise of ours that is rejected, fulfilled with null, or whose fulfiller is dropped is told to be broken. Its
+/// calls fail.
+/// Rules: 7.
 #[test]
-fn rule7_a_promise_of_ours_is_broken_or_null() {
+fn exported_promise_broken_null_or_dropped_sends_an_exception_in_its_resolve() {
     type End = fn(ClientFulfiller);
     let ends: [(&str, End); 3] = [
         ("no luck", |fulfiller| fulfiller.reject(Exception::failed("no luck"))),
@@ -233,10 +247,11 @@ fn rule7_a_promise_of_ours_is_broken_or_null() {
     }
 }
 
-/// Rule 7: a promise that has been resolved is described as what it became: never as the promise again, although the
-/// peer still holds that.
+/// A promise that has been resolved is described as what it became: never as the promise again, although the peer
+/// still holds that.
+/// Rules: 7.
 #[test]
-fn rule7_a_resolved_promise_is_described_as_what_it_became() {
+fn exported_promise_that_is_resolved_is_described_as_its_resolution() {
     let object = Recorder::new();
     let (mut peer, client, id, fulfiller, exported) = exported_promise();
     assert_eq!(described(&mut peer, &client, &exported), Cap::Promise(id), "until it is resolved");
@@ -257,9 +272,10 @@ fn rule7_a_resolved_promise_is_described_as_what_it_became() {
     peer.finish_clean();
 }
 
-/// Rule 7: a promise that was broken is not named by its old number either; the new one is broken in turn.
+/// A promise that was broken is not named by its old number either; the new one is broken in turn.
+/// Rules: 7.
 #[test]
-fn rule7_a_broken_promise_is_described_as_a_new_one() {
+fn exported_promise_that_is_broken_is_described_as_a_new_broken_promise() {
     let (mut peer, client, id, fulfiller, exported) = exported_promise();
     fulfiller.reject(Exception::failed("no luck"));
     assert!(peer.expect_resolve(id).unwrap_err().contains("no luck"));
@@ -270,10 +286,11 @@ fn rule7_a_broken_promise_is_described_as_a_new_one() {
     peer.finish_clean();
 }
 
-/// Rule 7: a promise that became another promise is described as that one, and both are told what it becomes, when
-/// that is known; whether the peer had the other one before or not.
+/// A promise that became another promise is described as that one, and both are told what it becomes, when that is
+/// known; whether the peer had the other one before or not.
+/// Rules: 7.
 #[test]
-fn rule7_a_promise_that_became_a_promise_is_described_as_that() {
+fn exported_promise_that_became_another_promise_is_described_as_that_one() {
     for known in [false, true] {
         let object = Recorder::new();
         let (mut peer, client, id, fulfiller, exported) = exported_promise();
@@ -322,10 +339,11 @@ fn described(peer: &mut Peer, client: &Client, cap: &Client) -> Cap {
     call.params.caps[0].clone()
 }
 
-/// Rule 7: a promise of one peer's that another peer holds becomes other promises, in any order, before it is settled.
-/// The other peer is told once, what it is in the end.
+/// A promise of one peer's that another peer holds becomes other promises, in any order, before it is settled. The
+/// other peer is told once, what it is in the end.
+/// Rules: 7.
 #[test]
-fn rule7_a_promise_that_becomes_other_promises_is_told_when_it_is_settled() {
+fn promise_that_becomes_other_promises_sends_one_resolve_when_it_is_settled() {
     for order in [[7, 8, 9], [9, 8, 7], [8, 9, 7]] {
         let (mut far, mut near) = (Peer::new(Client::null()), Peer::new(Client::null()));
         let held: Vec<Client> = (7..11).map(|id| far.introduce(Cap::Promise(id))).collect();

@@ -70,10 +70,11 @@ impl Asked {
     }
 }
 
-/// Rule 1: calls on the promise and on the capability in the response wait for the same echo. The question is
-/// finished behind the Disembargo that is addressed to it.
+/// Calls on the promise and on the capability in the response wait for the same echo. The question is finished
+/// behind the Disembargo that is addressed to it.
+/// Rules: 1.
 #[test]
-fn rule1_results_that_turn_out_to_be_here_are_embargoed() {
+fn called_results_that_are_a_local_object_hold_calls_until_the_echo() {
     let mut test = Asked::new();
     let client = test.field(0);
     let first = send(&client, NOTE, 1, &[]);
@@ -100,9 +101,10 @@ fn rule1_results_that_turn_out_to_be_here_are_embargoed() {
     test.end();
 }
 
-/// Rule 1: no call, no embargo.
+/// No call, no embargo.
+/// Rules: 1.
 #[test]
-fn rule1_results_that_were_not_called_are_not_embargoed() {
+fn uncalled_results_that_are_a_local_object_are_not_embargoed() {
     let mut test = Asked::new();
     let client = test.field(0);
     test.return_here(2);
@@ -117,9 +119,10 @@ fn rule1_results_that_were_not_called_are_not_embargoed() {
     peer.finish_clean();
 }
 
-/// Rule 1: where two fields hold the same object, each has calls of its own under way.
+/// Where two fields hold the same object, each has calls of its own under way.
+/// Rules: 1.
 #[test]
-fn rule1_two_places_of_one_object_are_embargoed_each() {
+fn two_places_in_results_with_one_local_object_are_embargoed_separately() {
     let mut test = Asked::new();
     let clients = [test.field(0), test.field(1)];
     let first = send(&clients[0], NOTE, 1, &[]);
@@ -142,10 +145,11 @@ fn rule1_two_places_of_one_object_are_embargoed_each() {
     test.end();
 }
 
-/// Rules 1 and 12: the place in the results is the reference, not the client that was made for one call: a
-/// call ahead by a client that is gone by then is under way all the same.
+/// The place in the results is the reference, not the client that was made for one call: a call ahead by a client
+/// that is gone by then is under way all the same.
+/// Rules: 1, 12.
 #[test]
-fn rule1_a_call_ahead_by_a_client_that_is_gone_still_counts() {
+fn call_ahead_by_a_client_that_was_dropped_still_embargoes_the_results() {
     let mut test = Asked::new();
     let first = send(&test.field(0), NOTE, 1, &[]);
     let ahead = test.expect_ahead(0, 1);
@@ -172,9 +176,10 @@ fn rule1_a_call_ahead_by_a_client_that_is_gone_still_counts() {
     test.end();
 }
 
-/// Rules 1 and 12: so is one by a client that was replaced by another before the results came.
+/// The same where the client of the call was replaced by another before the results came.
+/// Rules: 1, 12.
 #[test]
-fn rule1_a_call_ahead_counts_for_a_client_that_was_made_later() {
+fn call_ahead_embargoes_a_client_that_was_made_after_its_own_was_dropped() {
     let mut test = Asked::new();
     let first = send(&test.field(0), NOTE, 1, &[]);
     let ahead = test.expect_ahead(0, 1);
@@ -195,9 +200,10 @@ fn rule1_a_call_ahead_counts_for_a_client_that_was_made_later() {
     test.end();
 }
 
-/// Rules 1 and 12: also where nobody has heard yet that the client of the call is gone.
+/// The same where the callback thread has not yet processed the drop of the client that made the call.
+/// Rules: 1, 12.
 #[test]
-fn rule1_a_call_ahead_counts_while_its_client_goes() {
+fn call_ahead_embargoes_the_results_before_its_clients_drop_is_processed() {
     let mut test = Asked::of(Peer::strict(Client::null()));
     let frozen = freeze_callbacks(&mut test.peer, &test.theirs);
     let first = send(&test.field(0), NOTE, 1, &[]);
@@ -219,9 +225,10 @@ fn rule1_a_call_ahead_counts_while_its_client_goes() {
     test.end();
 }
 
-/// Rule 1: results that are a promise of the peer's pass on that they were used.
+/// Results that are a promise of the peer's pass on that they were used.
+/// Rules: 1.
 #[test]
-fn rule1_results_that_are_a_promise_pass_on_that_they_were_used() {
+fn called_results_that_are_an_imported_promise_embargo_that_one_later() {
     let mut test = Asked::new();
     let client = test.field(0);
     let first = send(&client, NOTE, 1, &[]);
@@ -243,9 +250,10 @@ fn rule1_results_that_are_a_promise_pass_on_that_they_were_used() {
     test.end();
 }
 
-/// Rule 1: results that failed, or hold nothing there, are never embargoed.
+/// Results that failed, or hold nothing there, are never embargoed.
+/// Rules: 1.
 #[test]
-fn rule1_results_that_are_no_capability_are_never_embargoed() {
+fn results_that_failed_or_hold_no_capability_are_not_embargoed() {
     for outcome in [Outcome::Exception("no".into()), Outcome::Results(Payload::new(1, &[]))] {
         let mut test = Asked::new();
         let client = test.field(0);
@@ -262,9 +270,10 @@ fn rule1_results_that_are_no_capability_are_never_embargoed() {
     }
 }
 
-/// Rule 1: the bootstrap object is a result like any other.
+/// The bootstrap object is a result like any other.
+/// Rules: 1.
 #[test]
-fn rule1_a_bootstrap_object_that_turns_out_to_be_here_is_embargoed() {
+fn called_bootstrap_object_that_is_local_holds_calls_until_the_echo() {
     let mut peer = Peer::new(Client::null());
     let recorder = Recorder::new();
     let object = peer.export_hosted(&recorder.client());

@@ -5,9 +5,10 @@ use capnp_threads::{Client, ClientFulfiller, RemotePromise};
 
 use crate::support::*;
 
-/// Rule 4: a method that hands its call on to its caller has the caller keep the results.
+/// A method that hands its call on to its caller has the caller keep the results.
+/// Rules: 4.
 #[test]
-fn rule4_a_method_tail_calls_its_caller() {
+fn tail_call_to_its_caller_has_the_caller_keep_the_results() {
     let (mut peer, _, call, held) = called();
     let tail = tail_call(&mut peer, call, held);
     assert_eq!(tail.target, Target::Import(7));
@@ -20,10 +21,11 @@ fn rule4_a_method_tail_calls_its_caller() {
     peer.finish_clean();
 }
 
-/// Rule 4: calls pipelined on an answer that became a tail call go to the question of that, before and after it was
+/// Calls pipelined on an answer that became a tail call go to the question of that, before and after it was
 /// returned, in order, as tail calls themselves.
+/// Rules: 4.
 #[test]
-fn rule4_pipelined_calls_are_reflected_to_the_tail_question() {
+fn calls_pipelined_on_a_tail_call_go_to_the_tail_question_in_order() {
     let (mut peer, _, call, held) = called();
     let early = peer.call(Target::Answer(call, vec![0]), NOTE, 10).send();
     peer.settle();
@@ -42,9 +44,10 @@ fn rule4_pipelined_calls_are_reflected_to_the_tail_question() {
     peer.finish_clean();
 }
 
-/// Rule 4: a Finish of the caller before the tail call was returned cancels that.
+/// A Finish of the caller before the tail call was returned cancels that.
+/// Rules: 4.
 #[test]
-fn rule4_finish_before_results_sent_elsewhere_cancels_the_tail_call() {
+fn finish_before_results_sent_elsewhere_cancels_the_tail_call() {
     for outcome in [Outcome::Elsewhere, Outcome::Canceled, Outcome::Exception("canceled".into())] {
         let (mut peer, _, call, held) = called();
         let tail = tail_call(&mut peer, call, held);
@@ -59,9 +62,10 @@ fn rule4_finish_before_results_sent_elsewhere_cancels_the_tail_call() {
     }
 }
 
-/// Rule 4: a call that was canceled before its method hands it on goes nowhere.
+/// A call that was canceled before its method hands it on goes nowhere.
+/// Rules: 4.
 #[test]
-fn rule4_a_canceled_call_is_not_handed_on() {
+fn call_canceled_before_its_tail_call_is_not_handed_on() {
     let (mut peer, _, call, held) = called();
     peer.finish(call);
     peer.expect_canceled(call);
@@ -72,10 +76,11 @@ fn rule4_a_canceled_call_is_not_handed_on() {
     peer.finish_clean();
 }
 
-/// Rule 4: a call that its caller has finished, and that goes on for one pipelined on it, takes no results from
-/// another question: it is handed on as a plain call. The pipelined one is a tail call.
+/// A call that its caller has finished, and that goes on for one pipelined on it, takes no results from another
+/// question: it is handed on as a plain call. The pipelined one is a tail call.
+/// Rules: 4.
 #[test]
-fn rule4_a_finished_call_is_handed_on_as_a_plain_call() {
+fn finished_call_with_pipelined_calls_is_handed_on_as_a_plain_call() {
     let (mut peer, _, call, held) = called();
     let early = peer.call(Target::Answer(call, vec![0]), NOTE, 10).send();
     peer.finish(call);
@@ -98,9 +103,10 @@ fn rule4_a_finished_call_is_handed_on_as_a_plain_call() {
     peer.finish_clean();
 }
 
-/// Rule 4: a tail call gives the params' capabilities like any call, and its Return may give them back.
+/// A tail call gives the params' capabilities like any call, and its Return may give them back.
+/// Rules: 4.
 #[test]
-fn rule4_a_tail_call_gives_its_params() {
+fn return_of_a_tail_call_releases_its_params_as_it_says() {
     let (mut peer, object, call, held) = called();
     let (to, ours) = (held.caps[0].clone(), Recorder::new().client());
     held.tail_call(&to, NOTE, 2, &[ours.clone(), ours]);
@@ -120,9 +126,10 @@ fn rule4_a_tail_call_gives_its_params() {
     peer.finish_clean();
 }
 
-/// Rule 4: a tail call may be returned with its exception, which is what calls pipelined on the answer get then.
+/// A tail call may be returned with its exception, which is what calls pipelined on the answer get then.
+/// Rules: 4.
 #[test]
-fn rule4_a_tail_call_that_fails() {
+fn tail_call_returned_with_an_exception_fails_its_pipelined_calls_with_it() {
     let (mut peer, _, call, held) = called();
     let tail = tail_call(&mut peer, call, held);
     peer.answer(tail.question, Outcome::Exception("no luck".into()));
@@ -136,18 +143,20 @@ fn rule4_a_tail_call_that_fails() {
     peer.finish_clean();
 }
 
-/// Rule 4: results that were to be kept can't be sent here.
+/// Results that were to be kept can't be sent in the Return.
+/// Rules: 4.
 #[test]
-fn rule4_results_of_a_tail_call_abort() {
+fn return_with_results_for_a_tail_call_aborts() {
     let (mut peer, _, call, held) = called();
     let tail = tail_call(&mut peer, call, held);
     peer.send_wrong(wrong_return(tail.question, Outcome::Results(Payload::new(2, &[]))));
     peer.expect_abort("although they were to be kept");
 }
 
-/// Rule 4: results that were not to be kept can't be sent elsewhere.
+/// Results that were not to be kept can't be sent elsewhere.
+/// Rules: 4.
 #[test]
-fn rule4_results_sent_elsewhere_unasked_abort() {
+fn results_sent_elsewhere_for_a_plain_call_abort() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     let answer = send(&client, NOTE, 1, &[]);
@@ -157,10 +166,11 @@ fn rule4_results_sent_elsewhere_unasked_abort() {
     peer.expect_abort("unasked");
 }
 
-/// Rule 4, the other role: the peer answers our question with results that we keep for it. They may be there when
-/// the Return takes them, or not yet.
+/// The other role: the peer answers our question with results that we keep for it. They may be there when the
+/// Return takes them, or not yet.
+/// Rules: 4.
 #[test]
-fn rule4_kept_results_are_taken() {
+fn kept_results_are_taken_whether_they_exist_already_or_come_later() {
     for there in [true, false] {
         let mut ours = Ours::start();
         let object = Recorder::new().client();
@@ -188,9 +198,10 @@ fn rule4_kept_results_are_taken() {
     }
 }
 
-/// Rule 4: an exception that is kept is taken like results.
+/// An exception that is kept is taken like results.
+/// Rules: 4.
 #[test]
-fn rule4_a_kept_exception_is_taken() {
+fn kept_exception_is_taken_like_results() {
     for there in [true, false] {
         let mut ours = Ours::start();
         let mut held = Some(ours.recorder.held());
@@ -212,10 +223,11 @@ fn rule4_a_kept_exception_is_taken() {
     }
 }
 
-/// Rules 4 and 1: calls pipelined on our question before its results were taken here come back first; later ones
-/// wait for the Disembargo.
+/// Calls pipelined on our question before its results were taken here come back first; later ones wait for the
+/// Disembargo.
+/// Rules: 4, 1.
 #[test]
-fn rule4_calls_pipelined_on_taken_results_keep_their_order() {
+fn calls_pipelined_on_results_that_are_taken_here_keep_their_order() {
     let mut ours = Ours::start();
     let other = Recorder::new();
     let promised = ours.answer.pipeline.field(0).client();
@@ -242,9 +254,10 @@ fn rule4_calls_pipelined_on_taken_results_keep_their_order() {
     ours.peer.finish_clean();
 }
 
-/// Rule 4: the Finish of a call whose results are taken but not there does not cancel it.
+/// The Finish of a call whose results are taken but not there does not cancel it.
+/// Rules: 4.
 #[test]
-fn rule4_finish_does_not_cancel_what_is_taken() {
+fn finish_of_a_call_whose_results_are_taken_does_not_cancel_it() {
     let mut ours = Ours::start();
     ours.peer.answer(ours.question, Outcome::Take(ours.kept));
     ours.peer.finish(ours.kept);
@@ -259,9 +272,11 @@ fn rule4_finish_does_not_cancel_what_is_taken() {
     ours.peer.finish_clean();
 }
 
-/// Rule 4: kept results that nobody takes go with the Finish; a call that is not done is canceled by it.
+/// Kept results that no question has taken are dropped by the Finish. A call that has not returned is canceled by
+/// it.
+/// Rules: 4.
 #[test]
-fn rule4_kept_results_that_nobody_takes() {
+fn finish_of_a_kept_call_drops_its_results_or_cancels_it() {
     for there in [true, false] {
         let mut ours = Ours::start();
         let held = ours.recorder.held();
@@ -281,9 +296,10 @@ fn rule4_kept_results_that_nobody_takes() {
     }
 }
 
-/// Rule 4: results are taken once; results that are unknown or were not to be kept are not taken at all.
+/// Results are taken once; results that are unknown or were not to be kept are not taken at all.
+/// Rules: 4.
 #[test]
-fn rule4_what_is_not_kept_for_it_aborts() {
+fn taking_results_twice_or_that_are_not_kept_aborts() {
     for there in [true, false] {
         let mut ours = Ours::start();
         let second = send(&ours.client, NOTE, 5, &[]);
@@ -309,9 +325,10 @@ fn rule4_what_is_not_kept_for_it_aborts() {
     ours.peer.expect_abort("holds none for it");
 }
 
-/// Rule 4: while the results that answer our question are not there, a second Return for it is one too many.
+/// While the results that answer our question are not there, a second Return for it is one too many.
+/// Rules: 4.
 #[test]
-fn rule4_a_return_after_take_from_other_question_aborts() {
+fn second_return_after_take_from_other_question_aborts() {
     let mut ours = Ours::start();
     ours.peer.answer(ours.question, Outcome::Take(ours.kept));
     ours.peer.send_wrong(wrong_return(ours.question, Outcome::Results(Payload::new(3, &[]))));
@@ -319,10 +336,11 @@ fn rule4_a_return_after_take_from_other_question_aborts() {
     ours.peer.expect_abort("second Return");
 }
 
-/// Rule 4: we cancel our question before the Return that takes results comes; in each order with the Finish of the
-/// kept call.
+/// We cancel our question before the Return that takes results comes; in each order with the Finish of the kept
+/// call.
+/// Rules: 4.
 #[test]
-fn rule4_we_cancel_before_take_from_other_question() {
+fn our_finish_before_take_from_other_question_cancels_in_each_order() {
     for finish_first in [true, false] {
         let mut ours = Ours::start();
         let held = ours.recorder.held();
@@ -344,10 +362,11 @@ fn rule4_we_cancel_before_take_from_other_question() {
     }
 }
 
-/// Rule 4: we cancel our question after the Return that takes results, which are not there yet: our Finish ends the
+/// We cancel our question after the Return that takes results, which are not there yet: our Finish ends the
 /// question, and the peer's Finish, before or after ours, the call.
+/// Rules: 4.
 #[test]
-fn rule4_we_cancel_after_take_from_other_question() {
+fn our_finish_after_take_from_other_question_ends_the_question_in_each_order() {
     for finish_first in [true, false] {
         let mut ours = Ours::start();
         let held = ours.recorder.held();
@@ -371,9 +390,10 @@ fn rule4_we_cancel_after_take_from_other_question() {
     }
 }
 
-/// Rule 4: a plain call on a promise of ours that has become the peer's capability is a tail call, held back or not.
+/// A plain call on a promise of ours that has become the peer's capability is a tail call, held back or not.
+/// Rules: 4.
 #[test]
-fn rule4_a_call_forwarded_to_where_it_came_from_is_a_tail_call() {
+fn call_forwarded_to_the_vat_that_it_came_from_is_a_tail_call() {
     let (mut peer, client, promise, fulfiller) = exported_promise();
     let early = peer.call(Target::Import(promise), NOTE, 5).send();
     peer.settle();
@@ -386,9 +406,10 @@ fn rule4_a_call_forwarded_to_where_it_came_from_is_a_tail_call() {
     peer.finish_clean();
 }
 
-/// Rule 4: so is a call on results of ours that are the peer's capability.
+/// A call on results of ours that are the peer's capability is a tail call, too.
+/// Rules: 4.
 #[test]
-fn rule4_a_call_on_the_peers_capability_in_our_results_is_a_tail_call() {
+fn call_on_results_that_are_the_peers_capability_is_a_tail_call() {
     let mut peer = Peer::new(Recorder::new().client());
     let object = peer.get_bootstrap();
     let give = peer.call(Target::Import(object), GIVE, 1).caps(&[Cap::Hosted(7)]).send();
@@ -400,9 +421,10 @@ fn rule4_a_call_on_the_peers_capability_in_our_results_is_a_tail_call() {
     peer.finish_clean();
 }
 
-/// Rule 4: a call whose results are to be kept here is no tail call when it goes back: its results come here.
+/// A call whose results are to be kept here is no tail call when it goes back: its results come here.
+/// Rules: 4.
 #[test]
-fn rule4_a_kept_call_that_goes_back_is_no_tail_call() {
+fn kept_call_forwarded_to_the_vat_that_it_came_from_is_no_tail_call() {
     let (mut peer, client, promise, fulfiller) = exported_promise();
     fulfiller.fulfill(client.clone());
     assert_eq!(peer.expect_resolve(promise), Ok(Cap::Yours(7)));
@@ -421,9 +443,10 @@ fn rule4_a_kept_call_that_goes_back_is_no_tail_call() {
     peer.finish_clean();
 }
 
-/// Rule 4: a call that is forwarded to another vat is no tail call.
+/// A call that is forwarded to another vat is no tail call.
+/// Rules: 4.
 #[test]
-fn rule4_a_call_to_another_vat_is_no_tail_call() {
+fn call_forwarded_to_another_vat_is_no_tail_call() {
     let mut far = Peer::new(Client::null());
     let mut near = Peer::new(far.introduce(Cap::Hosted(7)));
     let proxy = near.get_bootstrap();

@@ -21,9 +21,10 @@ const MARK: u32 = 0x5eed_0123;
 /// A variant that no union of the schema has.
 const VARIANT: u16 = 99;
 
-/// Rule 14: a `thirdPartyHosted` in params is called through its vine, and released as the vine.
+/// A `thirdPartyHosted` in params is called through its vine, and released as the vine.
+/// Rules: 14.
 #[test]
-fn rule14_a_third_party_in_params_is_its_vine() {
+fn third_party_in_params_is_called_and_released_as_its_vine() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -36,9 +37,11 @@ fn rule14_a_third_party_in_params_is_its_vine() {
     peer.finish_clean();
 }
 
-/// Rule 14: so is one in results, where calls that were pipelined on it stay before later ones.
+/// A `thirdPartyHosted` in results is called through its vine. Calls that were pipelined on it stay before later
+/// ones.
+/// Rules: 14.
 #[test]
-fn rule14_a_third_party_in_results_is_its_vine() {
+fn third_party_in_results_is_called_as_its_vine_in_order() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(8));
     let answer = send(&client, NOTE, 1, &[]);
@@ -56,9 +59,10 @@ fn rule14_a_third_party_in_results_is_its_vine() {
     peer.finish_clean();
 }
 
-/// Rule 14: so is what a promise is resolved to.
+/// A promise that is resolved to a `thirdPartyHosted` is called through its vine.
+/// Rules: 14.
 #[test]
-fn rule14_a_promise_may_become_a_third_party() {
+fn promise_resolved_to_a_third_party_is_called_as_its_vine() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Promise(5));
     peer.resolve(5, Cap::Third { vine: 7 });
@@ -69,9 +73,10 @@ fn rule14_a_promise_may_become_a_third_party() {
     peer.finish_clean();
 }
 
-/// Rule 14: a vine counts its references as any export of the peer's, and is the same object.
+/// A vine counts its references as any export of the peer's, and is the same object.
+/// Rules: 14.
 #[test]
-fn rule14_a_vine_counts_its_references() {
+fn vine_received_twice_is_one_object_and_counts_both_references() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -86,9 +91,10 @@ fn rule14_a_vine_counts_its_references() {
     peer.finish_clean();
 }
 
-/// Rule 14: a vine goes back to its vat as its own, and to another vat as an object of ours that forwards.
+/// A vine goes back to its vat as its own, and to another vat as an object of ours that forwards.
+/// Rules: 14.
 #[test]
-fn rule14_a_vine_is_passed_on() {
+fn vine_passed_on_is_its_vats_own_there_and_an_export_elsewhere() {
     let mut far = Peer::new(Client::null());
     let vine = far.introduce(Cap::Third { vine: 7 });
     let mut near = Peer::new(vine.clone());
@@ -109,9 +115,10 @@ fn rule14_a_vine_is_passed_on() {
     far.finish_clean();
 }
 
-/// Rule 14: Provide, Accept, ThirdPartyAnswer and Join come back whole and change nothing, as do the obsolete ones.
+/// Provide, Accept, ThirdPartyAnswer and Join come back whole and change nothing, as do the obsolete ones.
+/// Rules: 14.
 #[test]
-fn rule14_messages_of_level_three_come_back() {
+fn level_3_and_obsolete_messages_come_back_whole_and_change_nothing() {
     let mut tried = Tried::start();
     tried.comes_back(Msg::Other(10), |message| {
         let mut provide = message.init_provide();
@@ -141,9 +148,10 @@ fn rule14_messages_of_level_three_come_back() {
     tried.finish();
 }
 
-/// Rule 14: a message that is not in the schema comes back whole and changes nothing.
+/// A message that is not in the schema comes back whole and changes nothing.
+/// Rules: 14.
 #[test]
-fn rule14_an_unknown_message_comes_back() {
+fn message_that_is_not_in_the_schema_comes_back_whole_and_changes_nothing() {
     let mut tried = Tried::start();
     for ordinal in [15, VARIANT, u16::MAX] {
         let known = Msg::Release { id: MARK, count: 1 };
@@ -153,9 +161,10 @@ fn rule14_an_unknown_message_comes_back() {
     tried.finish();
 }
 
-/// Rule 14: a Disembargo for an Accept, and one in a context that is not in the schema, come back and change nothing.
+/// A Disembargo for an Accept, and one in a context that is not in the schema, come back and change nothing.
+/// Rules: 14.
 #[test]
-fn rule14_a_disembargo_of_level_three_comes_back() {
+fn disembargo_in_a_level_3_or_unknown_context_comes_back_and_changes_nothing() {
     let mut tried = Tried::start();
     let object = tried.object;
     tried.comes_back(Msg::Other(13), |message| {
@@ -172,9 +181,10 @@ fn rule14_a_disembargo_of_level_three_comes_back() {
     tried.finish();
 }
 
-/// Rule 14: a Disembargo to a target of unknown kind comes back and changes nothing.
+/// A Disembargo to a target of unknown kind comes back and changes nothing.
+/// Rules: 14.
 #[test]
-fn rule14_a_disembargo_to_an_unknown_target_comes_back() {
+fn disembargo_to_an_unknown_kind_of_target_comes_back_and_changes_nothing() {
     let mut tried = Tried::start();
     let known = Msg::Disembargo { target: Target::Import(MARK), context: Context::Sender(3) };
     let message = patched(&known, MARK.into(), word(MARK, VARIANT, 0));
@@ -182,9 +192,10 @@ fn rule14_a_disembargo_to_an_unknown_target_comes_back() {
     tried.finish();
 }
 
-/// Rule 14: a Call whose results should go to a third party comes back; its ID is free, its params gave nothing.
+/// A Call whose results should go to a third party comes back; its ID is free, its params gave nothing.
+/// Rules: 14.
 #[test]
-fn rule14_a_call_with_results_for_a_third_party_comes_back() {
+fn call_with_results_for_a_third_party_comes_back_and_gives_nothing() {
     let mut tried = Tried::start();
     let call = a_call(MARK, Target::Import(tried.object), &[Cap::Hosted(7), Cap::Promise(8)]);
     let known = Msg::Call(call);
@@ -200,10 +211,11 @@ fn rule14_a_call_with_results_for_a_third_party_comes_back() {
     tried.finish();
 }
 
-/// Rule 14: a Call whose results should go to a place that is not in the schema, or that is addressed to a target of
-/// unknown kind, comes back and changes nothing.
+/// A Call whose results should go to a place that is not in the schema, or that is addressed to a target of unknown
+/// kind, comes back and changes nothing.
+/// Rules: 14.
 #[test]
-fn rule14_a_call_to_or_for_the_unknown_comes_back() {
+fn call_with_an_unknown_target_or_results_place_comes_back_and_changes_nothing() {
     let mut tried = Tried::start();
     let object = Target::Import(tried.object);
     let results =
@@ -219,10 +231,11 @@ fn rule14_a_call_to_or_for_the_unknown_comes_back() {
     tried.finish();
 }
 
-/// Rule 14: a Return that says to await a third party, or what is not in the schema, comes back, and the question
-/// fails as unimplemented; it is finished, and its params are given back as the Return says.
+/// A Return that says to await a third party, or what is not in the schema, comes back, and the question fails as
+/// unimplemented; it is finished, and its params are given back as the Return says.
+/// Rules: 14.
 #[test]
-fn rule14_a_return_of_unknown_kind_fails_the_question() {
+fn return_of_unknown_kind_comes_back_and_fails_the_question() {
     let mut tried = Tried::start();
     let peer = &mut tried.peer;
     let client = peer.introduce(Cap::Hosted(7));
@@ -248,9 +261,10 @@ fn rule14_a_return_of_unknown_kind_fails_the_question() {
     tried.finish();
 }
 
-/// Rule 14: a capability of unknown kind in params or results is broken as unimplemented; those beside it are not.
+/// A capability of unknown kind in params or results is broken as unimplemented; those beside it are not.
+/// Rules: 14.
 #[test]
-fn rule14_a_capability_of_unknown_kind_is_broken() {
+fn capability_of_unknown_kind_is_broken_and_those_beside_it_are_not() {
     let mut tried = Tried::start();
     let peer = &mut tried.peer;
     let call = a_call(MARK + 1, Target::Import(tried.object), &[Cap::Hosted(MARK), Cap::Hosted(7)]);
@@ -277,9 +291,10 @@ fn rule14_a_capability_of_unknown_kind_is_broken() {
     tried.finish();
 }
 
-/// Rule 14: a promise that is resolved to a capability of unknown kind is broken as unimplemented.
+/// A promise that is resolved to a capability of unknown kind is broken as unimplemented.
+/// Rules: 14.
 #[test]
-fn rule14_a_promise_that_becomes_a_capability_of_unknown_kind_is_broken() {
+fn promise_resolved_to_a_capability_of_unknown_kind_is_broken() {
     let mut tried = Tried::start();
     let peer = &mut tried.peer;
     let client = peer.introduce(Cap::Promise(5));
@@ -292,9 +307,10 @@ fn rule14_a_promise_that_becomes_a_capability_of_unknown_kind_is_broken() {
     tried.finish();
 }
 
-/// Rule 14: a Resolve of unknown kind comes back, and the promise goes on as it was: it may be resolved still.
+/// A Resolve of unknown kind comes back, and the promise goes on as it was: it may be resolved still.
+/// Rules: 14.
 #[test]
-fn rule14_a_resolve_of_unknown_kind_leaves_the_promise() {
+fn resolve_of_unknown_kind_comes_back_and_leaves_the_promise() {
     let mut tried = Tried::start();
     let client = tried.peer.introduce(Cap::Promise(MARK));
     let known = Msg::Resolve { promise: MARK, to: Ok(Cap::Hosted(6)) };

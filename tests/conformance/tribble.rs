@@ -71,9 +71,10 @@ fn forward(peer: &mut Peer, call: &Call, object: u32) {
     peer.results(call.question, tag, &[]);
 }
 
-/// Rule 2: after a Resolve. P goes to R for ever, though R is our object; R is not released while P is held.
+/// After a Resolve. P goes to R for ever, though R is our object; R is not released while P is held.
+/// Rules: 2.
 #[test]
-fn rule2_a_resolved_promise_leads_where_the_resolve_said() {
+fn export_resolved_to_an_import_sends_calls_there_after_that_resolves_on() {
     let mut test = Told::new();
     test.resolve_r_to_here();
     for tag in 1..=2 {
@@ -96,9 +97,10 @@ fn rule2_a_resolved_promise_leads_where_the_resolve_said() {
     peer.finish_clean();
 }
 
-/// Rule 2: after a Return, which resolves what calls were pipelined on.
+/// The same after a Return, which resolves what calls were pipelined on.
+/// Rules: 2.
 #[test]
-fn rule2_results_lead_where_the_return_said() {
+fn answer_returned_as_an_import_sends_calls_there_after_that_resolves_on() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -122,10 +124,11 @@ fn rule2_results_lead_where_the_return_said() {
     peer.finish_clean();
 }
 
-/// Rule 2: R may be a capability in results that the peer owes us. The question is not finished while the
-/// promise that was told to be there is held.
+/// R may be a capability in results that the peer owes us. The question is not finished while the promise that was
+/// told to be there is held.
+/// Rules: 2.
 #[test]
-fn rule2_a_promise_that_is_in_results_to_come_leads_there_for_ever() {
+fn export_resolved_to_unreturned_results_sends_calls_there_after_they_return() {
     let mut peer = Peer::new(Client::null());
     let recorder = Recorder::new();
     let object = peer.export_hosted(&recorder.client());
@@ -154,10 +157,11 @@ fn rule2_a_promise_that_is_in_results_to_come_leads_there_for_ever() {
     peer.finish_clean();
 }
 
-/// Rule 2: an answer that was told to be in results to come, where those turn out to hold nothing, and no
-/// Finish is needed for them: the question's ID is free, and no call may go there.
+/// An answer that was told to be in results to come, where those turn out to hold nothing, and no Finish is needed
+/// for them: the question's ID is free, and no call may go there.
+/// Rules: 2.
 #[test]
-fn rule2_results_to_come_that_hold_nothing_are_not_called_when_their_question_is_over() {
+fn calls_for_results_that_ended_empty_fail_and_do_not_reach_the_reused_id() {
     for ended in [Outcome::Results(Payload::new(1, &[])), Outcome::Exception("there is none".into())] {
         let recorder = Recorder::new();
         let mut peer = Peer::new(recorder.client());
@@ -189,10 +193,11 @@ fn rule2_results_to_come_that_hold_nothing_are_not_called_when_their_question_is
     }
 }
 
-/// Rule 2: the peer says that its promise Q is P, before it knows that P leads back to it. Calls on Q are under
-/// way to P, and so to the peer: new ones are embargoed.
+/// The peer says that its promise Q is P, before it knows that P leads back to it. Calls on Q are under way to P,
+/// and so to the peer: new ones are embargoed.
+/// Rules: 2.
 #[test]
-fn rule2_what_is_ours_but_leads_back_is_embargoed() {
+fn promise_resolved_to_an_export_that_leads_back_is_embargoed() {
     let mut test = Told::new();
     test.peer.resolve(20, Cap::Hosted(21));
     test.peer.sync();
@@ -217,7 +222,7 @@ fn rule2_what_is_ours_but_leads_back_is_embargoed() {
     test.end();
 }
 
-/// By what the peer names P in [`rule2_calls_on_what_leads_back_stay_in_order`].
+/// By what the peer names P in [`calls_on_a_promise_resolved_to_an_export_that_leads_back_stay_in_order`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Named {
     Resolve,
@@ -226,11 +231,12 @@ enum Named {
     AnswerToCome,
 }
 
-/// Rules 2 and 12: the peer says that its promise Q is P, and that R, which P was told to be, is an object of
-/// ours. Calls on Q that were under way to P go on to R, in the peer, and come back from there; so those that waited
-/// for the echo wait for a second one, of R, though we know what R is.
+/// The peer says that its promise Q is P, and that R, which P was told to be, is an object of ours. Calls on Q that
+/// were under way to P go on to R, in the peer, and come back from there; so those that waited for the echo wait
+/// for a second one, of R, though we know what R is.
+/// Rules: 2, 12.
 #[test]
-fn rule2_calls_on_what_leads_back_stay_in_order() {
+fn calls_on_a_promise_resolved_to_an_export_that_leads_back_stay_in_order() {
     for named in [Named::Resolve, Named::Return, Named::Answer, Named::AnswerToCome] {
         calls_stay_in_order(named);
     }

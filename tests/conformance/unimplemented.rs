@@ -5,9 +5,10 @@ use capnp_threads::{Client, ExceptionKind, RemotePromise};
 
 use crate::support::*;
 
-/// Rule 8: a Resolve that comes back releases what it had resolved to. The promise goes on as it was.
+/// A Resolve that comes back releases what it had resolved to. The promise goes on as it was.
+/// Rules: 8.
 #[test]
-fn rule8_resolve_releases_what_it_resolved_to() {
+fn unimplemented_resolve_releases_its_capability_and_leaves_the_promise() {
     let recorder = Recorder::new();
     let (mut peer, promise, resolve) = resolved_to(|_| recorder.client());
     let Msg::Resolve { to: Ok(Cap::Hosted(object)), .. } = resolve else { panic!("{resolve:?}") };
@@ -22,9 +23,10 @@ fn rule8_resolve_releases_what_it_resolved_to() {
     peer.expect_abort("not in the export table");
 }
 
-/// Rule 8: a Resolve to a capability of the peer's own gave nothing, and so releases nothing.
+/// A Resolve to a capability of the peer's own gave nothing, and so releases nothing.
+/// Rules: 8.
 #[test]
-fn rule8_resolve_to_the_peers_own_capability_releases_nothing() {
+fn unimplemented_resolve_to_the_peers_own_capability_releases_nothing() {
     let (mut peer, promise, resolve) = resolved_to(|peer| peer.introduce(Cap::Hosted(8)));
     assert_eq!(resolve, Msg::Resolve { promise, to: Ok(Cap::Yours(8)) });
     bounce(&mut peer, resolve);
@@ -35,9 +37,10 @@ fn rule8_resolve_to_the_peers_own_capability_releases_nothing() {
     peer.finish_clean();
 }
 
-/// Rule 8: nor does one that broke the promise.
+/// A Resolve with an exception gave nothing, and so releases nothing.
+/// Rules: 8.
 #[test]
-fn rule8_resolve_to_an_exception_releases_nothing() {
+fn unimplemented_resolve_with_an_exception_releases_nothing() {
     let (mut peer, promise, resolve) =
         resolved_to(|_| Client::broken(capnp_threads::Exception::failed("no")));
     assert_eq!(resolve, Msg::Resolve { promise, to: Err("no".into()) });
@@ -45,10 +48,11 @@ fn rule8_resolve_to_an_exception_releases_nothing() {
     peer.finish_clean();
 }
 
-/// Rule 8: for a Call it fails that question, and those pipelined on it, and gives back what its params gave; the
-/// ID is free, and the connection goes on.
+/// For a Call it fails that question, and those pipelined on it, and gives back what its params gave; the ID is
+/// free, and the connection goes on.
+/// Rules: 8.
 #[test]
-fn rule8_call_fails_that_question() {
+fn unimplemented_call_fails_its_question_and_frees_its_id() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     let answer = send(&client, NOTE, 1, &[Recorder::new().client()]);
@@ -68,9 +72,10 @@ fn rule8_call_fails_that_question() {
     peer.finish_clean();
 }
 
-/// Rule 8: so it does where the question was finished before.
+/// The same where the question was finished before.
+/// Rules: 8.
 #[test]
-fn rule8_call_ends_a_question_that_was_finished() {
+fn unimplemented_call_ends_a_question_that_was_finished() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     drop(send(&client, NOTE, 1, &[Recorder::new().client()]));
@@ -85,9 +90,10 @@ fn rule8_call_ends_a_question_that_was_finished() {
     peer.finish_clean();
 }
 
-/// Rule 8: a call that was forwarded fails at the one who made it, as unimplemented.
+/// A call that was forwarded fails in the vat that made it, as unimplemented.
+/// Rules: 8.
 #[test]
-fn rule8_a_forwarded_call_fails_where_it_came_from() {
+fn unimplemented_forwarded_call_fails_in_the_vat_that_it_came_from() {
     let mut far = Peer::new(Client::null());
     let mut near = Peer::new(far.introduce(Cap::Hosted(7)));
     let proxy = near.get_bootstrap();
@@ -100,9 +106,10 @@ fn rule8_a_forwarded_call_fails_where_it_came_from() {
     far.finish_clean();
 }
 
-/// Rule 8: for a Bootstrap it fails what was called on the object meanwhile, and later.
+/// For a Bootstrap it fails what was called on the object meanwhile, and later.
+/// Rules: 8.
 #[test]
-fn rule8_bootstrap_fails_that_question() {
+fn unimplemented_bootstrap_fails_earlier_and_later_calls_on_the_object() {
     let mut peer = Peer::new(Client::null());
     let client = peer.vat.bootstrap::<Client>();
     let question = peer.expect_bootstrap();
@@ -117,10 +124,11 @@ fn rule8_bootstrap_fails_that_question() {
     peer.finish_clean();
 }
 
-/// Rule 8: for a Disembargo it fails the calls that waited behind it, which can't go on in order, and gives back
-/// the embargo's ID.
+/// For a Disembargo it fails the calls that waited behind it, which can't go on in order, and gives back the
+/// embargo's ID.
+/// Rules: 8.
 #[test]
-fn rule8_disembargo_fails_what_waited_for_it() {
+fn unimplemented_disembargo_fails_the_calls_that_the_embargo_holds() {
     let recorder = Recorder::new();
     let mut peer = Peer::new(recorder.client());
     let object = peer.get_bootstrap();
@@ -144,9 +152,10 @@ fn rule8_disembargo_fails_what_waited_for_it() {
     peer.finish_clean();
 }
 
-/// Rule 8: Finish, Release and `unimplemented` itself change nothing: what a peer does not count is its own affair.
+/// Finish, Release and `unimplemented` itself change nothing: what a peer does not count is its own affair.
+/// Rules: 8.
 #[test]
-fn rule8_finish_and_release_and_unimplemented_change_nothing() {
+fn unimplemented_finish_release_or_unimplemented_changes_nothing() {
     let mut peer = Peer::new(Client::null());
     let client = peer.introduce(Cap::Hosted(7));
     drop(send(&client, NOTE, 1, &[]));
@@ -162,10 +171,11 @@ fn rule8_finish_and_release_and_unimplemented_change_nothing() {
     peer.finish_clean();
 }
 
-/// Rule 8: a Return that comes back is the peer's own affair, and changes nothing: capnp-rpc sends back those
-/// that end tail calls.
+/// A Return that comes back is the peer's own affair, and changes nothing: capnp-rpc sends back those that end tail
+/// calls.
+/// Rules: 8.
 #[test]
-fn rule8_a_return_that_comes_back_changes_nothing() {
+fn unimplemented_return_changes_nothing() {
     let mut peer = Peer::new(Client::null());
     let question = peer.bootstrap();
     let ret = peer.expect_return(question);
@@ -174,25 +184,28 @@ fn rule8_a_return_that_comes_back_changes_nothing() {
     peer.finish_clean();
 }
 
-/// Rule 8: so is an Abort: the connection would be over.
+/// An Abort that comes back ends the connection: it would be over.
+/// Rules: 8.
 #[test]
-fn rule8_abort_is_nonsense() {
+fn unimplemented_abort_aborts() {
     let mut peer = Peer::new(Client::null());
     bounce(&mut peer, Msg::Abort("never sent".into()));
     peer.expect_abort("Abort, which was never sent");
 }
 
-/// Rule 8: so is the echo of a Disembargo that the peer itself sent.
+/// The echo of a Disembargo that the peer itself sent ends the connection if it comes back.
+/// Rules: 8.
 #[test]
-fn rule8_the_echo_of_a_disembargo_is_nonsense() {
+fn unimplemented_echo_of_a_disembargo_aborts() {
     let mut peer = Peer::new(Client::null());
     bounce(&mut peer, Msg::Disembargo { target: Target::Import(0), context: Context::Receiver(0) });
     peer.expect_abort("the Disembargo that it asked for");
 }
 
-/// Rule 8: so is a Resolve that comes back twice, or a Disembargo or Resolve that never went out.
+/// A Resolve that comes back twice, and a Disembargo or Resolve that never went out, end the connection.
+/// Rules: 8.
 #[test]
-fn rule8_what_was_never_sent_is_nonsense() {
+fn unimplemented_for_a_message_that_was_never_sent_aborts() {
     let never = [
         Msg::Resolve { promise: 0, to: Ok(Cap::Hosted(9)) },
         Msg::Disembargo { target: Target::Import(0), context: Context::Sender(9) },

@@ -39,9 +39,10 @@ fn expect_canceled(peer: &mut Peer, question: u32, held: &Held) {
     held.wait_canceled();
 }
 
-/// Rule 10: the method to whose params the name belongs ignores it and returns at once.
+/// The method to whose params the name belongs ignores it and returns at once.
+/// Rules: 10.
 #[test]
-fn rule10_a_name_in_params_that_are_ignored_keeps_no_call_going() {
+fn finished_call_named_in_ignored_params_is_canceled() {
     in_both_modes(|start| {
         for workaround in WORKAROUND {
             let (mut peer, _recorder, object, kept, held) = with_kept_call(start);
@@ -55,9 +56,10 @@ fn rule10_a_name_in_params_that_are_ignored_keeps_no_call_going() {
     });
 }
 
-/// Rule 10: the name comes back in results. The peer can use it as long as it has the export that stands for it.
+/// The name comes back in results. The peer can use it as long as it has the export that stands for it.
+/// Rules: 10.
 #[test]
-fn rule10_a_name_that_came_back_in_results_counts_until_the_peer_releases_it() {
+fn finished_call_named_by_an_export_runs_until_the_export_is_released() {
     in_both_modes(|start| {
         let (mut peer, _recorder, object, kept, held) = with_kept_call(start);
         let give = peer.call(Target::Import(object), GIVE, 2).caps(&[Cap::YourAnswer(kept, vec![0])]).send();
@@ -74,9 +76,10 @@ fn rule10_a_name_that_came_back_in_results_counts_until_the_peer_releases_it() {
     });
 }
 
-/// Rule 10: the Finish of the call that gave the name back releases the results, and so the name.
+/// The Finish of the call that gave the name back releases the results, and so the name.
+/// Rules: 10.
 #[test]
-fn rule10_a_name_in_results_is_given_up_with_them() {
+fn finished_call_named_by_results_is_canceled_when_those_are_finished() {
     in_both_modes(|start| {
         let (mut peer, _recorder, object, kept, held) = with_kept_call(start);
         let give = peer.call(Target::Import(object), GIVE, 2).caps(&[Cap::YourAnswer(kept, vec![0])]).send();
@@ -90,9 +93,10 @@ fn rule10_a_name_in_results_is_given_up_with_them() {
     });
 }
 
-/// Rule 10: an object of ours holds the name for a while; a call through it counts as well.
+/// An object of ours holds the name for a while; a call through it counts as well.
+/// Rules: 10.
 #[test]
-fn rule10_a_name_that_an_object_holds_counts_until_it_is_dropped() {
+fn finished_call_named_by_an_objects_client_runs_until_that_is_dropped() {
     in_both_modes(|start| {
         let (mut peer, recorder, object, kept, held) = with_kept_call(start);
         let holds = peer.call(Target::Import(object), HOLD, 2).caps(&[Cap::YourAnswer(kept, vec![0])]).send();
@@ -110,9 +114,10 @@ fn rule10_a_name_that_an_object_holds_counts_until_it_is_dropped() {
     });
 }
 
-/// Rule 10: what a method that holds the name wants is there in the end: the name is of use as long as it is held.
+/// What a method that holds the name wants is there in the end: the name is of use as long as it is held.
+/// Rules: 10.
 #[test]
-fn rule10_a_name_that_is_held_leads_to_the_results_of_a_finished_call() {
+fn finished_call_named_by_an_objects_client_gives_that_its_results() {
     in_both_modes(|start| {
         let (mut peer, recorder, object, kept, held) = with_kept_call(start);
         let inner = Recorder::new();
@@ -130,10 +135,11 @@ fn rule10_a_name_that_is_held_leads_to_the_results_of_a_finished_call() {
     });
 }
 
-/// Rule 10: the call that brought the name is canceled, wherever it waits: for the very answer that it names, for
-/// another one, or in a promise.
+/// The call that brought the name is canceled, wherever it waits: for the very answer that it names, for another
+/// one, or in a promise.
+/// Rules: 10.
 #[test]
-fn rule10_a_name_in_a_call_that_is_canceled_while_it_waits_keeps_no_call_going() {
+fn finished_call_named_by_a_call_canceled_while_it_waits_is_canceled() {
     in_both_modes(|start| {
         for workaround in WORKAROUND {
             for first in 0..2 {
@@ -170,9 +176,10 @@ fn rule10_a_name_in_a_call_that_is_canceled_while_it_waits_keeps_no_call_going()
     });
 }
 
-/// Rule 10: the call that brought the name is canceled while it waits for its turn, behind the call that it names.
+/// The call that brought the name is canceled while it waits for its turn, behind the call that it names.
+/// Rules: 10.
 #[test]
-fn rule10_a_name_in_a_call_that_is_canceled_in_the_mailbox_keeps_no_call_going() {
+fn finished_call_named_by_a_call_canceled_in_the_mailbox_is_canceled() {
     in_both_modes(|start| {
         for workaround in WORKAROUND {
             let (entered, has_entered) = channel();
@@ -191,9 +198,10 @@ fn rule10_a_name_in_a_call_that_is_canceled_in_the_mailbox_keeps_no_call_going()
     });
 }
 
-/// Rule 10: the same if the name was handed on to another object of ours, whose turn does not come.
+/// The same if the name was handed on to another object of ours, whose turn does not come.
+/// Rules: 10.
 #[test]
-fn rule10_a_name_in_a_call_of_ours_that_is_canceled_in_the_mailbox_keeps_no_call_going() {
+fn finished_call_named_by_a_nested_call_canceled_in_the_mailbox_is_canceled() {
     in_both_modes(|start| {
         let (entered, has_entered) = channel();
         let waits = Client::new(Waits { entered: Mutex::new(entered) });
@@ -219,9 +227,10 @@ fn rule10_a_name_in_a_call_of_ours_that_is_canceled_in_the_mailbox_keeps_no_call
     });
 }
 
-/// Rule 10: the peer names its call in the results of a call of ours, and in a Resolve.
+/// The peer names its call in the results of a call of ours, and in a Resolve.
+/// Rules: 10.
 #[test]
-fn rule10_a_name_in_results_or_a_resolve_of_the_peers_counts_until_it_is_dropped() {
+fn finished_call_named_by_the_peers_results_or_resolve_runs_until_dropped() {
     in_both_modes(|start| {
         for by_resolve in [false, true] {
             let (mut peer, _recorder, _, kept, held) = with_kept_call(start);
@@ -244,9 +253,10 @@ fn rule10_a_name_in_results_or_a_resolve_of_the_peers_counts_until_it_is_dropped
     });
 }
 
-/// Rule 10: the name was passed on to a third vat, which holds a promise of ours for it.
+/// The name was passed on to a third vat, which holds a promise of ours for it.
+/// Rules: 10.
 #[test]
-fn rule10_a_name_that_was_passed_on_to_another_vat_counts_until_that_releases_it() {
+fn finished_call_named_to_another_vat_runs_until_that_vat_releases_it() {
     in_both_modes(|start| {
         let mut far = start(Client::null());
         let proxy = far.introduce(Cap::Hosted(7));
@@ -270,9 +280,10 @@ fn rule10_a_name_that_was_passed_on_to_another_vat_counts_until_that_releases_it
     });
 }
 
-/// Rule 10: a call names its own results in its params. Nothing but that call could use the name.
+/// A call names its own results in its params. Nothing but that call could use the name.
+/// Rules: 10.
 #[test]
-fn rule10_a_call_that_names_itself_is_canceled() {
+fn finished_call_that_names_its_own_results_is_canceled() {
     in_both_modes(|start| {
         for workaround in WORKAROUND {
             let recorder = Recorder::new();
@@ -302,9 +313,10 @@ fn rule10_a_call_that_names_itself_is_canceled() {
     });
 }
 
-/// Rule 10: calls of an older peer wait for each other's results, in a chain, and all are finished, in any order.
+/// Calls of an older peer wait for each other's results, in a chain, and all are finished, in any order.
+/// Rules: 10.
 #[test]
-fn rule10_finished_calls_of_an_older_peer_do_not_wait_for_each_other() {
+fn finished_calls_with_the_workaround_that_wait_for_each_other_are_canceled() {
     in_both_modes(|start| {
         for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
             let (mut peer, recorder, _, kept, held) = with_kept_call(start);
@@ -326,9 +338,10 @@ fn rule10_finished_calls_of_an_older_peer_do_not_wait_for_each_other() {
     });
 }
 
-/// Rule 10: a finished call of an older peer waits in a promise that stands for the results of another one.
+/// A finished call of an older peer waits in a promise that stands for the results of another one.
+/// Rules: 10.
 #[test]
-fn rule10_a_finished_call_in_a_promise_for_the_results_of_another_does_not_keep_it_going() {
+fn finished_call_that_waits_for_another_calls_results_does_not_keep_that_running() {
     in_both_modes(|start| {
         let (mut peer, _recorder, object, kept, held) = with_kept_call(start);
         let give = peer.call(Target::Import(object), GIVE, 2).caps(&[Cap::YourAnswer(kept, vec![0])]).send();
@@ -350,9 +363,10 @@ fn rule10_a_finished_call_in_a_promise_for_the_results_of_another_does_not_keep_
     });
 }
 
-/// Rule 10: as long as the call that others wait for is not finished, the workaround holds: they are delivered.
+/// As long as the call that others wait for is not finished, the workaround holds: they are delivered.
+/// Rules: 10.
 #[test]
-fn rule10_a_finished_call_of_an_older_peer_is_delivered_when_what_it_waits_for_is_there() {
+fn finished_call_with_the_workaround_is_delivered_when_its_target_returns() {
     in_both_modes(|start| {
         let (mut peer, _recorder, _, kept, held) = with_kept_call(start);
         let inner = Recorder::new();
