@@ -4,6 +4,6 @@
 //! and write the new texts with `TRYBUILD=overwrite cargo test --test compile_fail`.
 
 #[test]
-fn mistakes() {
+fn mistakes_do_not_compile_and_the_compiler_says_why() {
     trybuild::TestCases::new().compile_fail("tests/compile_fail/*.rs");
 }

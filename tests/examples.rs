@@ -15,7 +15,7 @@ use std::time::Duration;
 const DEADLINE: Duration = Duration::from_secs(120);
 
 #[test]
-fn hello() {
+fn hello_greets_in_one_and_in_two_processes() {
     assert_eq!(Example::start("hello", &[]).finish(), (0, "Hello, world!\n".into()));
     let server = Server::start("hello");
     let client = Example::start("hello", &["client", &server.address, "Ada"]);
@@ -41,7 +41,7 @@ fn peer_checks_a_peer() {
 
 /// Its connections end with its standard input, which `finish` ends.
 #[test]
-fn peer_is_idle() {
+fn peer_holds_idle_connections_and_counts_them() {
     let server = Server::start("peer");
     let (status, output) = Example::start("peer", &["client", &server.address, "idle", "3"]).finish();
     assert_eq!((status, output), (0, "{\"peer\":\"capnp-threads\",\"mode\":\"idle\",\"count\":3}\n".into()));
@@ -49,7 +49,7 @@ fn peer_is_idle() {
 
 /// Each mode makes as many calls as it should, and says so in a line of JSON.
 #[test]
-fn peer_measures() {
+fn peer_measures_each_mode_and_prints_a_line_of_json() {
     let server = Server::start("peer");
     let plain = ["latency", "throughput", "pipeline", "callback", "churn", "stream", "conns", "callers"];
     let plain = plain.map(|mode| (mode, &["20", "3", "100"][..]));
@@ -72,7 +72,7 @@ fn peer_measures() {
 }
 
 #[test]
-fn calculator_in_one_process() {
+fn calculator_in_one_process_prints_its_results() {
     let (status, output) = Example::start("calculator", &[]).finish();
     assert_eq!(status, 0);
     let steps: Vec<_> = output.lines().skip(2).filter(|line| !line.starts_with(' ')).collect();
@@ -91,7 +91,7 @@ fn calculator_in_one_process() {
 
 /// The client prints what `tests/interop` expects of all clients.
 #[test]
-fn calculator_in_two_processes() {
+fn calculator_in_two_processes_prints_the_results_that_interop_expects() {
     let script = read("tests/interop/calculator.sh");
     let expected = script.split_once("expected='").and_then(|(_, rest)| rest.split_once('\'')).unwrap().0;
     let server = Server::start("calculator");
@@ -102,7 +102,7 @@ fn calculator_in_two_processes() {
 }
 
 #[test]
-fn chat_in_one_process() {
+fn chat_in_one_process_prints_what_each_guest_has_heard() {
     let transcript = "    Grace: Is this thing on?
     Ada: I hear you.
     Edsger: So do I, and in the same order, I trust.
@@ -121,7 +121,7 @@ fn chat_in_one_process() {
 }
 
 #[test]
-fn chat_in_three_processes() {
+fn chat_in_three_processes_passes_lines_and_names_on() {
     let server = Server::start("chat");
     let enter = |name| Example::start("chat", &["client", &server.address, name]);
     let mut ada = enter("Ada");
@@ -144,7 +144,7 @@ fn chat_in_three_processes() {
 }
 
 #[test]
-fn wrong_arguments() {
+fn examples_with_wrong_arguments_exit_with_an_error() {
     for name in ["hello", "calculator", "chat"] {
         assert_eq!(Example::start(name, &["nonsense"]).finish(), (2, String::new()), "{name}");
         assert_eq!(Example::start(name, &["server", "nowhere"]).finish(), (1, String::new()), "{name}");
@@ -160,7 +160,7 @@ fn wrong_arguments() {
 
 /// How much code of its own a server takes, and a client. Imports do not count; what does is in the README.
 #[test]
-fn hello_is_short() {
+fn hello_server_has_at_most_15_lines_and_its_client_8() {
     let source = read("examples/hello/main.rs");
     let server = ["struct Greeter", "impl hello::Server for Greeter", "fn serve("];
     let client = ["fn connect(", "fn greet("];
@@ -184,7 +184,7 @@ fn item_of<'a>(source: &'a str, head: &str) -> Vec<&'a str> {
 /// The Rust code in the README stands in the example word for word, where it is compiled and run above; and the
 /// schema that it shows is the example's.
 #[test]
-fn readme() {
+fn readmes_code_and_schema_stand_in_the_hello_example() {
     let readme = read("README.md");
     let sources = [("rust", "//", "examples/hello/main.rs"), ("capnp", "#", "schema/hello.capnp")];
     for (language, comment, source) in sources {

@@ -104,7 +104,7 @@ proptest! {
     #![proptest_config(config(1500))]
 
     #[test]
-    fn calls_arrive_in_order_where_they_should(ops in prop::collection::vec(op(&WHAT), 1..200)) {
+    fn calls_on_one_reference_arrive_in_order(ops in prop::collection::vec(op(&WHAT), 1..200)) {
         run(&ops, End::Quiet).map_err(TestCaseError::fail)?;
     }
 }
@@ -123,7 +123,7 @@ proptest! {
     #![proptest_config(config(500))]
 
     #[test]
-    fn an_abort_ends_everything_that_waits(ops in prop::collection::vec(op(&[&BURSTS[..], &WHAT].concat()), 1..120)) {
+    fn abort_ends_every_wait(ops in prop::collection::vec(op(&[&BURSTS[..], &WHAT].concat()), 1..120)) {
         run(&ops, End::Abort).map_err(TestCaseError::fail)?;
     }
 }

@@ -1,6 +1,7 @@
 //! Holds the tree to its own rules, from its source text: layers, Notes, sizes, where primitives and unsafe
 //! code may stand, rules with their tests (in `tidy/rules.rs`), no sleeping, and no async runtime among the dependencies.
 
+use std::collections::HashSet;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,8 @@ const LAYERS: &[(&str, u8)] = &[
 const MAX_LINES: usize = 600;
 /// Where unsafe code may stand.
 const UNSAFE: &[&str] = &["src/cap/hook.rs", "src/memory/trim.rs"];
+/// The most words that the map of the source may have: a page that is read in one sitting.
+const MAX_WORDS_OF_NOTES: usize = 3500;
 /// What may not be among the normal dependencies.
 const RUNTIMES: &[&str] = &["tokio", "async-std", "smol", "futures-executor", "async-executor", "mio"];
 
@@ -124,7 +127,7 @@ fn each_note_is_defined_once_in_src_and_cited_elsewhere() {
 }
 
 #[test]
-fn files_start_with_module_docs_and_have_at_most_600_lines() {
+fn files_start_with_module_docs_and_have_at_most_max_lines() {
     let mut bad = Vec::new();
     for file in own_sources() {
         if !file.text.starts_with("//!") {
@@ -179,6 +182,50 @@ fn unsafe_code_stands_in_two_files_with_safety_comments() {
             }
         }
     }
+    report(bad);
+}
+
+#[test]
+fn notes_md_has_at_most_max_words() {
+    let notes = File::read("NOTES.md").expect("NOTES.md is there");
+    let words = notes.text.split_whitespace().count();
+    assert!(
+        words <= MAX_WORDS_OF_NOTES,
+        "NOTES.md has {words} words of at most {MAX_WORDS_OF_NOTES}: it is a map; figures and their history go to \
+         benches/HISTORY.md, what a user must know to the guide, and what explains code to a Note beside it"
+    );
+}
+
+#[test]
+fn code_map_of_notes_md_has_each_module_with_its_layer() {
+    let notes = File::read("NOTES.md").expect("NOTES.md is there");
+    let missing = LAYERS.iter().filter(|(module, _)| *module != "guide").filter(|(module, layer)| {
+        !notes.text.lines().any(|line| line.starts_with(&format!("| {layer} | `{module}` | ")))
+    });
+    report(missing.map(|(module, layer)| format!("NOTES.md: no row `| {layer} | `{module}` | …`")).collect());
+}
+
+#[test]
+fn names_beside_the_haskell_module_in_notes_md_exist_in_src() {
+    let notes = File::read("NOTES.md").expect("NOTES.md is there");
+    let code: Vec<File> = sources("src");
+    let words = |text: &str| -> Vec<String> {
+        text.split(|c: char| !(c.is_alphanumeric() || c == '_')).map(str::to_owned).collect()
+    };
+    let known: HashSet<String> = code.iter().flat_map(|file| words(&file.code)).collect();
+    let table = notes.text.lines().enumerate().skip_while(|(_, l)| *l != "## Beside the Haskell module");
+    let mut bad = Vec::new();
+    let mut names = 0;
+    for (i, line) in table {
+        let here = line.split('|').nth(2).unwrap_or_default();
+        for name in here.split('`').skip(1).step_by(2) {
+            names += 1;
+            for word in words(name).into_iter().filter(|word| !known.contains(word)) {
+                bad.push(format!("NOTES.md:{}: `{name}`: there is no `{word}` in src", i + 1));
+            }
+        }
+    }
+    assert!(names > 100, "the table names {names} definitions");
     report(bad);
 }
 

@@ -45,7 +45,7 @@ fn dropped_call_is_canceled((object, got): (Client, Receiver<Event>), how: &str)
 }
 
 #[test]
-fn a_method_sees_the_flag() {
+fn canceled_call_sets_the_flag_that_its_method_sees() {
     let polling = waiting(|call| {
         while !call.is_canceled() {
             std::thread::yield_now();
@@ -56,7 +56,7 @@ fn a_method_sees_the_flag() {
 }
 
 #[test]
-fn a_method_waits_for_it() {
+fn canceled_call_ends_its_methods_wait_for_a_cancellation() {
     let waits = waiting(|call| match call.cancellation().wait() {
         Ok(()) => "waited".into(),
         Err(e) => e.to_string(),
@@ -65,7 +65,7 @@ fn a_method_waits_for_it() {
 }
 
 #[test]
-fn a_method_registers_for_it() {
+fn canceled_call_runs_the_callback_that_its_method_registered() {
     let registers = waiting(|call| {
         let (put, got) = unbounded();
         call.cancellation().on_cancel(move || put.send("callback".to_owned()).unwrap());
@@ -76,7 +76,7 @@ fn a_method_registers_for_it() {
 
 /// The method waits for another call, which fails for it, and is canceled in turn.
 #[test]
-fn a_nested_wait_ends() {
+fn canceled_call_ends_its_methods_nested_wait_and_cancels_that_call() {
     let (inner, events) = waiting(|call| {
         call.allow_next();
         call.cancellation().wait().unwrap();
@@ -99,7 +99,7 @@ fn a_nested_wait_ends() {
 
 /// The same where it waits for a promise, for the window of a stream, or for its end.
 #[test]
-fn every_kind_of_nested_wait_ends() {
+fn canceled_call_ends_every_kind_of_wait_in_its_method() {
     let waits: [fn(&Client) -> Result<()>; 3] = [
         |inner| send(inner, 0, "").pipeline.client().resolve().map(drop),
         |inner| {
@@ -132,7 +132,7 @@ fn every_kind_of_nested_wait_ends() {
 
 /// Waits for the same promise, of this vat or of a peer's, that were given up are forgotten while it is pending.
 #[test]
-fn a_promise_is_waited_for_again_and_again() {
+fn waits_for_a_pending_promise_that_were_given_up_are_forgotten() {
     let (mine, _mine) = Client::promise();
     let (theirs, _theirs) = Client::promise();
     let two = Two::offering(Wire::Tcp, &theirs);
@@ -150,7 +150,7 @@ fn a_promise_is_waited_for_again_and_again() {
 
 /// A call that waits behind another is never begun once it is canceled.
 #[test]
-fn a_call_that_waits_is_not_begun() {
+fn call_canceled_in_the_mailbox_never_begins() {
     let (enter, entered) = unbounded();
     let (go, gone) = unbounded::<()>();
     let held = object(move |call| {
@@ -177,7 +177,7 @@ fn a_call_that_waits_is_not_begun() {
 
 /// Keeping the pipeline, or a client of it, keeps the call going; so does a callback or a channel.
 #[test]
-fn what_keeps_a_call_going() {
+fn pipeline_client_callback_or_channel_keeps_a_call_running() {
     let keeps: [fn(RemotePromise) -> Box<dyn std::any::Any>; 5] = [
         |call| Box::new(call.promise),
         |call| Box::new(call.pipeline),
@@ -214,7 +214,7 @@ fn what_keeps_a_call_going() {
 
 /// A client of the object can go while a call on it is under way.
 #[test]
-fn dropping_a_client_cancels_nothing() {
+fn dropping_a_client_cancels_no_call_on_it() {
     let (enter, entered) = unbounded();
     let (go, gone) = unbounded::<()>();
     let held = object(move |call| {
@@ -237,7 +237,7 @@ fn dropping_a_client_cancels_nothing() {
 
 /// A pipelined call that is dropped no longer keeps the call that it waits for.
 #[test]
-fn dropping_what_was_pipelined_cancels_what_it_waits_for() {
+fn dropping_a_pipelined_call_cancels_the_call_that_it_waits_for() {
     dropped_pipeline(waiting(|call| {
         call.cancellation().wait().unwrap();
         "waited".into()
@@ -311,7 +311,7 @@ fn a_canceled_call_no_longer_waits_in_a_promise() {
 
 /// Cancellation goes the way that the call went: forwarded, over two connections, or handed on.
 #[test]
-fn a_canceled_call_is_canceled_wherever_it_went() {
+fn canceled_call_is_canceled_where_it_was_forwarded_or_handed_on() {
     let (inner, got) = waiting(|call| {
         call.cancellation().wait().unwrap();
         "far away".into()
@@ -336,7 +336,7 @@ fn a_canceled_call_is_canceled_wherever_it_went() {
 
 /// The call's own method calls back: both calls end when the first is canceled.
 #[test]
-fn a_call_back_is_canceled_too() {
+fn canceled_call_cancels_its_methods_call_back_to_the_caller() {
     let outer = object(|call| send(&cap(call)?, 0, "").wait().map(drop));
     near_and_far(&outer, |client| {
         let (mine, got) = waiting(|call| {
@@ -352,7 +352,7 @@ fn a_call_back_is_canceled_too() {
 
 /// A callback that is registered after the call was canceled runs at once; one of a call that ends, never.
 #[test]
-fn callbacks_of_a_cancellation() {
+fn late_cancellation_callback_runs_at_once_and_none_runs_for_a_call_that_ends() {
     let (keep, kept) = unbounded();
     let (tell, told): (Sender<&str>, _) = unbounded();
     let object = object(move |call| {

@@ -95,7 +95,7 @@ fn the_callee_calls_back() {
 }
 
 #[test]
-fn a_capability_that_went_round_is_the_one_that_was_sent() {
+fn capability_sent_to_the_peer_and_back_is_the_same_object() {
     everywhere(|two| {
         let remote = two.here.bootstrap::<Client>();
         let mine = echo();

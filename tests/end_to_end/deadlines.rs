@@ -55,7 +55,7 @@ fn assert_late<T: std::fmt::Debug>(result: Result<T>) {
 
 /// The caller hears of it, the method is canceled, and the object and connection go on.
 #[test]
-fn a_call_has_its_own_deadline() {
+fn call_that_exceeds_its_deadline_fails_and_its_method_is_canceled() {
     let slow = Slow::new();
     let test = |client: &Client| {
         assert_late(request(client, 1, "").timeout(SHORT).send().soon());
@@ -88,7 +88,7 @@ fn a_deadline_applies_to_a_callback_and_to_a_channel() {
 }
 
 #[test]
-fn all_calls_of_a_connection_have_a_deadline() {
+fn call_timeout_of_a_vat_applies_to_all_calls_of_a_connection() {
     let slow = Slow::new();
     for wire in Wire::ALL {
         let here = Vat::new().call_timeout(SHORT);
@@ -124,7 +124,7 @@ fn a_proxied_call_has_the_deadline_of_the_connection_beyond() {
 
 /// Time that a method spends on a nested call is its own: the inner call has a deadline, the outer none.
 #[test]
-fn a_deadline_within_a_method() {
+fn deadline_of_a_nested_call_does_not_apply_to_the_outer_call() {
     let slow = Slow::new();
     let outer = object(move |call| {
         let inner: Client = crate::support::cap(call)?;
@@ -140,7 +140,7 @@ fn a_deadline_within_a_method() {
 
 /// A call to a promise that is never fulfilled, and one that no thread begins.
 #[test]
-fn a_deadline_ends_any_wait() {
+fn deadline_ends_waits_in_a_promise_and_in_a_mailbox() {
     let (promised, _fulfiller) = Client::promise();
     assert_late(request(&promised, 0, "").timeout(SHORT).send().soon());
     let (go, gone): (Sender<()>, Receiver<()>) = unbounded();
@@ -157,7 +157,7 @@ fn a_deadline_ends_any_wait() {
 
 /// A deadline that does not pass is no matter.
 #[test]
-fn calls_that_are_answered_in_time() {
+fn deadline_that_has_not_passed_changes_nothing() {
     let two = Two::new(
         Wire::Memory,
         Vat::new().call_timeout(Duration::from_secs(3600)),

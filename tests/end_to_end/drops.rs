@@ -67,7 +67,7 @@ fn drop_in(order: &[usize], mut held: Vec<Option<Held>>) {
 }
 
 #[test]
-fn a_connection_and_what_came_over_it_in_every_order() {
+fn connection_and_its_clients_dropped_in_every_order_leave_nothing() {
     for order in orders(6) {
         let alive = Arc::new(());
         let two = Two::offering(Wire::Memory, &giver(&alive));
@@ -80,7 +80,7 @@ fn a_connection_and_what_came_over_it_in_every_order() {
 
 /// The connection stays, and both tables come to nothing.
 #[test]
-fn what_came_over_a_connection_that_stays_in_every_order() {
+fn clients_dropped_in_every_order_leave_empty_tables_on_a_live_connection() {
     for wire in Wire::ALL {
         let alive = Arc::new(());
         let two = Two::offering(wire, &giver(&alive));
@@ -104,7 +104,7 @@ fn what_came_over_a_connection_that_stays_in_every_order() {
 
 /// A listener among them, dropped before, between and after.
 #[test]
-fn a_listener_and_its_connection_in_every_order() {
+fn listener_and_connection_dropped_in_every_order_leave_nothing() {
     for order in orders(3) {
         let alive = Arc::new(());
         let listener = Vat::new().bootstrap(giver(&alive)).listen("127.0.0.1:0").unwrap();
@@ -131,7 +131,7 @@ fn assert_gone(alive: Arc<()>) {
 
 /// The server's object is dropped with the last reference to it, wherever that was.
 #[test]
-fn an_object_goes_with_its_last_reference() {
+fn object_is_dropped_with_its_last_reference() {
     for wire in Wire::ALL {
         let alive = Arc::new(());
         let giver = giver(&alive);
@@ -163,7 +163,7 @@ fn a_client_keeps_its_connection_open() {
 
 /// The last reference goes inside a method that was called over the very connection.
 #[test]
-fn the_last_reference_goes_in_a_method() {
+fn last_connection_handle_dropped_in_a_method_still_sends_its_answer() {
     let (keep, kept) = crossbeam_channel::unbounded::<Connection>();
     let served = object(move |_| {
         drop(kept.recv());

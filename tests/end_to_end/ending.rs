@@ -31,7 +31,7 @@ fn held() -> (Client, crossbeam_channel::Receiver<()>, crossbeam_channel::Sender
 
 /// Calls that are under way when a connection is closed are answered first, from whichever side it is closed.
 #[test]
-fn close_waits_for_what_is_under_way() {
+fn close_waits_for_calls_that_are_under_way() {
     for wire in Wire::ALL {
         for closed_here in [true, false] {
             let (held, entered, go) = held();
@@ -54,7 +54,7 @@ fn close_waits_for_what_is_under_way() {
 
 /// What is not answered by then fails.
 #[test]
-fn close_forces_after_its_time() {
+fn close_fails_calls_that_are_not_answered_within_its_timeout() {
     for wire in Wire::ALL {
         for closed_here in [true, false] {
             let (held, entered, go) = held();
@@ -74,7 +74,7 @@ fn close_forces_after_its_time() {
 
 /// Closing twice, from many threads, and after the end.
 #[test]
-fn close_may_be_called_by_everybody() {
+fn close_called_twice_by_many_threads_and_after_the_end_returns() {
     let two = Two::offering(Wire::Tcp, &echo());
     assert_eq!(ask(&two.here.bootstrap::<Client>(), 0, "x").unwrap(), "x");
     std::thread::scope(|scope| {
@@ -88,7 +88,7 @@ fn close_may_be_called_by_everybody() {
 
 /// A method closes the connection that it was called over. It waits for itself only as long as it says.
 #[test]
-fn a_method_closes_its_own_connection() {
+fn method_that_closes_its_own_connection_waits_only_for_the_timeout() {
     let (give, given) = bounded::<capnp_threads::Connection>(1);
     let closing = object(move |_| given.recv().unwrap().close(Duration::from_millis(5)));
     let two = Two::offering(Wire::Tcp, &closing);
@@ -100,7 +100,7 @@ fn a_method_closes_its_own_connection() {
 
 /// On its own threads a connection can be ended, but nobody can wait for that there.
 #[test]
-fn a_callback_closes_its_own_connection() {
+fn callback_can_end_its_own_connection_but_not_wait_for_its_end() {
     let (held, entered, go) = held();
     let two = Two::offering(Wire::Tcp, &held);
     let (put, got) = unbounded();
@@ -118,7 +118,7 @@ fn a_callback_closes_its_own_connection() {
 
 /// Everybody who registered is told once, when all who waited have been; and who comes late, at once.
 #[test]
-fn everybody_is_told_of_the_end() {
+fn disconnect_callbacks_run_once_after_all_waiters_or_at_once_if_late() {
     for wire in Wire::ALL {
         let (held, entered, _go) = held();
         let two = Two::offering(wire, &held);
@@ -146,7 +146,7 @@ fn everybody_is_told_of_the_end() {
 
 /// A callback may make calls (they fail), register others, and panic.
 #[test]
-fn what_a_callback_of_the_end_may_do() {
+fn disconnect_callback_may_call_register_and_panic() {
     let two = Two::offering(Wire::Memory, &echo());
     let remote = two.here.bootstrap::<Client>();
     let (put, got) = unbounded();
@@ -164,7 +164,7 @@ fn what_a_callback_of_the_end_may_do() {
 
 /// The reason travels, with its kind, trace and details, and is the cause that everybody is given.
 #[test]
-fn the_reason_of_an_abort_comes_over_whole() {
+fn abort_reason_reaches_the_peer_with_kind_trace_and_details() {
     for wire in Wire::ALL {
         let (held, entered, go) = held();
         let two = Two::offering(wire, &held);
@@ -193,7 +193,7 @@ fn the_reason_of_an_abort_comes_over_whole() {
 
 /// Whatever comes later, the first cause stays.
 #[test]
-fn the_first_cause_is_kept() {
+fn later_cause_does_not_replace_the_first() {
     let two = Two::offering(Wire::Memory, &echo());
     two.here.abort(Exception::failed("first"));
     two.here.abort(Exception::failed("second"));
@@ -210,7 +210,7 @@ fn over(stream: TcpStream) -> Connection {
 
 /// Bytes that are no message are a transport's error, which the cause says.
 #[test]
-fn a_broken_stream_is_the_cause() {
+fn bytes_that_are_no_message_are_the_cause_of_the_end() {
     let (mine, mut theirs) = tcp_pair();
     let connection = over(mine);
     let answer = send(&connection.bootstrap::<Client>(), 0, "");
@@ -223,7 +223,7 @@ fn a_broken_stream_is_the_cause() {
 
 /// So is the end amid a message.
 #[test]
-fn half_a_message_is_the_cause() {
+fn stream_that_ends_amid_a_message_is_the_cause_of_the_end() {
     let (mine, mut theirs) = tcp_pair();
     let connection = over(mine);
     theirs.write_all(&[0, 0, 0, 0, 9, 0, 0, 0, 1, 2, 3]).unwrap();
@@ -235,7 +235,7 @@ fn half_a_message_is_the_cause() {
 
 /// A vat that is no longer used by anybody closes, and its peer hears of it; one that is, does not.
 #[test]
-fn a_connection_ends_with_its_last_user() {
+fn connection_closes_when_its_last_user_is_dropped() {
     for wire in Wire::ALL {
         let Two { here, there, .. } = Two::offering(wire, &echo());
         let other = here.clone();
@@ -249,7 +249,7 @@ fn a_connection_ends_with_its_last_user() {
 
 /// A listener's connections end with it, unless it was told to let them go on.
 #[test]
-fn a_listener_ends_its_connections() {
+fn dropped_listener_ends_its_connections_unless_told_otherwise() {
     let listen = || Vat::new().bootstrap(echo()).listen("127.0.0.1:0").unwrap();
     let connect = |address: std::net::SocketAddr| {
         let connection = Vat::new().connect(address).unwrap();
@@ -296,7 +296,7 @@ fn closing_a_listener_drains_its_connections() {
 
 /// The socket's file is gone with the listener.
 #[test]
-fn a_unix_listener_takes_its_path_along() {
+fn dropped_unix_listener_removes_its_socket_file() {
     let path = std::env::temp_dir().join(format!("capnp-threads-ending-{}", std::process::id()));
     let listener = Vat::new().bootstrap(echo()).listen_unix(&path).unwrap();
     let connection = Vat::new().connect_unix(&path).unwrap();
@@ -309,7 +309,7 @@ fn a_unix_listener_takes_its_path_along() {
 
 /// Objects of a vat that is gone, passed on before to a third: calls on them fail as disconnected.
 #[test]
-fn what_came_over_a_connection_is_broken_by_its_end() {
+fn clients_passed_on_from_an_ended_connection_fail_as_disconnected() {
     let identity = object(|call| {
         let given = crate::support::cap(call)?;
         crate::support::reply_cap(call, &given);

@@ -34,7 +34,7 @@ fn failing() -> Client {
 }
 
 #[test]
-fn exceptions_come_over_whole() {
+fn exception_reaches_the_caller_with_all_its_parts() {
     for wire in Wire::ALL {
         let two = Two::offering(wire, &failing());
         let remote = two.here.bootstrap::<Client>();
@@ -52,7 +52,7 @@ fn exceptions_come_over_whole() {
 
 /// In one vat an exception keeps its cause too, and through however many hands.
 #[test]
-fn exceptions_keep_their_cause_in_one_vat() {
+fn exception_within_a_vat_keeps_its_cause() {
     let inner = failing();
     let outer = object(move |call| {
         let answer = ask(&inner, 0, &text(call)?)?;
@@ -65,7 +65,7 @@ fn exceptions_keep_their_cause_in_one_vat() {
 
 /// Over two connections an exception is the same as over one.
 #[test]
-fn exceptions_pass_through_proxies() {
+fn exception_through_a_proxy_is_the_same_as_over_one_connection() {
     let far = Two::offering(Wire::Tcp, &failing());
     let near = Two::offering(Wire::Tcp, &far.here.bootstrap::<Client>());
     for (n, kind) in KINDS.into_iter().enumerate() {
@@ -78,7 +78,7 @@ fn exceptions_pass_through_proxies() {
 
 /// What is called ahead of an answer that fails, fails with the same.
 #[test]
-fn pipelined_calls_fail_with_the_same() {
+fn calls_pipelined_on_a_failed_call_fail_with_the_same_exception() {
     for wire in Wire::ALL {
         let two = Two::offering(wire, &failing());
         let call = send(&two.here.bootstrap::<Client>(), 0, "3");
@@ -91,7 +91,7 @@ fn pipelined_calls_fail_with_the_same() {
 
 /// A vat that offers nothing says so.
 #[test]
-fn a_vat_that_offers_nothing() {
+fn bootstrap_of_a_vat_that_offers_nothing_fails() {
     for wire in Wire::ALL {
         let two = Two::offering(wire, &Client::null());
         let remote = two.here.bootstrap::<Client>();
@@ -204,7 +204,7 @@ impl FromClientHook for Typed {
 
 /// Results that are no capability, called as if they were one.
 #[test]
-fn what_is_no_capability_can_not_be_called() {
+fn results_that_are_no_capability_can_not_be_called() {
     for wire in Wire::ALL {
         let two = Two::offering(wire, &echo());
         let call = send(&two.here.bootstrap::<Client>(), 0, "a text");
@@ -219,7 +219,7 @@ fn what_is_no_capability_can_not_be_called() {
 
 /// Errors of the system are of the transport, and say what was being done.
 #[test]
-fn errors_of_connecting_say_what_was_tried() {
+fn error_of_connecting_says_what_was_tried() {
     // Nobody listens there, and nobody else can have it.
     let bound = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     bound.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();

@@ -26,7 +26,7 @@ fn connected(bootstrap: &Client, threads: Threads) -> [Connection; 2] {
 }
 
 #[test]
-fn methods_run_where_the_call_is() {
+fn method_in_place_runs_on_the_thread_that_delivers_the_call() {
     let here = thread::current().name().unwrap().to_owned();
     assert_eq!(ask(&telling(), 0, "").unwrap(), here);
     let reading: &[_] = &["capnp-receive", "capnp-reactor"];
@@ -38,7 +38,7 @@ fn methods_run_where_the_call_is() {
 }
 
 #[test]
-fn waiting_is_refused_in_place() {
+fn wait_in_a_method_in_place_is_refused() {
     // Never answered, so that there is something to wait for.
     let (never, _fulfiller) = Client::promise();
     let waits = Client::with_pool(server(move |call| reply(call, &ask(&never, 0, "")?)), Pool::in_place());
@@ -76,7 +76,7 @@ fn a_long_chain_of_calls_in_place_takes_no_deep_stack() {
 
 /// What a borrower could not send at once, the send thread sends, and in order with all else.
 #[test]
-fn a_peer_that_reads_late_gets_all_in_order() {
+fn peer_that_reads_late_gets_all_messages_in_order() {
     for threads in [Threads::Lending, Threads::Strict] {
         let (entered, has_entered) = crossbeam_channel::bounded(1);
         let (open, opened) = crossbeam_channel::bounded::<()>(0);

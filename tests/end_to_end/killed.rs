@@ -123,12 +123,12 @@ fn asked(scene: &Scene) {
 }
 
 #[test]
-fn a_call_waits_for_its_answer() {
+fn end_of_connection_fails_a_call_that_waits_for_its_answer() {
     any(|scene| send(&scene.remote(), HANG, "").soon().map(drop), entered);
 }
 
 #[test]
-fn a_call_waits_ahead_of_another() {
+fn end_of_connection_fails_a_pipelined_call() {
     any(
         |scene| {
             let first = send(&scene.remote(), HANG, "");
@@ -139,7 +139,7 @@ fn a_call_waits_ahead_of_another() {
 }
 
 #[test]
-fn a_promise_waits_to_be_resolved() {
+fn end_of_connection_fails_a_wait_for_an_imported_promise() {
     any(
         |scene| {
             let first = send(&scene.remote(), HANG, "");
@@ -150,7 +150,7 @@ fn a_promise_waits_to_be_resolved() {
 }
 
 #[test]
-fn a_bootstrap_waits() {
+fn end_of_connection_fails_a_bootstrap() {
     fn unread(scene: &Scene) -> Result<()> {
         scene.gate.set_open(false);
         scene.remote().resolve().map(drop)
@@ -165,7 +165,7 @@ fn a_bootstrap_waits() {
 
 /// Calls are held behind a Disembargo that has not come back.
 #[test]
-fn a_call_waits_in_an_embargo() {
+fn end_of_connection_fails_a_call_held_by_an_embargo() {
     any(
         |scene| {
             let mine = object(|call| unexpected(call));
@@ -183,7 +183,7 @@ fn a_call_waits_in_an_embargo() {
 }
 
 #[test]
-fn a_caller_waits_for_room_among_the_questions() {
+fn end_of_connection_fails_a_caller_that_waits_for_a_question() {
     let mut limits = Limits::default();
     limits.questions = 2;
     ends_with_the_connection(
@@ -202,7 +202,7 @@ fn a_caller_waits_for_room_among_the_questions() {
 }
 
 #[test]
-fn a_caller_waits_for_room_in_the_window_of_a_stream() {
+fn end_of_connection_fails_a_caller_that_waits_for_a_streams_window() {
     any(
         |scene| {
             let (remote, stream) = (scene.remote(), Stream::with_window(1));
@@ -224,7 +224,7 @@ fn a_caller_waits_for_room_in_the_window_of_a_stream() {
 }
 
 #[test]
-fn a_channel_a_callback_and_a_future_wait() {
+fn end_of_connection_fails_a_channel_a_callback_and_a_future() {
     any(|scene| (&send(&scene.remote(), HANG, "").into_channel()).soon().map(drop), entered);
     any(
         |scene| {
@@ -239,7 +239,7 @@ fn a_channel_a_callback_and_a_future_wait() {
 
 /// The peer's method has called us back, and we wait in it; the peer waits for us.
 #[test]
-fn both_sides_wait_for_each_other() {
+fn end_of_connection_fails_a_wait_in_a_method_that_called_back() {
     any(
         |scene| {
             let mine = object(|call| call.cancellation().wait());
@@ -255,7 +255,7 @@ fn both_sides_wait_for_each_other() {
 
 /// A call that was made on a promise of ours, which is never fulfilled, and one on it at the peer.
 #[test]
-fn a_call_waits_in_a_promise_that_was_sent_away() {
+fn end_of_connection_fails_a_call_whose_method_calls_an_unfulfilled_promise() {
     any(
         |scene| {
             let (mine, _fulfiller) = Client::promise();
@@ -270,7 +270,7 @@ fn a_call_waits_in_a_promise_that_was_sent_away() {
 
 /// The caller dies while the method runs: the method learns of it, keeps its params, and may go on.
 #[test]
-fn the_caller_dies_while_its_call_is_served() {
+fn death_of_the_caller_cancels_its_method_which_keeps_its_params() {
     for wire in Wire::ALL {
         let (enter, entered) = bounded(0);
         let (tell, told) = unbounded();
@@ -298,7 +298,7 @@ fn the_caller_dies_while_its_call_is_served() {
 
 /// What the method calls on the dead caller's connection fails, and so does what it had called.
 #[test]
-fn a_method_that_calls_a_dead_caller_fails() {
+fn method_that_calls_a_dead_caller_gets_disconnected() {
     let (enter, entered) = bounded(0);
     let (go, gone) = bounded::<()>(0);
     let (tell, told) = unbounded();
@@ -329,7 +329,7 @@ fn a_method_that_calls_a_dead_caller_fails() {
 
 /// A deferred answer to a peer that is gone goes nowhere, and harms nobody.
 #[test]
-fn an_answer_comes_too_late() {
+fn deferred_answer_to_a_dead_caller_is_dropped() {
     let (keep, kept) = unbounded();
     let served = object(move |call| {
         keep.send(call.defer()?).unwrap();
@@ -348,7 +348,7 @@ fn an_answer_comes_too_late() {
 
 /// Whatever was called when the connection had ended fails at once, and says why it ended.
 #[test]
-fn after_the_end_everything_fails_at_once() {
+fn calls_after_the_end_fail_at_once_with_its_reason() {
     let two = Two::offering(Wire::Memory, &object(|call| text(call).map(drop)));
     let remote = two.here.bootstrap::<Client>();
     send(&remote, 0, "").soon().unwrap();
@@ -388,7 +388,7 @@ impl MessageSink for Failing {
 
 /// The peer answers and goes: what we write then fails, but the answer counts.
 #[test]
-fn what_the_peer_sent_counts_after_a_failed_write() {
+fn answer_that_was_received_counts_after_a_failed_write() {
     let mut limits = Limits::default();
     limits.linger = DEADLINE;
     let (a, b, _cut) = Wire::Memory.ends([&limits, &limits]);
@@ -420,7 +420,7 @@ fn what_the_peer_sent_counts_after_a_failed_write() {
 
 /// A peer that takes nothing and says nothing is given up after a while.
 #[test]
-fn a_failed_write_ends_a_connection_on_which_nothing_arrives() {
+fn failed_write_ends_a_connection_on_which_nothing_arrives() {
     let mut limits = Limits::default();
     limits.linger = Duration::from_millis(1);
     let (a, _b, _cut) = Wire::Memory.ends([&limits, &limits]);

@@ -86,7 +86,7 @@ fn the_path_of_a_unix_listener_is_free_at_once_and_stays_its_successors() {
 }
 
 #[test]
-fn a_path_that_is_somebody_elses_by_now_is_left() {
+fn dropped_unix_listener_leaves_a_path_that_another_socket_has_taken() {
     let path = path("replaced");
     let (tell, told) = unbounded();
     let listener = Vat::new().bootstrap(Client::new(Tells(tell))).listen_unix(&path).unwrap();
@@ -136,7 +136,7 @@ fn a_listener_that_waits_for_a_connection_to_end_can_be_closed() {
 
 /// The accepting thread itself runs the factory.
 #[test]
-fn a_listener_can_be_dropped_by_what_its_accepting_thread_runs() {
+fn listener_can_be_dropped_by_its_own_bootstrap_factory() {
     let place = Arc::new(Mutex::new(None::<Listener>));
     let (tell, told) = unbounded();
     let taken = place.clone();

@@ -85,12 +85,12 @@ fn giving(call: &mut Call) -> Result<()> {
 }
 
 #[test]
-fn objects_that_hold_the_next_client() {
+fn chain_of_objects_is_dropped_on_a_small_stack() {
     goes(LENGTH, holding);
 }
 
 #[test]
-fn objects_in_place_that_hold_the_next_client() {
+fn chain_of_objects_in_place_is_dropped_on_a_small_stack() {
     goes(LENGTH, |next| {
         let object = server(move |call| {
             let _ = &next;
@@ -113,7 +113,7 @@ fn promises(last: Client) -> Client {
 }
 
 #[test]
-fn promises_that_became_the_next() {
+fn chain_of_fulfilled_promises_is_dropped_on_a_small_stack() {
     let (last, gone) = end();
     let first = promises(last);
     on_a_small_stack(move || drop(first));
@@ -121,7 +121,7 @@ fn promises_that_became_the_next() {
 }
 
 #[test]
-fn objects_that_hold_promises_that_became_the_next() {
+fn chain_of_objects_and_fulfilled_promises_is_dropped_on_a_small_stack() {
     goes(LENGTH, |next| {
         let (promise, fulfiller) = Client::promise();
         fulfiller.fulfill(next);
@@ -138,12 +138,12 @@ fn holding_a_promise_that_is_waited_in(next: Client) -> Client {
 
 /// Promises with calls that wait in them, whose params hold the next.
 #[test]
-fn promises_with_calls_that_hold_the_next() {
+fn chain_of_promises_with_waiting_calls_is_dropped_on_a_small_stack() {
     goes(CALLS, holding_a_promise_that_is_waited_in);
 }
 
 #[test]
-fn objects_that_hold_results() {
+fn chain_of_objects_that_hold_results_is_dropped_on_a_small_stack() {
     goes(CALLS, |next| {
         let (sent, ()) = called(&next, giving);
         let response: Response = sent.soon().unwrap();
@@ -157,12 +157,12 @@ fn holding_a_promise_for_results(next: Client) -> Client {
 }
 
 #[test]
-fn objects_that_hold_promises_for_results() {
+fn chain_of_objects_that_hold_unanswered_calls_is_dropped_on_a_small_stack() {
     goes(CALLS, holding_a_promise_for_results);
 }
 
 #[test]
-fn objects_that_hold_pipelines() {
+fn chain_of_objects_that_hold_pipelines_is_dropped_on_a_small_stack() {
     goes(CALLS, |next| {
         let (sent, ()) = called(&next, giving);
         let pipeline: Pipeline = sent.pipeline;
@@ -172,7 +172,7 @@ fn objects_that_hold_pipelines() {
 
 /// Capabilities in results that have yet to come.
 #[test]
-fn objects_that_hold_capabilities_of_pipelines() {
+fn chain_of_objects_that_hold_pipelined_clients_is_dropped_on_a_small_stack() {
     goes(CALLS, |next| {
         let (sent, deferred) = called(&next, |call| call.defer());
         let ahead = sent.pipeline.client();
@@ -186,7 +186,7 @@ fn objects_that_hold_capabilities_of_pipelines() {
 
 /// The duty to answer a call whose params hold the next.
 #[test]
-fn objects_that_hold_duties_to_answer() {
+fn chain_of_objects_that_hold_deferred_calls_is_dropped_on_a_small_stack() {
     goes(CALLS, |next| {
         let (sent, deferred): (_, Deferred) = called(&next, |call| call.defer());
         holding(Mutex::new((sent.promise, deferred)))
@@ -195,7 +195,7 @@ fn objects_that_hold_duties_to_answer() {
 
 /// Closures that wait for an answer, and hold the next.
 #[test]
-fn closures_that_wait_for_an_answer() {
+fn chain_of_answer_callbacks_is_dropped_on_a_small_stack() {
     goes(CALLS, |next| {
         let (promise, fulfiller) = Client::promise();
         send(&promise, 0, "").on_ready(move |_| drop(next));
@@ -205,7 +205,7 @@ fn closures_that_wait_for_an_answer() {
 
 /// Closures that are told of a cancellation, and hold the next.
 #[test]
-fn closures_that_wait_for_a_cancellation() {
+fn chain_of_cancellation_callbacks_is_dropped_on_a_small_stack() {
     goes(CALLS, |next| {
         let (sent, deferred) = called(&Client::null(), |call| call.defer());
         deferred.cancellation().on_cancel(move || drop(next));
@@ -215,7 +215,7 @@ fn closures_that_wait_for_a_cancellation() {
 
 /// What a closure made of an answer, and nobody took.
 #[test]
-fn values_that_were_made_of_answers() {
+fn chain_of_mapped_values_is_dropped_on_a_small_stack() {
     goes(CALLS, |next| {
         let (sent, ()) = called(&Client::null(), |call| reply(call, ""));
         let made: Promise<Client> = sent.map(move |_| Ok(next));
@@ -225,7 +225,7 @@ fn values_that_were_made_of_answers() {
 
 /// Promises that are made out of promises, one after the other.
 #[test]
-fn promises_that_are_mapped() {
+fn chain_of_mapped_promises_is_dropped_on_a_small_stack() {
     let (promise, fulfiller) = Client::promise();
     let first: Promise<usize> = send(&promise, 0, "").map(|_| Ok(0));
     let last = (0..LENGTH).fold(first, |promise, _| promise.map(|n| Ok(n + 1)));
@@ -240,7 +240,7 @@ fn promises_that_are_mapped() {
 
 /// Errors that hold clients which are broken with errors, and so on.
 #[test]
-fn errors_that_hold_the_next() {
+fn chain_of_errors_with_sources_is_dropped_on_a_small_stack() {
     #[derive(Debug, thiserror::Error)]
     #[error("a capability is missing")]
     struct Missing(Client);
@@ -251,7 +251,7 @@ fn errors_that_hold_the_next() {
 
 /// At the end of its thread, when what belongs to the thread is gone.
 #[test]
-fn a_chain_that_a_thread_keeps_to_its_end() {
+fn chain_in_a_thread_local_is_dropped_at_the_end_of_its_thread() {
     thread_local! {
         static KEPT: RefCell<Option<Client>> = const { RefCell::new(None) };
     }
@@ -268,7 +268,7 @@ fn a_chain_that_a_thread_keeps_to_its_end() {
 
 /// Objects that pass each call on to the next, and its answer back.
 #[test]
-fn an_answer_that_passes_through_many_objects() {
+fn answer_passes_through_a_chain_of_objects_on_a_small_stack() {
     let last = Client::with_pool(server(|call| reply(call, "the end")), Pool::in_place());
     let first = (0..CALLS).fold(last, |next, _| {
         let passing_on = server(move |call| {
@@ -286,7 +286,7 @@ fn an_answer_that_passes_through_many_objects() {
 
 /// A canceled call that went through many objects is canceled in all.
 #[test]
-fn a_cancellation_that_passes_through_many_objects() {
+fn cancellation_passes_through_a_chain_of_objects_on_a_small_stack() {
     let (tell, told) = crossbeam_channel::bounded(1);
     let last = server(move |call| {
         let (deferred, tell) = (call.defer()?, tell.clone());
@@ -315,14 +315,14 @@ fn a_cancellation_that_passes_through_many_objects() {
 
 /// Whoever prints a client prints what it has become.
 #[test]
-fn a_long_chain_is_printed() {
+fn chain_of_promises_is_printed_on_a_small_stack() {
     let first = promises(echo());
     on_a_small_stack(move || assert!(format!("{first:?}").starts_with("Client(promise")));
 }
 
 /// A peer has objects made that hold each other, and lets them go at once. Its connection goes on, or ends.
 #[test]
-fn a_peer_has_a_chain_made_and_drops_it() {
+fn chain_made_by_a_peer_is_dropped_when_released_or_disconnected() {
     const LENGTH: usize = 4_000;
     for threads in [Threads::Lending, Threads::Strict] {
         for released in [true, false] {
@@ -394,7 +394,7 @@ const WAYS: [fn(&Client) -> Result<String>; 4] = [
 /// However deep it lies, what an object asks when it is dropped is answered: by objects on threads, in place, and
 /// behind connections, and behind promises that yet others are.
 #[test]
-fn a_drop_may_wait_at_any_depth() {
+fn call_in_a_drop_at_any_depth_is_answered() {
     let in_place = Client::with_pool(server(|call| reply(call, &text(call)?)), Pool::in_place());
     let two = [Threads::Lending, Threads::Strict].map(|threads| {
         let vat = Vat::new().threads(threads);
@@ -420,7 +420,7 @@ fn a_drop_may_wait_at_any_depth() {
 /// Many objects that ask when they are dropped, and that one object holds. Where they lie so deep that all but one of
 /// them are put off, some ask while others wait, but so many that the stack would not hold them are refused.
 #[test]
-fn many_drops_that_wait_side_by_side() {
+fn calls_in_many_drops_side_by_side_are_answered_or_refused() {
     const MANY: usize = 200;
     for depth in [1, 10, 20] {
         let (heard, hears) = crossbeam_channel::unbounded();

@@ -44,7 +44,7 @@ fn recursive() -> Client {
 
 /// A calls B, whose method calls A, whose method calls B, and so on, waiting or handing on.
 #[test]
-fn two_vats_call_each_other_a_thousand_deep() {
+fn nested_calls_between_two_vats_a_thousand_deep_are_answered() {
     for (wire, method) in [(Wire::Tcp, RECURSE), (Wire::Memory, TAIL)] {
         let (here, there) = (recursive(), recursive());
         let two = Two::offering(wire, &there);
@@ -60,7 +60,7 @@ fn two_vats_call_each_other_a_thousand_deep() {
 
 /// The same in one vat: objects that call the next one, each with a thread.
 #[test]
-fn objects_call_each_other_a_thousand_deep() {
+fn nested_calls_between_objects_a_thousand_deep_are_answered() {
     let mut client = echo();
     for _ in 0..DEEP {
         let inner = client.clone();
@@ -128,7 +128,7 @@ fn a_circle_of_twenty_thousand_promises_is_broken() {
 }
 
 #[test]
-fn a_hundred_threads_share_one_client() {
+fn calls_of_a_hundred_threads_on_one_client_are_answered() {
     for wire in Wire::ALL {
         let two = Two::offering(wire, &echo());
         let remote = two.here.bootstrap::<Client>();
@@ -152,7 +152,7 @@ fn a_hundred_threads_share_one_client() {
 
 /// Calls of one thread arrive in the order made, whatever other threads call in between.
 #[test]
-fn each_of_a_hundred_threads_has_its_order() {
+fn calls_of_each_of_a_hundred_threads_arrive_in_the_order_made() {
     let (put, got) = unbounded::<String>();
     let keeper = object(move |call| {
         put.send(text(call)?).unwrap();
@@ -181,7 +181,7 @@ fn each_of_a_hundred_threads_has_its_order() {
 
 /// All connections are open at once, and each is served.
 #[test]
-fn a_thousand_connections_to_one_listener() {
+fn a_thousand_connections_to_one_listener_are_served() {
     let served = Arc::new(AtomicUsize::new(0));
     let count = served.clone();
     let counter = object(move |call| {
@@ -210,7 +210,7 @@ fn a_thousand_connections_to_one_listener() {
 
 /// Calls that wait for each other's results, and all for one promise, fail one after the other.
 #[test]
-fn a_long_chain_of_pipelined_calls_fails() {
+fn long_chain_of_calls_pipelined_on_a_broken_promise_fails() {
     let (first, fulfiller) = Client::promise();
     let mut next = first;
     let mut promises = Vec::new();

@@ -75,7 +75,7 @@ fn armed(threads: Threads, pool: &Pool) -> Armed {
 
 /// The end comes, and everybody is told, although an object's drop panics in it.
 #[test]
-fn a_connection_ends_in_order() {
+fn panicking_drop_at_the_end_of_a_connection_leaves_all_told() {
     for threads in MODES {
         for pool in pools() {
             for how in ["cut", "aborted by the peer", "closed by the peer", "closed", "dropped"] {
@@ -109,7 +109,7 @@ fn ended(connection: &Connection) -> Exception {
 
 /// The bootstrap object's drop panics when the connection that alone held it ends.
 #[test]
-fn a_connection_ends_with_its_bootstrap_object() {
+fn panicking_drop_of_the_bootstrap_object_leaves_the_connection_ended() {
     for threads in MODES {
         let (bomb, gone_off) = bomb();
         let vat = Vat::new().threads(threads);
@@ -123,7 +123,7 @@ fn a_connection_ends_with_its_bootstrap_object() {
 }
 
 #[test]
-fn a_connection_goes_on_after_a_release() {
+fn panicking_drop_by_a_release_leaves_the_connection_working() {
     for threads in MODES {
         for pool in pools() {
             let Armed { two, given, gone_off } = armed(threads, &pool);
@@ -138,7 +138,7 @@ fn a_connection_goes_on_after_a_release() {
 
 /// The results hold the object, and nobody takes it out of them.
 #[test]
-fn a_connection_goes_on_after_a_finish() {
+fn panicking_drop_by_a_finish_leaves_the_connection_working() {
     for threads in MODES {
         for pool in pools() {
             let (bomb, gone_off) = bomb();
@@ -165,7 +165,7 @@ fn a_connection_goes_on_after_a_finish() {
 
 /// A listener's place for a connection becomes free again, and it can be closed.
 #[test]
-fn a_listener_goes_on_and_is_closed() {
+fn panicking_drop_leaves_the_listener_working_and_closable() {
     for threads in MODES {
         for dropped in [true, false] {
             let bombs = Arc::new(Mutex::new(Vec::new()));
@@ -213,7 +213,7 @@ fn assert_serves(pool: &Pool) {
 
 /// The params that a method ignores are the last that hold the object.
 #[test]
-fn a_pools_thread_goes_on_after_params_that_were_ignored() {
+fn panicking_drop_in_ignored_params_leaves_the_pools_thread_working() {
     for pool in pools() {
         let ignoring = Client::with_pool(server(|call| reply(call, "")), &pool);
         for _ in 0..3 {
@@ -229,7 +229,7 @@ fn a_pools_thread_goes_on_after_params_that_were_ignored() {
 
 /// As above, with an object that came from a peer and goes back to it.
 #[test]
-fn a_pools_thread_goes_on_after_params_from_a_peer() {
+fn panicking_drop_in_params_from_a_peer_leaves_the_pools_thread_working() {
     for threads in MODES {
         let pool = Pool::with_limit(1);
         let (bomb, gone_off) = bomb();
@@ -264,7 +264,7 @@ fn a_pools_thread_goes_on_after_params_from_a_peer() {
 
 /// The object that has answered is dropped by the thread that ran its method.
 #[test]
-fn a_pools_thread_goes_on_after_the_object_that_it_ran() {
+fn panicking_drop_of_the_served_object_leaves_the_pools_thread_working() {
     for pool in [Pool::new(), Pool::with_limit(1)] {
         let (bomb, gone_off) = bomb();
         let (entered, enters) = bounded::<()>(1);
@@ -288,7 +288,7 @@ fn a_pools_thread_goes_on_after_the_object_that_it_ran() {
 
 /// A method that drops the last client of another object.
 #[test]
-fn a_method_goes_on_after_what_it_drops() {
+fn panicking_drop_in_a_method_leaves_the_method_running() {
     for pool in pools() {
         let (bomb, gone_off) = bomb();
         let held = Mutex::new(Some(object_with(&pool, bomb)));
@@ -304,7 +304,7 @@ fn a_method_goes_on_after_what_it_drops() {
 
 /// Calls that a pool refuses for want of a thread drop what they hold, and all are answered.
 #[test]
-fn calls_that_a_pool_refuses_are_all_answered() {
+fn panicking_drops_in_calls_that_a_pool_refuses_leave_all_answered() {
     let pool = Pool::with_limit(1);
     let (never, fulfiller) = Client::promise();
     let (entered, enters) = bounded::<()>(1);
@@ -333,7 +333,7 @@ fn calls_that_a_pool_refuses_are_all_answered() {
 
 /// A user's thread that drops a client, and one that does so while it unwinds.
 #[test]
-fn a_users_thread_drops_clients_while_it_unwinds() {
+fn panicking_drop_on_an_unwinding_thread_does_not_abort() {
     let (bombs, gone_off): (Vec<_>, Vec<_>) = (0..3).map(|_| bomb()).unzip();
     let clients: Vec<_> = bombs.into_iter().map(|bomb| object_with(Pool::global(), bomb)).collect();
     let unwinding = thread::spawn(move || {
@@ -350,7 +350,7 @@ fn a_users_thread_drops_clients_while_it_unwinds() {
 
 /// A connection that a thread holds alone goes while that thread unwinds.
 #[test]
-fn a_connection_goes_while_a_thread_unwinds() {
+fn panicking_drop_by_an_unwinding_thread_ends_its_connection_in_order() {
     for threads in MODES {
         let Armed { two, given, gone_off } = armed(threads, &Pool::new());
         let Two { here, there, .. } = two;
@@ -367,7 +367,7 @@ fn a_connection_goes_while_a_thread_unwinds() {
 /// Closures that nobody calls any more, callbacks that panic while they hold clients of such objects, and values that
 /// were made of answers.
 #[test]
-fn closures_and_values() {
+fn panicking_drops_in_closures_and_mapped_values_leave_pools_serving() {
     for pool in pools() {
         // A callback of a cancellation that does not come, beside another one; the call is answered.
         let (first, first_gone_off) = bomb();
@@ -410,7 +410,7 @@ fn closures_and_values() {
 
 /// A panic can carry what panics itself.
 #[test]
-fn a_panic_that_carries_what_panics() {
+fn panicking_drop_of_a_panics_payload_leaves_the_pool_serving() {
     for pool in pools() {
         let (bomb, gone_off) = bomb();
         let bomb = Mutex::new(Some(bomb));
@@ -429,7 +429,7 @@ fn a_panic_that_carries_what_panics() {
 
 /// Errors that a method returns, the cause of which is a user's.
 #[test]
-fn the_cause_of_an_error() {
+fn panicking_drop_of_an_errors_cause_leaves_the_object_serving() {
     #[derive(thiserror::Error)]
     #[error("a cause")]
     struct Cause(#[allow(dead_code)] Bomb);
@@ -480,7 +480,7 @@ impl Shutdown for Explosive<Box<dyn Shutdown>> {
 }
 
 #[test]
-fn a_transport_whose_parts_panic() {
+fn panicking_drops_of_a_transports_parts_leave_the_connection_ended() {
     for threads in MODES {
         for ended_here in [true, false] {
             let (tell, gone_off) = unbounded();
@@ -514,7 +514,7 @@ fn a_transport_whose_parts_panic() {
 
 /// Callbacks of the end that panic, and one behind them that does not.
 #[test]
-fn callbacks_of_the_end_that_panic() {
+fn panicking_disconnect_callbacks_leave_later_ones_called() {
     for threads in MODES {
         let Armed { two, gone_off, .. } = armed(threads, &Pool::new());
         let there = two.there.clone();
@@ -539,7 +539,7 @@ fn callbacks_of_the_end_that_panic() {
 
 /// A promise's calls, which hold such objects, fail together.
 #[test]
-fn all_calls_that_wait_in_a_promise_are_answered() {
+fn panicking_drops_in_calls_on_a_rejected_promise_leave_all_answered() {
     let (promise, fulfiller) = Client::promise();
     let (sent, gone_off): (Vec<_>, Vec<_>) = (0..5)
         .map(|_| {

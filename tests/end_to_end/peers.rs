@@ -67,7 +67,7 @@ fn a_factory_makes_an_object_for_each_connection() {
 
 /// A factory may take its time, and fail, and panic: calls wait for it, and fail with it.
 #[test]
-fn a_factory_may_wait_and_fail() {
+fn factory_that_waits_fails_or_panics_delays_or_fails_the_calls_on_its_object() {
     let (go, gone) = unbounded::<u8>();
     let there = Vat::new().bootstrap_with(move |_| match gone.recv().unwrap() {
         0 => Ok(echo()),
@@ -99,7 +99,7 @@ fn a_factory_may_wait_and_fail() {
 
 /// A factory whose pool has no thread for it is overloaded, as a method would be.
 #[test]
-fn a_factory_without_a_thread() {
+fn factory_whose_pool_has_no_thread_fails_as_overloaded() {
     let pool = Pool::with_limit(1);
     let (_never, gone) = unbounded::<()>();
     let there = Vat::new().pool(&pool).bootstrap_with(move |_| Ok(echo()));
@@ -140,7 +140,7 @@ fn a_method_sees_its_caller() {
 
 /// All messages of a live connection are shown, in order, on both sides the same.
 #[test]
-fn a_live_connection_is_traced() {
+fn trace_shows_all_messages_of_a_live_connection_in_order() {
     for wire in Wire::ALL {
         let limits = Limits::default();
         let (a, b, _cut) = wire.ends([&limits, &limits]);
@@ -180,7 +180,7 @@ fn kinds(events: &[TraceEvent], direction: Direction) -> Vec<MessageKind> {
 }
 
 #[test]
-fn a_trace_that_panics_changes_nothing() {
+fn trace_that_panics_changes_nothing() {
     let (a, b) = Transport::in_memory();
     let here = Vat::new().over(a.traced(|_| panic!("on purpose"), TraceOptions::new())).unwrap();
     let _there = Vat::new().bootstrap(echo()).over(b).unwrap();
@@ -189,7 +189,7 @@ fn a_trace_that_panics_changes_nothing() {
 
 /// What a vat offers is what it was when the connection was made.
 #[test]
-fn a_connection_keeps_what_was_offered() {
+fn bootstrap_object_set_after_connecting_does_not_change_the_connections() {
     let one = object(|call| reply(call, "one"));
     let other = object(|call| reply(call, "other"));
     let vat = Vat::new().bootstrap(one);
@@ -201,7 +201,7 @@ fn a_connection_keeps_what_was_offered() {
 
 /// An offered promise, and one that is broken.
 #[test]
-fn a_promise_is_offered() {
+fn offered_promise_serves_calls_when_fulfilled_and_fails_them_when_broken() {
     let (promised, fulfiller) = Client::promise();
     let two = Two::offering(Wire::Tcp, &promised);
     let early = send(&two.here.bootstrap::<Client>(), 0, "early");

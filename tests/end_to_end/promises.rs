@@ -60,7 +60,7 @@ fn calls_wait_in_a_promise_and_keep_their_order() {
 
 /// The peer calls a promise of ours: its calls wait here.
 #[test]
-fn a_peer_calls_a_promise() {
+fn calls_of_a_peer_wait_in_a_promise_until_it_is_fulfilled() {
     let calling = object(|call: &mut Call| {
         let promised = cap(call)?;
         let first = send(&promised, 0, "first");
@@ -128,7 +128,7 @@ fn a_promise_of_null_is_null() {
 
 /// Promises that are each other, themselves, or lead in a circle through the peer: broken, and nobody hangs.
 #[test]
-fn circles_are_broken() {
+fn promises_in_a_circle_are_broken() {
     let (promised, fulfiller) = Client::promise();
     let waiting = send(&promised, 0, "");
     fulfiller.fulfill(promised.clone());
@@ -156,7 +156,7 @@ fn circles_are_broken() {
 
 /// Promises that lead to promises, fulfilled from the last to the first, and the other way round.
 #[test]
-fn chains_of_promises() {
+fn chain_of_promises_fulfilled_from_either_end_leads_to_its_end() {
     for forwards in [true, false] {
         promises(|remote| {
             let (clients, mut fulfillers): (Vec<_>, Vec<_>) = (0..20).map(|_| Client::promise()).unzip();
@@ -184,7 +184,7 @@ fn chains_of_promises() {
 
 /// A promise is fulfilled with a capability of another connection's, and of the one that holds it.
 #[test]
-fn promises_of_remote_objects() {
+fn promise_fulfilled_with_a_remote_object_equals_that() {
     for wire in Wire::ALL {
         let far = Two::offering(wire, &echo());
         let near = Two::offering(wire, &identity());
@@ -204,7 +204,7 @@ fn promises_of_remote_objects() {
 
 /// Waiting for a promise is over at its end, on however many threads.
 #[test]
-fn many_threads_wait_for_one_promise() {
+fn fulfilled_promise_ends_the_waits_of_many_threads() {
     promises(|remote| {
         let (promised, fulfiller) = Client::promise();
         let round = exchange(remote, 0, &promised).unwrap();
@@ -222,7 +222,7 @@ fn many_threads_wait_for_one_promise() {
 
 /// Calls by many threads while the promise is fulfilled: each thread's calls arrive in its order.
 #[test]
-fn a_promise_is_fulfilled_while_it_is_called() {
+fn promise_fulfilled_while_many_threads_call_keeps_each_threads_order() {
     for _ in 0..20 {
         let (promised, fulfiller) = Client::promise();
         let (object, got) = collecting();
@@ -251,7 +251,7 @@ fn a_promise_is_fulfilled_while_it_is_called() {
 }
 
 #[test]
-fn null_and_broken_clients() {
+fn null_and_broken_clients_fail_calls_and_are_passed_on_as_they_are() {
     let null = Client::null();
     assert!(null.is_null() && !null.is_promise() && null == Client::default());
     assert!(null.broken_reason().is_none() && null.resolve().unwrap().is_null());
@@ -271,7 +271,7 @@ fn null_and_broken_clients() {
 }
 
 #[test]
-fn clients_are_equal_by_object() {
+fn clients_of_one_object_are_equal() {
     let (one, other) = (echo(), echo());
     assert!(one == one.clone() && one != other && one != Client::null());
     let (promised, fulfiller) = Client::promise();
@@ -301,7 +301,7 @@ impl Server for Named {
 
 /// The value behind a client can be had in its own vat, however the client came by, and nowhere else.
 #[test]
-fn the_server_behind_a_client() {
+fn server_behind_a_client_is_found_in_its_own_vat_only() {
     let named = Client::new(Named("the value"));
     let found: Arc<Named> = named.wait_local_server().unwrap().unwrap();
     assert_eq!(found.0, "the value");
@@ -414,7 +414,7 @@ fn an_object_hands_itself_out_and_is_dropped_all_the_same() {
 
 /// The value outlives its object while somebody holds it, and the other way round.
 #[test]
-fn the_server_and_its_clients_live_apart() {
+fn server_and_its_clients_outlive_each_other() {
     let named = Client::new(Named("the value"));
     let found: Arc<Named> = named.wait_local_server().unwrap().unwrap();
     let weak = Arc::downgrade(&found);

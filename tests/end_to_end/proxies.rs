@@ -47,7 +47,7 @@ fn identity() -> Client {
 }
 
 #[test]
-fn calls_and_capabilities_pass_through() {
+fn calls_and_capabilities_pass_through_a_proxy() {
     for wire in Wire::ALL {
         let three = Three::offering(wire, &identity());
         let remote = three.near.here.bootstrap::<Client>();
@@ -147,7 +147,7 @@ impl Drop for Gone {
 
 /// When A lets go of C's object, B does, and C drops it.
 #[test]
-fn a_release_goes_all_the_way() {
+fn release_through_a_proxy_drops_the_object() {
     for wire in Wire::ALL {
         let (tell, dropped) = unbounded();
         let giver = object(move |call| {
@@ -214,7 +214,7 @@ fn a_promise_through_a_proxy_resolves_to_what_is_here() {
 
 /// Each of the three goes: the others hear of what concerns them, and of nothing else.
 #[test]
-fn one_of_three_dies() {
+fn death_of_one_of_three_vats_fails_only_what_leads_to_it() {
     for wire in Wire::ALL {
         let (enter, entered) = unbounded();
         let hanging = object(move |call| {
@@ -249,7 +249,7 @@ fn one_of_three_dies() {
 
 /// A chain of ten vats: a capability goes to its end and comes back, and so do calls.
 #[test]
-fn a_chain_of_ten_vats() {
+fn calls_and_a_capability_pass_through_a_chain_of_ten_vats() {
     for wire in Wire::ALL {
         let mut links = vec![Two::offering(wire, &identity())];
         for _ in 1..10 {

@@ -73,7 +73,7 @@ fn many_connections_are_served_by_one_thread() {
 
 /// What runs in place must not wait. If it does all the same, then only for others of its own connection.
 #[test]
-fn what_takes_long_stops_no_other_connection() {
+fn long_method_in_place_stops_no_other_connection() {
     let _crowd = crowd();
     let (come, has_come) = bounded(0);
     let stuck = in_place(move |call| {
@@ -109,7 +109,7 @@ fn an_end_that_comes_with_the_last_message_is_seen() {
 }
 
 #[test]
-fn who_waits_for_room_reads_on_when_there_is_some() {
+fn connection_that_waits_for_room_reads_on_when_there_is_room() {
     let _crowd = crowd();
     let (hold, held) = unbounded::<Deferred>();
     let keeps = in_place(move |call| {

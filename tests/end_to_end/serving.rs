@@ -48,7 +48,7 @@ fn a_panic_is_an_answer_and_the_object_lives_on() {
 
 /// Calls that wait behind one that panics are served, and what was pipelined on it fails.
 #[test]
-fn a_panic_harms_nobody_else() {
+fn panic_in_a_method_fails_pipelined_calls_and_leaves_waiting_calls_served() {
     let (go, gone) = bounded::<()>(0);
     let panicking = object(move |call| match call.method_id() {
         0 => {
@@ -70,7 +70,7 @@ fn a_panic_harms_nobody_else() {
 
 /// A method that panics after it has let the next call start, deferred its answer, or handed its call on.
 #[test]
-fn a_panic_after_giving_away_the_turn_or_the_answer() {
+fn panic_after_allow_next_defer_or_tail_call_leaves_the_answer_as_it_was_given() {
     let (keep, kept) = unbounded::<Deferred>();
     let target = echo();
     let panicking = object(move |call| {
@@ -154,7 +154,7 @@ fn a_dropped_deferred_answers_with_an_exception() {
 
 /// One call at a time unless the method says otherwise.
 #[test]
-fn calls_come_one_at_a_time() {
+fn calls_on_one_object_run_one_at_a_time() {
     let running = AtomicUsize::new(0);
     let object = object(move |call| {
         assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "two at once");
@@ -231,7 +231,7 @@ fn set_pipeline_serves_calls_ahead_of_the_answer() {
 
 /// A method fails after it has said where pipelined calls go: they went there, the call itself fails.
 #[test]
-fn set_pipeline_and_then_an_error() {
+fn error_after_set_pipeline_fails_the_call_and_not_its_pipelined_calls() {
     let early = object(move |call| {
         reply_cap(call, &echo());
         call.set_pipeline()?;
@@ -306,7 +306,7 @@ fn try_forwarding(forwarder: &Client, target: &Client) {
 
 /// Caller, forwarder and target in every distribution over two vats.
 #[test]
-fn tail_calls_within_and_between_two_vats() {
+fn tail_calls_within_and_between_two_vats_are_answered() {
     try_forwarding(&forwarder(), &target());
     for wire in [Wire::Memory, Wire::Tcp] {
         // The forwarder there: the target here (the call comes back), there, or with the forwarder.
@@ -324,7 +324,7 @@ fn tail_calls_within_and_between_two_vats() {
 
 /// The caller, the forwarder and the target in three vats: a tail call over another connection.
 #[test]
-fn a_tail_call_across_two_connections() {
+fn tail_call_across_two_connections_is_answered() {
     for wire in [Wire::Memory, Wire::Tcp] {
         let far = Two::offering(wire, &target());
         let near = Two::new(
@@ -354,7 +354,7 @@ fn forwarder_to(target: &Client) -> Client {
 
 /// Nothing that is called lacks an answer: methods that exist nowhere, and interfaces too.
 #[test]
-fn what_is_not_there_is_unimplemented() -> Result<()> {
+fn unknown_methods_and_interfaces_are_unimplemented() -> Result<()> {
     let object = object(|call| call.unimplemented());
     near_and_far(&object, |client| {
         assert_eq!(ask(client, 5, "").unwrap_err().kind(), ExceptionKind::Unimplemented);

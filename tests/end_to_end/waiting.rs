@@ -70,7 +70,7 @@ fn a_wait_with_a_deadline_gives_the_promise_back() {
 
 /// No time is too long to be named.
 #[test]
-fn a_wait_of_any_length() {
+fn wait_with_the_longest_time_ends_with_the_answer() {
     let (held, go) = held();
     near_and_far(&held, |client| {
         let call = send(client, 0, "x");
@@ -99,7 +99,7 @@ fn a_callback_gets_the_answer_once() {
 
 /// What is there already is given at once, on the thread that asks.
 #[test]
-fn a_callback_on_an_answer_that_is_there() {
+fn callback_on_an_answer_that_has_come_runs_at_once_on_the_same_thread() {
     let call = send(&echo(), 0, "there");
     let promise = call.promise.map(|response| Ok(said(&response)));
     let deadline = Instant::now() + DEADLINE;
@@ -150,7 +150,7 @@ fn futures_are_polled_to_their_end() {
 
 /// A future that moves between threads, and between tasks, wakes whoever polled it last.
 #[test]
-fn a_future_wakes_who_polled_it_last() {
+fn future_wakes_the_task_that_polled_it_last() {
     let (held, go) = held();
     near_and_far(&held, |client| {
         let (wake, woken) = unbounded();
@@ -209,7 +209,7 @@ fn waiting_in_a_callback_is_refused() {
 
 /// Calls made in a callback are sent, and their answers come.
 #[test]
-fn calls_in_a_callback_are_made() {
+fn calls_made_in_a_callback_are_answered() {
     let two = Two::offering(Wire::Tcp, &echo());
     let (put, got) = unbounded();
     let remote = two.here.bootstrap::<Client>();
@@ -222,7 +222,7 @@ fn calls_in_a_callback_are_made() {
 
 /// A callback that panics harms neither the connection nor the object that answered.
 #[test]
-fn a_callback_that_panics_harms_nobody() {
+fn callback_that_panics_leaves_connection_and_object_working() {
     let (held, go) = held();
     near_and_far(&held, |client| {
         send(client, 0, "").on_ready(|_| panic!("on purpose"));
@@ -235,7 +235,7 @@ fn a_callback_that_panics_harms_nobody() {
 /// A thread that makes calls in quick succession reads what arrives, and then does not come again: what arrives after that
 /// comes all the same, to callbacks and to objects.
 #[test]
-fn what_arrives_after_quick_calls_is_not_left_lying() {
+fn messages_that_arrive_after_quick_calls_are_delivered() {
     for wire in Wire::ALL {
         let (hold, held) = unbounded();
         let asked = object(move |call| match call.method_id() {

@@ -94,7 +94,7 @@ fn a_flood_leaves_room_for_others_on_the_same_object() {
 
 /// So it is beside many floods, over and over again.
 #[test]
-fn many_floods_have_no_more_than_a_part_each() {
+fn each_of_many_floods_has_no_more_than_its_part_of_an_object() {
     const FLOODS: usize = 10;
     let mut shared = Shared::new(FLOODS + 1);
     let floods: Vec<_> = (0..FLOODS).map(|n| shared.callers[n].send(numbers(1000))).collect();
@@ -136,7 +136,7 @@ fn canceled_calls_leave_the_crowd() {
 
 /// The method that keeps the crowd waiting waits itself for a call that comes behind all others, to another object.
 #[test]
-fn what_a_crowd_waits_for_gets_through() {
+fn call_that_a_crowd_waits_for_is_served() {
     let (open, opened) = unbounded::<()>();
     let crowded = object(move |_| {
         let _ = opened.recv();

@@ -43,7 +43,7 @@ fn no_more_calls_are_read_while_those_in_service_are_at_the_limit() {
 
 /// Params that a method keeps are in service until they are dropped.
 #[test]
-fn params_that_are_kept_count() {
+fn params_that_a_method_keeps_count_until_they_are_dropped() {
     let (keep, kept) = unbounded();
     let keeper = object(move |call| {
         keep.send(call.params().clone()).unwrap();
@@ -80,7 +80,7 @@ fn calls_below_the_limit_are_read_side_by_side() {
 }
 
 #[test]
-fn one_call_is_admitted_however_large() {
+fn call_larger_than_the_limit_is_admitted_alone() {
     let (two, _, _) = watched(limits(|l| l.call_words = 1), &echo());
     let large = "x".repeat(1 << 20);
     for _ in 0..3 {

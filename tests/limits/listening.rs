@@ -55,7 +55,7 @@ fn a_first_message_that_does_not_come_ends_its_connection_alone() {
 }
 
 #[test]
-fn a_first_message_that_does_not_come_is_the_reason() {
+fn missing_first_message_is_the_reason_of_the_end() {
     let patience = Duration::from_millis(1);
     let (a, b) = tcp_pair();
     let tcp =
@@ -68,7 +68,7 @@ fn a_first_message_that_does_not_come_is_the_reason() {
 }
 
 #[test]
-fn silence_is_asked_about_if_wanted() {
+fn keepalive_is_set_on_the_socket_if_the_limit_is_set() {
     for wanted in [None, Some(Duration::from_secs(30))] {
         let (a, b) = tcp_pair();
         let same = a.try_clone().unwrap();

@@ -21,7 +21,7 @@ fn gives_up(request: capnp_threads::Request) {
 }
 
 #[test]
-fn a_caller_waits_for_a_question() {
+fn caller_at_the_limit_of_questions_waits_for_one() {
     let holding = Holding::new();
     let two = Two::in_memory(limits(|l| l.questions = 2), Limits::default(), &holding.object);
     let first = [send(&two.remote, "1"), send(&two.remote, "2")];
@@ -41,7 +41,7 @@ fn a_caller_waits_for_a_question() {
 }
 
 #[test]
-fn a_caller_that_waits_for_a_question_hears_of_the_end() {
+fn caller_that_waits_for_a_question_fails_at_disconnect() {
     let holding = Holding::new();
     let two = Two::in_memory(limits(|l| l.questions = 1), Limits::default(), &holding.object);
     let _first = send(&two.remote, "1");
@@ -158,7 +158,7 @@ fn a_caller_waits_while_the_peer_does_not_read() {
 }
 
 #[test]
-fn a_call_has_its_time() {
+fn call_that_exceeds_the_call_timeout_fails_as_overloaded() {
     let (a, b) = Transport::in_memory();
     let holding = Holding::new();
     let vat = Vat::new().call_timeout(SHORT);
@@ -178,7 +178,7 @@ fn a_call_has_its_time() {
 
 /// So has the question for the bootstrap object, and whoever waits for that, or calls it, hears.
 #[test]
-fn a_bootstrap_has_its_time() {
+fn bootstrap_that_exceeds_the_call_timeout_fails_as_overloaded() {
     let (a, b) = Transport::in_memory();
     let gate = Gate::default();
     let there = Vat::new().bootstrap(echo()).over(gate.before(b)).unwrap();
@@ -200,7 +200,7 @@ fn a_bootstrap_has_its_time() {
 
 /// The time of a call counts from when its caller begins to wait for room.
 #[test]
-fn a_call_that_waits_for_room_has_its_time_too() {
+fn call_that_waits_for_room_longer_than_the_call_timeout_fails_as_overloaded() {
     let vat = Vat::new().call_timeout(SHORT).limits(limits(|l| l.send_bytes = 4000));
     let (a, b) = Transport::in_memory();
     let gate = Gate::default();

@@ -50,7 +50,7 @@ fn nested_calls_over_a_connection_fail_where_no_thread_is_left() {
 }
 
 #[test]
-fn a_bounded_pool_queues_what_only_has_to_wait_its_turn() {
+fn bounded_pool_queues_calls_that_only_have_to_wait_their_turn() {
     let pool = Pool::with_limit(2);
     let objects: Vec<_> = (0..20).map(|_| chain(&pool, 1)).collect();
     let calls: Vec<_> = (0..500).map(|n| send(&objects[n % 20], "")).collect();
@@ -67,13 +67,13 @@ fn an_unbounded_pool_always_has_a_thread() {
 
 /// A thread whose answer is there can do something again, though the system has not let it run yet.
 #[test]
-fn a_thread_that_is_woken_is_not_asleep() {
+fn thread_whose_answer_has_come_counts_as_awake_in_a_bounded_pool() {
     woken_is_not_asleep(|promise| answer(send(promise, "")).map(drop));
 }
 
 /// So can one that waits in a stream.
 #[test]
-fn a_thread_that_a_stream_wakes_is_not_asleep() {
+fn thread_that_a_stream_wakes_counts_as_awake_in_a_bounded_pool() {
     woken_is_not_asleep(|promise| {
         let stream = Stream::new();
         stream.send(request(promise, ""))?;

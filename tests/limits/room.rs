@@ -66,7 +66,7 @@ fn others_are_answered(other: &Two) -> String {
 }
 
 #[test]
-fn a_peer_that_does_not_read_stops_nobody_elses_calls() {
+fn peer_that_does_not_read_stops_no_other_callers_calls() {
     let mine = limits(|l| {
         l.send_bytes = 10_000;
         l.room_timeout = Some(SHORT);
@@ -81,7 +81,7 @@ fn a_peer_that_does_not_read_stops_nobody_elses_calls() {
 }
 
 #[test]
-fn a_peer_that_does_not_answer_stops_nobody_elses_calls() {
+fn peer_that_does_not_answer_stops_no_other_callers_calls() {
     let mine = limits(|l| {
         l.questions = 4;
         l.room_timeout = Some(SHORT);
@@ -94,7 +94,7 @@ fn a_peer_that_does_not_answer_stops_nobody_elses_calls() {
 /// No limit is set: eight of these calls fill what may be queued for the peer, and then it takes the default `room_timeout`
 /// until the first caller is told.
 #[test]
-fn with_default_limits_a_peer_that_does_not_read_stops_nobody_elses_calls() {
+fn peer_that_does_not_read_stops_no_other_callers_calls_with_default_limits() {
     let (subscribed, other, gate) = shared(Limits::default(), &hub(1 << 20), &echo());
     let shut = gate.shut();
     let why = others_are_answered(&other);
@@ -106,7 +106,7 @@ fn with_default_limits_a_peer_that_does_not_read_stops_nobody_elses_calls() {
 
 /// No call of that vat may take longer than two seconds: so long the first one waits, and none of the others.
 #[test]
-fn a_time_for_all_calls_bounds_the_wait_for_a_peer_that_does_not_read_once() {
+fn call_timeout_bounds_the_wait_for_a_peer_that_does_not_read_once_for_all_calls() {
     let gate = Gate::default();
     let (a, b) = Transport::in_memory();
     let vat = Vat::new().limits(limits(|l| l.send_bytes = 10_000)).call_timeout(Duration::from_secs(2));
@@ -123,7 +123,7 @@ fn a_time_for_all_calls_bounds_the_wait_for_a_peer_that_does_not_read_once() {
 /// Eight threads call an object that answers when it is told to, where two calls may be under way: as often as one of the
 /// two is answered, one caller more goes on, and no more than that.
 #[test]
-fn as_many_callers_go_on_as_there_is_room_and_in_the_end_all_do() {
+fn callers_that_wait_go_on_as_room_is_made_and_all_do_in_the_end() {
     const CALLERS: usize = 8;
     const EACH: usize = 20;
     const ROOM: usize = 2;
@@ -161,7 +161,7 @@ fn as_many_callers_go_on_as_there_is_room_and_in_the_end_all_do() {
 
 /// A method that waits for room is canceled: it gives way to the next.
 #[test]
-fn a_caller_that_is_canceled_leaves_the_line() {
+fn caller_that_is_canceled_gives_its_place_in_line_to_the_next() {
     let mine = limits(|l| {
         l.send_bytes = 4000;
         l.room_timeout = None;

@@ -135,7 +135,7 @@ fn params_that_nest_as_deep_as_can_be_allowed_are_copied_and_passed_on() {
 
 /// The params are read again and again, as a message would have it whose pointers all lead to one place.
 #[test]
-fn params_can_be_read_only_so_often() {
+fn params_read_beyond_the_traversal_limit_fail() {
     let server = object(|call| {
         let times: usize = text(call)?.len() / 1000;
         (0..times).try_for_each(|_| text(call).map(drop))
@@ -149,7 +149,7 @@ fn params_can_be_read_only_so_often() {
 }
 
 #[test]
-fn results_can_be_read_only_so_often() {
+fn results_read_beyond_the_traversal_limit_fail() {
     let two = Two::in_memory(limits(|l| l.traversal_words = 4000), Limits::default(), &echo());
     let response = answer(send(&two.remote, &"x".repeat(8000))).unwrap();
     let mut reads = (0..10).map(|_| response.get_as::<capnp::text::Reader>().map(|text| text.len()));

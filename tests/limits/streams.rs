@@ -75,7 +75,7 @@ fn once_there_is_room<T>(call: impl Fn() -> Result<T>) -> T {
 }
 
 #[test]
-fn a_peer_that_does_not_answer_a_stream_stops_nobody_elses_calls() {
+fn peer_that_does_not_answer_a_stream_stops_no_other_callers_calls() {
     let holding = Holding::new();
     let mine = limits(|l| l.room_timeout = Some(SHORT));
     let (subscribed, other, _gate) = shared(mine, &hub(Stream::with_window(500)), &holding.object);
@@ -86,7 +86,7 @@ fn a_peer_that_does_not_answer_a_stream_stops_nobody_elses_calls() {
 }
 
 #[test]
-fn a_peer_that_does_not_read_a_stream_stops_nobody_elses_calls() {
+fn peer_that_does_not_read_a_stream_stops_no_other_callers_calls() {
     let mine = limits(|l| l.room_timeout = Some(SHORT));
     let (subscribed, other, gate) = shared(mine, &hub(Stream::with_window(500)), &echo());
     let shut = gate.shut();
@@ -118,7 +118,7 @@ fn a_call_that_was_refused_is_not_sent_and_the_stream_goes_on() {
 }
 
 #[test]
-fn a_streaming_call_has_its_time_while_it_waits_for_room() {
+fn streaming_call_that_waits_for_room_longer_than_its_timeout_fails() {
     let (two, _holding, stream) = full(limits(|l| l.room_timeout = None));
     let own = request(&two.remote, "gives up").timeout(SHORT);
     assert_eq!(failure(stream.send(own)).reason(), "the call's deadline has passed");
@@ -131,7 +131,7 @@ fn a_streaming_call_has_its_time_while_it_waits_for_room() {
 }
 
 #[test]
-fn a_stream_has_a_room_timeout_of_its_own() {
+fn room_timeout_of_a_stream_replaces_that_of_the_limits() {
     let (two, _holding, _stream) = full(limits(|l| l.room_timeout = None));
     let stream = Stream::with_window(1).room_timeout(Some(SHORT));
     (0..2).for_each(|n| stream_to(&stream, &two.remote, &n.to_string()).unwrap());
@@ -160,7 +160,7 @@ fn a_stream_to_an_object_of_this_vat_has_a_room_timeout() {
 }
 
 #[test]
-fn a_wait_for_the_last_answer_ends_in_time_if_asked_for() {
+fn finish_of_a_stream_with_a_timeout_ends_in_time() {
     let (two, holding, stream) = full(Limits::default());
     let why = failure(stream.finish_timeout(SHORT));
     assert_eq!(why.kind(), ExceptionKind::Overloaded);

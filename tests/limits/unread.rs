@@ -130,7 +130,7 @@ fn slow_at_first(pool: &Pool) -> (Client, crossbeam_channel::Sender<()>) {
 }
 
 #[test]
-fn all_are_answered_in_the_end_whatever_pool_runs_them() {
+fn held_calls_are_all_answered_in_the_end_in_any_pool() {
     for threads in [Threads::Lending, Threads::Strict] {
         for pool in [Pool::new(), Pool::with_limit(1), Pool::with_limit(3)] {
             let (object, let_go) = slow_at_first(&pool);
@@ -145,7 +145,7 @@ fn all_are_answered_in_the_end_whatever_pool_runs_them() {
 }
 
 #[test]
-fn calls_of_others_do_not_wait_behind_those_that_are_held() {
+fn calls_of_other_peers_do_not_wait_behind_held_calls() {
     for threads in [Threads::Lending, Threads::Strict] {
         for pool in [Pool::new(), Pool::with_limit(1)] {
             let (object, let_go) = slow_at_first(&pool);
@@ -296,7 +296,7 @@ fn a_permit_that_a_held_call_has_no_use_for_goes_to_the_next() {
 }
 
 #[test]
-fn calls_that_are_held_are_gone_with_their_connection() {
+fn held_calls_are_dropped_with_their_connection() {
     for threads in [Threads::Lending, Threads::Strict] {
         let holding = Holding::new();
         let (gone, dropped) = bounded::<()>(0);

@@ -57,7 +57,7 @@ fn a_method_calls_back() {
 
 /// Two threads wait for answers over one connection: one reads, for both, and hands that on.
 #[test]
-fn threads_that_wait_read_for_each_other() {
+fn threads_that_wait_read_each_others_answers() {
     check(1500, || {
         let pool = Pool::in_place();
         let vats = connect(Client::null(), numbers(&pool, |n| n + 1));
@@ -109,7 +109,7 @@ fn a_canceled_method_stops_reading() {
 }
 
 #[test]
-fn canceling_races_with_the_return() {
+fn call_canceled_while_it_returns_leaves_nothing() {
     check(1500, || {
         let pool = Pool::new();
         let maker = object(&pool, {
@@ -131,7 +131,7 @@ fn canceling_races_with_the_return() {
 }
 
 #[test]
-fn a_dropped_import_races_with_a_new_reference() {
+fn import_dropped_while_it_is_received_again_stays_usable() {
     check(1500, || {
         let pool = Pool::new();
         let inner = numbers(&pool, |n| n);
@@ -200,7 +200,7 @@ fn order_is_kept_through_an_embargo() {
 }
 
 #[test]
-fn order_is_kept_while_a_promise_is_drained() {
+fn calls_during_the_fulfillment_of_a_promise_arrive_in_order() {
     check(4000, || {
         let pool = Pool::new();
         let (recorder, all) = recorder(&pool);

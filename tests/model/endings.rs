@@ -82,7 +82,7 @@ fn a_waiting_caller_is_told_of_the_peers_abort() {
 }
 
 #[test]
-fn who_waits_for_a_stream_is_told() {
+fn waiter_for_a_stream_is_told_of_the_end() {
     check(1500, || {
         let pool = Pool::new();
         let (silent, kept) = silent(&pool);
@@ -155,7 +155,7 @@ fn a_callback_is_called_once_whenever_it_is_registered() {
 }
 
 #[test]
-fn a_promise_is_fulfilled_while_the_connection_ends() {
+fn promise_fulfilled_while_the_connection_ends_fails_its_calls_as_disconnected() {
     check(1500, || {
         let pool = Pool::new();
         let (silent, kept) = silent(&pool);
