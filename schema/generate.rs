@@ -15,25 +15,6 @@ const LIBRARY: &[&str] = &["persistent", "rpc", "rpc-twoparty"];
 const EXAMPLES: &[&str] = &["bench", "calculator", "chat", "hello"];
 /// The schema of the guide's programs, whose code stands at the root of each.
 const GUIDE: &[&str] = &["archive"];
-/// The schemas of the tests of generated code.
-const TYPED: &[&str] = &[
-    "abroad",
-    "annotated",
-    "chain_base",
-    "chain_middle",
-    "generics",
-    "inherit",
-    "methods",
-    "odd.shapes",
-    "others",
-    "places",
-    "rust",
-    "work",
-];
-/// The schemas of a crate that those import, and the IDs of their files.
-const IMPORTED: &[(&str, u64)] = &[("postal", 0xac88_7edc_76b0_4406)];
-/// The file ID of the schema of schemas, whose code is in the crate `capnp`.
-const SCHEMA: u64 = 0xa93f_c509_624c_72d9;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -43,9 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (root, out) = (Path::new(root), Path::new(out));
     library(&root.join("schema"), &out.join("src/generated"))?;
     examples(&root.join("schema"), &out.join("examples/generated"))?;
-    guide(&root.join("schema"), &out.join("guide/generated"))?;
-    imported(&root.join("tests/imported/schema"), &out.join("tests/imported/src/generated"))?;
-    typed(&root.join("tests"), &out.join("tests/typed/generated"))
+    guide(&root.join("schema"), &out.join("guide/generated"))
 }
 
 fn examples(schemas: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
@@ -54,21 +33,6 @@ fn examples(schemas: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
 
 fn guide(schemas: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     Ok(command(schemas, out, GUIDE).run()?)
-}
-
-fn imported(schemas: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
-    let names: Vec<&str> = IMPORTED.iter().map(|(name, _)| *name).collect();
-    Ok(command(schemas, out, &names).run()?)
-}
-
-fn typed(tests: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
-    let mut command = command(&tests.join("typed/schema"), out, TYPED);
-    command
-        .import_path(tests.join("imported/schema"))
-        .default_parent_module(vec!["generated".into()])
-        .crate_provides("imported", IMPORTED.iter().map(|(_, id)| *id))
-        .crate_provides("capnp", [SCHEMA]);
-    Ok(command.run()?)
 }
 
 fn command(schemas: &Path, out: &Path, names: &[&str]) -> CompilerCommand {

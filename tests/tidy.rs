@@ -41,6 +41,8 @@ const MAX_LINES: usize = 600;
 const UNSAFE: &[&str] = &["src/cap/hook.rs", "src/memory/trim.rs"];
 /// The most words that the map of the source may have: a page that is read in one sitting.
 const MAX_WORDS_OF_NOTES: usize = 3500;
+/// Where generated code is committed. The packages of the tests generate theirs in build scripts.
+const GENERATED: &[&str] = &["src/generated/", "examples/generated/", "guide/generated/"];
 /// What may not be among the normal dependencies.
 const RUNTIMES: &[&str] = &["tokio", "async-std", "smol", "futures-executor", "async-executor", "mio"];
 
@@ -244,6 +246,21 @@ fn nothing_sleeps() {
         }
     }
     report(bad);
+}
+
+#[test]
+fn generated_code_is_committed_where_users_build_or_read_it() {
+    let mut found: Vec<String> = Vec::new();
+    for folder in ["src", "tests", "examples", "guide", "benches", "codegen", "fuzz"] {
+        let names = walk(&root().join(folder)).into_iter().map(|path| relative(&path));
+        found.extend(names.filter(|name| name.ends_with("_capnp.rs")));
+    }
+    for folder in GENERATED {
+        assert!(found.iter().any(|name| name.starts_with(folder)), "no generated code in {folder}");
+    }
+    found.retain(|name| !GENERATED.iter().any(|folder| name.starts_with(folder)));
+    let explain = |name| format!("{name}: generate it in a build script, as `tests/typed/build.rs` does");
+    report(found.into_iter().map(explain).collect());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What a crate of its own has to offer: interfaces that the schemas of other crates extend, and structs that
-//! they use. The code is generated from `schema/*.capnp` by `schema/generate.sh` of the repository.
+//! they use. The build script generates the code from `schema/stored.request`.
 
-#[allow(missing_docs, unreachable_pub, unused, clippy::all, clippy::pedantic, clippy::nursery)]
-#[path = "generated/postal_capnp.rs"]
-#[rustfmt::skip]
-pub mod postal_capnp;
+// The code brings no documentation and no regard for lints.
+#![allow(missing_docs, unreachable_pub, unused, clippy::pedantic, clippy::nursery)]
+
+capnp::generated_code!(pub mod postal_capnp);
