@@ -46,7 +46,7 @@ fn a_stored_request_gives_the_files_of_its_schemas() {
 }
 
 #[test]
-fn code_is_the_same_each_time() {
+fn code_of_one_request_is_the_same_each_time() {
     let (first, second) = (directory(), directory());
     for out in [&first, &second] {
         CodeGenerationCommand::new().output_directory(out.path()).run(STORED).unwrap();
@@ -235,7 +235,7 @@ fn a_field_that_is_not_supported_is_left_out() {
 }
 
 #[test]
-fn a_file_without_code_does_not_concern_the_others() {
+fn file_without_code_leaves_the_code_of_the_others() {
     let out = directory();
     // An interface of which something is not known that is no member of it.
     let request = changed(|request| {
@@ -255,7 +255,7 @@ fn a_file_without_code_does_not_concern_the_others() {
 }
 
 #[test]
-fn what_is_no_request_is_refused() {
+fn input_that_is_no_request_is_refused() {
     let out = directory();
     for input in [&b""[..], b"no request", &STORED[..STORED.len() - 8]] {
         let result = CodeGenerationCommand::new().output_directory(out.path()).run(input);
@@ -362,7 +362,7 @@ mod with_scripts {
     }
 
     #[test]
-    fn what_the_compiler_says_is_shown() {
+    fn message_of_a_failing_compiler_is_shown() {
         let out = directory();
         let error = compile(&compiler(out.path(), "failing"), &out).unwrap_err();
         let text = format!("{error:?}");

@@ -56,7 +56,7 @@ fn a_plugin_without_a_request_fails() {
 }
 
 #[test]
-fn help_and_version() {
+fn help_and_version_are_printed() {
     let out = directory();
     for arguments in [&["--help"][..], &["-h"], &["store", "--help"]] {
         let output = run(out.path(), arguments, b"");
@@ -97,7 +97,7 @@ mod store {
     }
 
     #[test]
-    fn what_is_stored_is_current() {
+    fn stored_request_is_current() {
         let out = directory();
         compiler_of(out.path(), STORED);
         let output = store(out.path(), false);
@@ -119,7 +119,7 @@ mod store {
     }
 
     #[test]
-    fn what_is_not_current_is_told_how_to_renew() {
+    fn outdated_request_is_reported_with_the_command_that_renews_it() {
         let out = directory();
         let old = changed(|request| {
             let mut nodes = request.get_nodes().unwrap();
@@ -144,7 +144,7 @@ mod store {
     }
 
     #[test]
-    fn what_is_not_there_is_not_current() {
+    fn missing_request_is_not_current() {
         let out = directory();
         compiler_of(out.path(), STORED);
         for contents in [None, Some("no request")] {

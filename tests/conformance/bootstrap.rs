@@ -53,8 +53,8 @@ fn finish_of_a_bootstrap_that_returned_a_promise_releases_the_promise() {
     peer.finish_clean();
 }
 
-/// A Bootstrap of ours that nobody wants any more is finished before its Return. The capability that the Return
-/// brings is the peer's to release: no Release is sent for it.
+/// A Bootstrap of ours whose client is dropped is finished before its Return. The capability that the Return brings
+/// is the peer's to release: no Release is sent for it.
 /// Rules: 5, 10.
 #[test]
 fn return_after_the_finish_of_a_bootstrap_is_not_released_again() {

@@ -70,7 +70,7 @@ fn two_promises_resolved_to_results_of_calls_in_each_other_are_broken() {
     [call_one, call_two].into_iter().for_each(is_circle);
 }
 
-/// Two threads close such a circle together.
+/// Two threads resolve one promise each to the results of a call that waits in the other.
 /// Rules: 7.
 #[test]
 fn two_promises_resolved_to_each_others_calls_by_two_threads_are_broken() {

@@ -85,7 +85,7 @@ fn promise_fulfilled_with_the_peers_capability_forwards_waiting_calls_first() {
     test.end();
 }
 
-/// The same for a promise that is fulfilled with another promise.
+/// Calls that waited in a promise which is fulfilled with another promise are forwarded before the Resolve.
 /// Rules: 3.
 #[test]
 fn promise_fulfilled_with_another_promise_forwards_waiting_calls_first() {

@@ -36,8 +36,8 @@ fn finish_before_return_cancels_the_running_method() {
     peer.finish_clean();
 }
 
-/// A deferred call is canceled in the same way. What it is answered with then goes nowhere: its capabilities are
-/// not exported.
+/// A Finish before the Return cancels a deferred call. An answer that is given later goes nowhere: its capabilities
+/// are not exported.
 /// Rules: 10.
 #[test]
 fn finish_before_return_cancels_a_deferred_call() {
@@ -144,7 +144,7 @@ fn finish_of_a_call_with_pipelined_calls_does_not_cancel_it() {
     peer.finish_clean();
 }
 
-/// Such a call is canceled when the last of the calls pipelined on it is, in a chain too.
+/// A call that was finished while calls were pipelined on it is canceled when the last of those is, in a chain too.
 /// Rules: 10.
 #[test]
 fn finish_of_the_last_pipelined_call_cancels_the_finished_call_below_it() {

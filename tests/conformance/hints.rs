@@ -100,8 +100,8 @@ fn only_promise_pipeline_call_of_ours_ends_with_its_finish_and_no_return() {
     peer.finish_clean();
 }
 
-/// A peer that returns such a question does not know the hint: it is not used any more. The results serve the
-/// pipeline, if it is still held.
+/// A peer that returns a question for pipelining alone does not know the hint: our side sets it no more. The
+/// results serve the pipeline if it is still held.
 /// Rules: none.
 #[test]
 fn only_promise_pipeline_is_not_used_again_after_the_peer_returns_such_a_call() {
@@ -164,8 +164,8 @@ fn only_promise_pipeline_call_from_the_peer_gets_no_return() {
     peer.finish_clean();
 }
 
-/// Such a call that fails says so to the calls pipelined on it alone; one that is finished early is canceled, and
-/// that gets no Return either.
+/// A call with `onlyPromisePipeline` that fails says so only to the calls pipelined on it. One that is finished
+/// early is canceled, and gets no Return either.
 /// Rules: none.
 #[test]
 fn only_promise_pipeline_call_that_fails_gets_no_return() {
@@ -190,8 +190,8 @@ fn only_promise_pipeline_call_that_fails_gets_no_return() {
     peer.finish_clean();
 }
 
-/// Such a call that is refused, as there is no room for it, gets no Return either. So what its params gave is given
-/// back by Release. What is pipelined on it fails with the exception that it was refused with.
+/// A call with `onlyPromisePipeline` that is refused, because there is no room for it, gets no Return. So its
+/// params are given back by Release. Calls pipelined on it fail with the exception that it was refused with.
 /// Rules: 5.
 #[test]
 fn only_promise_pipeline_call_that_is_refused_gets_no_return() {

@@ -251,8 +251,8 @@ fn pipelined_call_on_an_ended_tail_question_does_not_reach_the_reused_id() {
     peer.finish_clean();
 }
 
-/// The same for an ID that stands in results of ours: the promised answer of the peer's that they named has ended
-/// by then.
+/// An ID that stands in results of ours names its question only. The promised answer of the peer's that the results
+/// named has ended when they are called.
 /// Rules: 9.
 #[test]
 fn call_on_results_that_named_an_ended_answer_does_not_reach_the_reused_id() {
@@ -279,8 +279,8 @@ fn call_on_results_that_named_an_ended_answer_does_not_reach_the_reused_id() {
     peer.finish_clean();
 }
 
-/// The same for what the peer gets from us: a client of ours that leads to a place in the results of an ended
-/// question is described as what was there, not as a place in the results of the question that has the ID now.
+/// A client of ours that leads to a place in the results of an ended question is described to the peer as what was
+/// there, not as a place in the results of the question that has the ID now.
 /// Rules: 9.
 #[test]
 fn client_of_ended_results_is_described_as_its_value_not_as_the_reused_id() {

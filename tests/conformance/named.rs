@@ -431,7 +431,7 @@ fn promise_chain_through_both_vats_settles_in_any_order_of_resolves() {
     }
 }
 
-/// The same chain, closed to a circle, is broken.
+/// A chain of promises through both vats that is closed to a circle is broken, in whatever order it is made.
 /// Rules: 7.
 #[test]
 fn promise_circle_through_both_vats_is_broken_in_any_order_of_resolves() {

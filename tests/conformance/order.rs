@@ -199,8 +199,8 @@ fn proxy_of_a_capability_forwards_calls_and_pipelined_calls_in_order() {
     b.finish_clean();
 }
 
-/// The same where B's result is an object of ours: what A calls after the Return waits until what was forwarded to
-/// B has come back from there.
+/// Where B returns an object of ours, what A calls after the Return waits until the calls that were forwarded to B
+/// have come back from there.
 /// Rules: 12.
 #[test]
 fn proxy_of_a_capability_that_returns_a_local_object_keeps_call_order() {

@@ -115,7 +115,8 @@ fn promise_circle_closed_by_crossing_resolves_ends_the_calls_in_it() {
     }
 }
 
-/// The same before ours was told: the circle closes here.
+/// A promise of the peer's and one of ours are made each other before the peer was told what ours is: the circle
+/// closes in our vat.
 /// Rules: 7.
 #[test]
 fn promise_circle_closed_before_our_resolve_is_broken() {

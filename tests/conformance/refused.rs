@@ -99,7 +99,7 @@ fn return_with_an_invalid_release_or_descriptor_is_refused_as_a_whole() {
     }
 }
 
-/// The results of a call may be what its params gave, though the same Return gives those back.
+/// The results of a call may name what its params gave, though the same Return releases the params.
 /// Rules: 5.
 #[test]
 fn results_that_name_params_which_the_return_releases_are_accepted() {

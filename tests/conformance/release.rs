@@ -186,8 +186,8 @@ fn release_param_caps_in_a_return_after_our_finish_releases_the_params() {
     }
 }
 
-/// What the results of a peer's call name of the params is counted for itself: the peer may give back the params of
-/// its own accord (it is we who do), and keeps the results.
+/// Results that name params count for themselves. Our Return does not release the params: Release messages do, and
+/// the results stay.
 /// Rules: 5.
 #[test]
 fn return_of_ours_leaves_the_params_to_release_messages() {

@@ -29,8 +29,8 @@ fn resolve_of_a_released_promise_releases_the_capability_it_brings() {
     peer.finish_clean();
 }
 
-/// Where the capability that such a Resolve brings is held already, it is one reference more, released with the
-/// others.
+/// A Resolve for a released promise brings a capability that is held already: that is one reference more, released
+/// with the others.
 /// Rules: 7.
 #[test]
 fn resolve_of_a_released_promise_to_a_held_import_adds_a_reference() {
@@ -113,8 +113,8 @@ fn two_promises_resolved_to_each_other_are_broken() {
     peer.finish_clean();
 }
 
-/// Where the first promise of such a circle has been released by us, its number is a new promise, which the peer
-/// may break.
+/// Two promises of the peer's are resolved to each other after we have released the first: its ID then is a new
+/// promise, which the peer may break.
 /// Rules: 7.
 #[test]
 fn promise_circle_closed_after_a_release_leads_to_a_new_promise() {

@@ -145,8 +145,8 @@ fn two_places_in_results_with_one_local_object_are_embargoed_separately() {
     test.end();
 }
 
-/// The place in the results is the reference, not the client that was made for one call: a call ahead by a client
-/// that is gone by then is under way all the same.
+/// The place in the results is the reference, not the client that was made for one call: a call ahead whose client
+/// was dropped is under way all the same.
 /// Rules: 1, 12.
 #[test]
 fn call_ahead_by_a_client_that_was_dropped_still_embargoes_the_results() {
@@ -176,7 +176,8 @@ fn call_ahead_by_a_client_that_was_dropped_still_embargoes_the_results() {
     test.end();
 }
 
-/// The same where the client of the call was replaced by another before the results came.
+/// A call ahead counts for a client that was made after the call's own client was dropped, and before the results
+/// came.
 /// Rules: 1, 12.
 #[test]
 fn call_ahead_embargoes_a_client_that_was_made_after_its_own_was_dropped() {
@@ -200,7 +201,7 @@ fn call_ahead_embargoes_a_client_that_was_made_after_its_own_was_dropped() {
     test.end();
 }
 
-/// The same where the callback thread has not yet processed the drop of the client that made the call.
+/// A call ahead counts where the callback thread has not yet processed the drop of the client that made it.
 /// Rules: 1, 12.
 #[test]
 fn call_ahead_embargoes_the_results_before_its_clients_drop_is_processed() {

@@ -73,7 +73,7 @@ fn promise_resolved_to_a_third_party_is_called_as_its_vine() {
     peer.finish_clean();
 }
 
-/// A vine counts its references as any export of the peer's, and is the same object.
+/// A vine counts its references as any export of the peer's does. Both clients are the same object.
 /// Rules: 14.
 #[test]
 fn vine_received_twice_is_one_object_and_counts_both_references() {

@@ -71,7 +71,8 @@ fn forward(peer: &mut Peer, call: &Call, object: u32) {
     peer.results(call.question, tag, &[]);
 }
 
-/// After a Resolve. P goes to R for ever, though R is our object; R is not released while P is held.
+/// After a Resolve of P to R, calls on P go to R for ever, though R is resolved to an object of ours. R is not
+/// released while P is held.
 /// Rules: 2.
 #[test]
 fn export_resolved_to_an_import_sends_calls_there_after_that_resolves_on() {
@@ -97,7 +98,7 @@ fn export_resolved_to_an_import_sends_calls_there_after_that_resolves_on() {
     peer.finish_clean();
 }
 
-/// The same after a Return, which resolves what calls were pipelined on.
+/// A Return, too, resolves what calls were pipelined on: later pipelined calls go to R for ever.
 /// Rules: 2.
 #[test]
 fn answer_returned_as_an_import_sends_calls_there_after_that_resolves_on() {

@@ -48,8 +48,8 @@ fn unimplemented_resolve_with_an_exception_releases_nothing() {
     peer.finish_clean();
 }
 
-/// For a Call it fails that question, and those pipelined on it, and gives back what its params gave; the ID is
-/// free, and the connection goes on.
+/// A Call that comes back fails its question and those pipelined on it, and gives back what its params gave. The ID
+/// is free, and the connection goes on.
 /// Rules: 8.
 #[test]
 fn unimplemented_call_fails_its_question_and_frees_its_id() {
@@ -72,7 +72,7 @@ fn unimplemented_call_fails_its_question_and_frees_its_id() {
     peer.finish_clean();
 }
 
-/// The same where the question was finished before.
+/// A Call that comes back ends its question where that was finished before, too.
 /// Rules: 8.
 #[test]
 fn unimplemented_call_ends_a_question_that_was_finished() {
@@ -106,7 +106,7 @@ fn unimplemented_forwarded_call_fails_in_the_vat_that_it_came_from() {
     far.finish_clean();
 }
 
-/// For a Bootstrap it fails what was called on the object meanwhile, and later.
+/// A Bootstrap that comes back fails the calls on its object: those made meanwhile, and later ones.
 /// Rules: 8.
 #[test]
 fn unimplemented_bootstrap_fails_earlier_and_later_calls_on_the_object() {
@@ -124,8 +124,8 @@ fn unimplemented_bootstrap_fails_earlier_and_later_calls_on_the_object() {
     peer.finish_clean();
 }
 
-/// For a Disembargo it fails the calls that waited behind it, which can't go on in order, and gives back the
-/// embargo's ID.
+/// A Disembargo that comes back fails the calls that waited behind it, which can't go on in order, and gives back
+/// the embargo's ID.
 /// Rules: 8.
 #[test]
 fn unimplemented_disembargo_fails_the_calls_that_the_embargo_holds() {

@@ -93,7 +93,7 @@ fn finished_call_named_by_results_is_canceled_when_those_are_finished() {
     });
 }
 
-/// An object of ours holds the name for a while; a call through it counts as well.
+/// An object of ours holds the name until it drops its client. A call through the client counts as well.
 /// Rules: 10.
 #[test]
 fn finished_call_named_by_an_objects_client_runs_until_that_is_dropped() {
@@ -114,7 +114,7 @@ fn finished_call_named_by_an_objects_client_runs_until_that_is_dropped() {
     });
 }
 
-/// What a method that holds the name wants is there in the end: the name is of use as long as it is held.
+/// A method holds the name: the call goes on, and the method gets its results.
 /// Rules: 10.
 #[test]
 fn finished_call_named_by_an_objects_client_gives_that_its_results() {
@@ -198,7 +198,7 @@ fn finished_call_named_by_a_call_canceled_in_the_mailbox_is_canceled() {
     });
 }
 
-/// The same if the name was handed on to another object of ours, whose turn does not come.
+/// The name was handed on in a call to another object of ours, which is canceled before its turn.
 /// Rules: 10.
 #[test]
 fn finished_call_named_by_a_nested_call_canceled_in_the_mailbox_is_canceled() {

@@ -97,7 +97,7 @@ fn canceled_call_ends_its_methods_nested_wait_and_cancels_that_call() {
     dropped_call_is_canceled((outer, got), "nested");
 }
 
-/// The same where it waits for a promise, for the window of a stream, or for its end.
+/// The method waits for a promise, for the window of a stream, or for the end of a stream.
 #[test]
 fn canceled_call_ends_every_kind_of_wait_in_its_method() {
     let waits: [fn(&Client) -> Result<()>; 3] = [
@@ -130,9 +130,9 @@ fn canceled_call_ends_every_kind_of_wait_in_its_method() {
     }
 }
 
-/// Waits for the same promise, of this vat or of a peer's, that were given up are forgotten while it is pending.
+/// Methods wait for the same promise, of this vat or of a peer's, 40 times one after the other.
 #[test]
-fn waits_for_a_pending_promise_that_were_given_up_are_forgotten() {
+fn repeated_waits_for_a_pending_promise_end_when_their_methods_are_canceled() {
     let (mine, _mine) = Client::promise();
     let (theirs, _theirs) = Client::promise();
     let two = Two::offering(Wire::Tcp, &theirs);
@@ -273,7 +273,7 @@ fn dropping_a_long_chain_of_pipelined_calls_cancels_the_first() {
     assert_eq!((&got).soon(), Canceled("waited".into()));
 }
 
-/// And however long it is, its failure takes no deep stack.
+/// The failure of a long chain takes no deep stack.
 #[test]
 fn a_long_chain_of_pipelined_calls_fails_with_the_first() {
     let (go, gone) = unbounded::<()>();

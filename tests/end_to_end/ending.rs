@@ -98,7 +98,7 @@ fn method_that_closes_its_own_connection_waits_only_for_the_timeout() {
     two.there.wait_closed().unwrap();
 }
 
-/// On its own threads a connection can be ended, but nobody can wait for that there.
+/// On its own threads a connection can be ended; to wait there for its end is refused.
 #[test]
 fn callback_can_end_its_own_connection_but_not_wait_for_its_end() {
     let (held, entered, go) = held();
@@ -116,7 +116,7 @@ fn callback_can_end_its_own_connection_but_not_wait_for_its_end() {
     two.there.wait_closed().unwrap();
 }
 
-/// Everybody who registered is told once, when all who waited have been; and who comes late, at once.
+/// Each callback runs once, after all waits have ended. One that is registered after the end runs at once.
 #[test]
 fn disconnect_callbacks_run_once_after_all_waiters_or_at_once_if_late() {
     for wire in Wire::ALL {
@@ -162,7 +162,7 @@ fn disconnect_callback_may_call_register_and_panic() {
     assert_eq!((&got).soon(), ExceptionKind::Disconnected);
 }
 
-/// The reason travels, with its kind, trace and details, and is the cause that everybody is given.
+/// The reason travels with its kind, trace and details, and is the cause in both vats.
 #[test]
 fn abort_reason_reaches_the_peer_with_kind_trace_and_details() {
     for wire in Wire::ALL {
@@ -221,7 +221,7 @@ fn bytes_that_are_no_message_are_the_cause_of_the_end() {
     assert!(matches!(cause, Some(Error::Transport(TransportError::BadFrame(_)))), "{cause:?}");
 }
 
-/// So is the end amid a message.
+/// The end of the stream amid a message is a transport's error, which the cause says.
 #[test]
 fn stream_that_ends_amid_a_message_is_the_cause_of_the_end() {
     let (mine, mut theirs) = tcp_pair();
@@ -327,7 +327,7 @@ fn clients_passed_on_from_an_ended_connection_fail_as_disconnected() {
     assert!(near.here.is_connected());
 }
 
-/// The exception goes on to whoever is behind another connection.
+/// The exception goes on over the proxy's other connection.
 #[test]
 fn the_details_of_an_abort_reach_callers_behind_a_proxy() {
     let (held, entered, go) = held();

@@ -76,7 +76,6 @@ fn exception_through_a_proxy_is_the_same_as_over_one_connection() {
     }
 }
 
-/// What is called ahead of an answer that fails, fails with the same.
 #[test]
 fn calls_pipelined_on_a_failed_call_fail_with_the_same_exception() {
     for wire in Wire::ALL {

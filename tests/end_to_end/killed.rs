@@ -327,7 +327,7 @@ fn method_that_calls_a_dead_caller_gets_disconnected() {
     }
 }
 
-/// A deferred answer to a peer that is gone goes nowhere, and harms nobody.
+/// A deferred answer to a peer that is gone goes nowhere and does no harm.
 #[test]
 fn deferred_answer_to_a_dead_caller_is_dropped() {
     let (keep, kept) = unbounded();
@@ -418,7 +418,7 @@ fn answer_that_was_received_counts_after_a_failed_write() {
     assert!(error.to_string().contains("had enough"), "{error}");
 }
 
-/// A peer that takes nothing and says nothing is given up after a while.
+/// A peer that sends nothing within `Limits::linger` after a failed write is given up.
 #[test]
 fn failed_write_ends_a_connection_on_which_nothing_arrives() {
     let mut limits = Limits::default();

@@ -213,7 +213,7 @@ fn chain_of_cancellation_callbacks_is_dropped_on_a_small_stack() {
     });
 }
 
-/// What a closure made of an answer, and nobody took.
+/// Values that a closure made of an answer, and that no thread took.
 #[test]
 fn chain_of_mapped_values_is_dropped_on_a_small_stack() {
     goes(CALLS, |next| {
@@ -313,7 +313,7 @@ fn cancellation_passes_through_a_chain_of_objects_on_a_small_stack() {
     });
 }
 
-/// Whoever prints a client prints what it has become.
+/// A client is printed as what it has become.
 #[test]
 fn chain_of_promises_is_printed_on_a_small_stack() {
     let first = promises(echo());

@@ -58,7 +58,7 @@ fn nested_calls_between_two_vats_a_thousand_deep_are_answered() {
     }
 }
 
-/// The same in one vat: objects that call the next one, each with a thread.
+/// Nested calls in one vat: objects that call the next one, each with a thread.
 #[test]
 fn nested_calls_between_objects_a_thousand_deep_are_answered() {
     let mut client = echo();

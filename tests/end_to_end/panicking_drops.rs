@@ -73,7 +73,7 @@ fn armed(threads: Threads, pool: &Pool) -> Armed {
     Armed { two, given, gone_off }
 }
 
-/// The end comes, and everybody is told, although an object's drop panics in it.
+/// The connection ends and all waits end with it, although the drop of an object panics meanwhile.
 #[test]
 fn panicking_drop_at_the_end_of_a_connection_leaves_all_told() {
     for threads in MODES {
@@ -136,7 +136,7 @@ fn panicking_drop_by_a_release_leaves_the_connection_working() {
     }
 }
 
-/// The results hold the object, and nobody takes it out of them.
+/// The results hold the object, and the caller does not take it out of them.
 #[test]
 fn panicking_drop_by_a_finish_leaves_the_connection_working() {
     for threads in MODES {
@@ -227,7 +227,7 @@ fn panicking_drop_in_ignored_params_leaves_the_pools_thread_working() {
     }
 }
 
-/// As above, with an object that came from a peer and goes back to it.
+/// The params hold an object that came from a peer and goes back to it.
 #[test]
 fn panicking_drop_in_params_from_a_peer_leaves_the_pools_thread_working() {
     for threads in MODES {
@@ -364,8 +364,8 @@ fn panicking_drop_by_an_unwinding_thread_ends_its_connection_in_order() {
     }
 }
 
-/// Closures that nobody calls any more, callbacks that panic while they hold clients of such objects, and values that
-/// were made of answers.
+/// Closures that are no longer called, callbacks that panic while they hold clients of such objects, and values
+/// that were made of answers.
 #[test]
 fn panicking_drops_in_closures_and_mapped_values_leave_pools_serving() {
     for pool in pools() {
@@ -537,7 +537,7 @@ fn panicking_disconnect_callbacks_leave_later_ones_called() {
     }
 }
 
-/// A promise's calls, which hold such objects, fail together.
+/// The calls that wait in a promise hold objects whose drops panic, and fail together.
 #[test]
 fn panicking_drops_in_calls_on_a_rejected_promise_leave_all_answered() {
     let (promise, fulfiller) = Client::promise();

@@ -120,7 +120,6 @@ fn factory_whose_pool_has_no_thread_fails_as_overloaded() {
     drop(gone);
 }
 
-/// A method sees who calls it.
 #[test]
 fn a_method_sees_its_caller() {
     let asked = object(|call| {
@@ -138,7 +137,7 @@ fn a_method_sees_its_caller() {
     }
 }
 
-/// All messages of a live connection are shown, in order, on both sides the same.
+/// All messages of a live connection are shown in order, and are the same on both sides.
 #[test]
 fn trace_shows_all_messages_of_a_live_connection_in_order() {
     for wire in Wire::ALL {

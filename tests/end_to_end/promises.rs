@@ -126,7 +126,7 @@ fn a_promise_of_null_is_null() {
     });
 }
 
-/// Promises that are each other, themselves, or lead in a circle through the peer: broken, and nobody hangs.
+/// Promises that are each other, themselves, or lead in a circle through the peer: broken, and no wait hangs.
 #[test]
 fn promises_in_a_circle_are_broken() {
     let (promised, fulfiller) = Client::promise();
@@ -412,7 +412,8 @@ fn an_object_hands_itself_out_and_is_dropped_all_the_same() {
     }
 }
 
-/// The value outlives its object while somebody holds it, and the other way round.
+/// The value outlives its object while a handle to it is held, and the object outlives the handles while a client
+/// is held.
 #[test]
 fn server_and_its_clients_outlive_each_other() {
     let named = Client::new(Named("the value"));

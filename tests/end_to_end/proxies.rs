@@ -91,7 +91,7 @@ fn order_holds_through_a_proxy() {
     }
 }
 
-/// The same for what is here in the end: C gives back what A had sent, and calls come all the way back.
+/// C gives back what A had sent: calls come all the way back to A, in order.
 #[test]
 fn order_holds_when_a_proxied_call_leads_back() {
     for wire in Wire::ALL {

@@ -71,7 +71,7 @@ fn many_connections_are_served_by_one_thread() {
     });
 }
 
-/// What runs in place must not wait. If it does all the same, then only for others of its own connection.
+/// A method in place must not wait. One that does so all the same makes only others of its own connection wait.
 #[test]
 fn long_method_in_place_stops_no_other_connection() {
     let _crowd = crowd();

@@ -148,7 +148,7 @@ fn futures_are_polled_to_their_end() {
     });
 }
 
-/// A future that moves between threads, and between tasks, wakes whoever polled it last.
+/// The future moves between threads and between tasks.
 #[test]
 fn future_wakes_the_task_that_polled_it_last() {
     let (held, go) = held();

@@ -64,7 +64,8 @@ fn a_finish_is_read_while_calls_are_at_the_limit() {
     );
 }
 
-/// A Finish may be behind calls that there is no room for. Those are refused after a while, so that it is reached.
+/// A Finish may be behind calls that there is no room for. Those are refused after `room_timeout`, so that it is
+/// reached.
 #[test]
 fn a_finish_behind_calls_without_room_is_read() {
     let (waits, told) = waits_for_cancellation();

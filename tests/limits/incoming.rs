@@ -110,7 +110,7 @@ fn a_call_at_the_limit_can_wait_for_a_promise() {
     resolves(&two, &started);
 }
 
-/// So it is where the one who waits is behind another connection, and this one has only handed the promise on.
+/// The call that waits is behind another connection, and this one has only handed the promise on.
 #[test]
 fn a_call_at_the_limit_can_wait_for_a_promise_in_another_vat() {
     let (resolving, started) = resolving();

@@ -176,7 +176,8 @@ fn call_that_exceeds_the_call_timeout_fails_as_overloaded() {
     until(&there, |tables| tables.answers() == 0);
 }
 
-/// So has the question for the bootstrap object, and whoever waits for that, or calls it, hears.
+/// The time applies to the question for the bootstrap object, too. Those who wait for the object, or call it, get
+/// the error.
 #[test]
 fn bootstrap_that_exceeds_the_call_timeout_fails_as_overloaded() {
     let (a, b) = Transport::in_memory();

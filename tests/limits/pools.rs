@@ -71,7 +71,7 @@ fn thread_whose_answer_has_come_counts_as_awake_in_a_bounded_pool() {
     woken_is_not_asleep(|promise| answer(send(promise, "")).map(drop));
 }
 
-/// So can one that waits in a stream.
+/// The thread waits in a stream.
 #[test]
 fn thread_that_a_stream_wakes_counts_as_awake_in_a_bounded_pool() {
     woken_is_not_asleep(|promise| {

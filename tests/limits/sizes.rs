@@ -133,7 +133,7 @@ fn params_that_nest_as_deep_as_can_be_allowed_are_copied_and_passed_on() {
     assert!(failure(nested(256)).reason().contains("nest"));
 }
 
-/// The params are read again and again, as a message would have it whose pointers all lead to one place.
+/// The params are read repeatedly, as a message would have it whose pointers all lead to one place.
 #[test]
 fn params_read_beyond_the_traversal_limit_fail() {
     let server = object(|call| {
