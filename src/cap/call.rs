@@ -8,7 +8,7 @@ use super::permits::Permits;
 use super::port::{AnswerKey, ConnectionId, Port, QuestionRef};
 use crate::error::Exception;
 use crate::promise::Cancel;
-use crate::sync::{Arc, Instant, Mutex, OnceLock, Rank};
+use crate::sync::{in_turn, Arc, Instant, Mutex, OnceLock, Rank};
 
 /// A call on its way from whoever made it to whatever serves it.
 pub(crate) struct CallInfo {
@@ -112,6 +112,13 @@ impl Route {
         }
     }
 
+    fn answer(self, outcome: Result<Payload, Exception>) {
+        match self {
+            Route::Here(cell) => cell.answer(outcome),
+            Route::Remote(port, key) => port.answer(key, outcome),
+        }
+    }
+
     /// The call has become a question: that goes on until it is answered or nobody wants the answer, and
     /// pipelined calls go there too.
     pub(crate) fn forwarded(&self, question: Arc<QuestionRef>) {
@@ -151,28 +158,21 @@ impl Responder {
         self.0.as_ref().expect("a responder has its route until it is consumed")
     }
 
-    pub(crate) fn answer(mut self, outcome: Result<Payload, Exception>) {
-        self.respond(outcome);
+    pub(crate) fn answer(self, outcome: Result<Payload, Exception>) {
+        self.disarm().answer(outcome);
     }
 
     /// Gives up the duty, because somebody else has it now.
     pub(crate) fn disarm(mut self) -> Route {
         self.0.take().expect("a responder has its route until it is consumed")
     }
-
-    fn respond(&mut self, outcome: Result<Payload, Exception>) {
-        match self.0.take() {
-            Some(Route::Here(cell)) => cell.answer(outcome),
-            Some(Route::Remote(port, key)) => port.answer(key, outcome),
-            None => {}
-        }
-    }
 }
 
 impl Drop for Responder {
     fn drop(&mut self) {
-        if self.0.is_some() {
-            self.respond(Err(unanswered()));
+        if let Some(route) = self.0.take() {
+            // A transaction that panics may drop it, under the lock that the answer takes.
+            in_turn(move || route.answer(Err(unanswered())));
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::promise::cancel::{self, Unwatch};
 use crate::promise::{with_blocking, Attachment, Cancel, Observer};
 use crate::queue::Queue;
 use crate::sync::atomic::{AtomicU64, AtomicU8, Ordering};
-use crate::sync::{Arc, Foreign, Mutex, MutexGuard, OnceLock, Rank};
+use crate::sync::{foreign, Arc, Foreign, Mutex, MutexGuard, OnceLock, Rank};
 
 /// An object: what answers calls.
 ///
@@ -387,7 +387,9 @@ impl LocalObject {
         let mut call = Call::new(self.clone(), call);
         let body = || (self.dispatch)(&**self.server, &mut call);
         let outcome = cancel::with_current(token, || catch_panic("the method", body));
-        call.finish(outcome)
+        // The turn is passed on whatever happens to the answer.
+        foreign("the answer of a call", || call.answer(outcome));
+        call.returned()
     }
 }
 

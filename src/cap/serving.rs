@@ -234,8 +234,10 @@ impl Call {
         }
     }
 
-    /// The method has returned. False if it gave its turn away.
-    pub(crate) fn finish(&mut self, outcome: Result<()>) -> bool {
+    /// Answers the call, unless the method has passed that duty on.
+    pub(crate) fn answer(&mut self, outcome: Result<()>) {
+        #[cfg(all(test, not(any(shuttle, loom))))]
+        crate::sync::fault::point();
         if let Some(responder) = self.responder.take() {
             let results = if outcome.is_ok() { self.results.take() } else { None };
             let outcome = outcome.map_err(Exception::from).and_then(|()| built(results));
@@ -249,6 +251,10 @@ impl Call {
             // It may hold capabilities of another implementation.
             foreign("the drop of results", || drop(unused));
         }
+    }
+
+    /// The method has returned. True if its thread has the object's turn now.
+    pub(crate) fn returned(&self) -> bool {
         self.holds_turn && self.stream.as_ref().is_none_or(|stream| stream.returned())
     }
 }
@@ -384,5 +390,35 @@ impl<R: Owned + 'static> Deferred<R> {
 impl<R> fmt::Debug for Deferred<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Deferred")
+    }
+}
+
+#[cfg(all(test, not(any(shuttle, loom))))]
+mod tests {
+    use super::*;
+    use crate::cap::{Pool, Server};
+    use crate::sync::fault;
+
+    struct Nothing;
+
+    impl Server for Nothing {
+        fn dispatch(&self, _: &mut Call) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_in_an_answer_fails_that_call_and_the_next_one_runs() {
+        let pool = Pool::manual();
+        let object = Client::with_pool(Nothing, &pool);
+        let [first, second] = [0, 1].map(|method| object.request(1, method).send());
+        fault::set(Some(0));
+        pool.run_task(0);
+        assert_eq!(fault::set(None), None, "it has panicked");
+        let why = first.wait().map(drop).unwrap_err();
+        assert!(why.to_string().contains("dropped without an answer"), "{why}");
+        pool.run_task(0);
+        second.wait().map(drop).unwrap();
+        assert_eq!(pool.tasks(), 0);
     }
 }

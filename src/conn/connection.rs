@@ -63,7 +63,7 @@ impl Connection {
             thread(&mut places, shared, "send", move |shared| {
                 let _shut_down = finally(|| {
                     drop(shared.sender.take());
-                    shared.shut_down();
+                    shared.ending.shut_down();
                 });
                 drive(shared, |wait| send.step(wait));
             }),
@@ -92,6 +92,12 @@ impl Connection {
         (Connection(lease), stages)
     }
 
+    /// Where its transactions are to panic.
+    #[cfg(all(test, not(any(shuttle, loom))))]
+    pub(super) fn faults(&self) -> &super::transaction::tests::Faults {
+        &self.0 .0.faults
+    }
+
     /// Which connection this is.
     pub fn id(&self) -> ConnectionId {
         self.0 .0.id
@@ -107,7 +113,10 @@ impl Connection {
     ///
     /// Each use asks the peer anew. Never blocks.
     pub fn bootstrap<C: Capability>(&self) -> C {
-        let (client, question) = self.0 .0.transact(|state, fx| state.ask_bootstrap(fx));
+        let (client, question) = match self.0 .0.transact(|state, fx| state.ask_bootstrap(fx)) {
+            Ok(asked) => asked,
+            Err(broken) => (broken.client(), None),
+        };
         if let Some(question) = question {
             self.0.limit_time(&question);
         }
@@ -129,7 +138,7 @@ impl Connection {
     ///
     /// The callback runs on the connection's callback thread: it must not wait.
     pub fn on_disconnect(&self, callback: impl FnOnce(&Exception) + Send + 'static) {
-        self.0 .0.on_disconnect(Box::new(callback));
+        self.0 .0.ending.on_disconnect(Box::new(callback));
     }
 
     /// All tables at this moment.
@@ -178,7 +187,7 @@ impl Connection {
         let linger = connections.iter().map(|connection| connection.0 .0.limits.linger).max();
         let deadline = sync::deadline(linger.unwrap_or_default().saturating_mul(2));
         for connection in connections {
-            connection.0 .0.wait_ended(Some(deadline));
+            connection.0 .0.ending.wait(Some(deadline));
         }
         drop(asleep);
         Ok(())
@@ -204,7 +213,7 @@ impl Connection {
     pub fn wait_closed(&self) -> Result<Exception> {
         let _in_wait = enter_wait()?;
         let _asleep = enter_blocking()?;
-        self.0 .0.wait_ended(None);
+        self.0 .0.ending.wait(None);
         Ok(self.disconnect_reason().expect("its stages end after it has"))
     }
 }
@@ -228,7 +237,7 @@ fn thread(
 ) -> std::io::Result<sync::JoinHandle<()>> {
     let shared = shared.clone();
     places.spawn(format!("capnp-{name}"), Role::Connection, move || {
-        let _ended = finally(|| shared.stage_ended());
+        let _ended = finally(|| shared.ending.stage_ended());
         run(&shared);
     })
 }

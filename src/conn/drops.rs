@@ -154,7 +154,7 @@ impl Shared {
     pub(super) fn see_to_drops(&self) -> bool {
         let any = self.drops.any.load(Ordering::Relaxed);
         if any {
-            self.transact(|_, _| ());
+            self.transact_or_end(|_, _| ());
         }
         any
     }

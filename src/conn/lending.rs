@@ -33,7 +33,7 @@
 
 use std::cell::Cell;
 
-use super::flow::Sending;
+use super::backpressure::Sending;
 use super::shared::Shared;
 use super::stages::Sender;
 use crate::cap::port::{ConnectionId, Generation};

@@ -2,11 +2,11 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | [`shared`] | the lock, transactions and their commit |
+//! | [`shared`] | what the threads share |
+//! | [`transaction`] | what runs under the lock of the state, and its commit |
 //! | [`stages`] | what the four threads do, one step at a time |
-//! | [`flow`] | the limits on what is queued and in service |
-//! | [`crowd`] | calls that wait in mailboxes where many wait, and what is held for their sake |
-//! | [`room`] | the line of callers that wait for room |
+//! | [`backpressure`] | what bounds the memory that is held for the peer, and what waits at each bound |
+//! | [`shutdown`] | how a connection ends |
 //! | [`lending`] | which threads take those steps |
 //! | [`polling`] | looking for input over and over before sleeping |
 //! | [`reading`] | the receive stage, on a thread that waits for what it reads |
@@ -17,11 +17,10 @@
 //! | [`port`] | the connection as capabilities see it |
 //! | [`connection`] | the handle that users hold |
 
+mod backpressure;
 mod connection;
-mod crowd;
 mod desk;
 mod drops;
-mod flow;
 mod keeper;
 mod lending;
 mod polling;
@@ -29,9 +28,10 @@ mod port;
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(shuttle), any(not(loom), test)))]
 mod reactor;
 mod reading;
-mod room;
 mod shared;
+mod shutdown;
 mod stages;
+mod transaction;
 
 pub use connection::{Connection, Options};
 pub use lending::Threads;

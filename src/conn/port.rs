@@ -2,6 +2,7 @@
 
 use super::lending::{asked, waits_for};
 use super::shared::Shared;
+use super::transaction::Broken;
 use crate::cap::answer::Pipeline;
 use crate::cap::call::{CallInfo, Mode};
 use crate::cap::contents::Payload;
@@ -62,10 +63,15 @@ impl Lease {
             }
         };
         let asked = match mode {
-            Mode::Queue => Ok(self.0.transact(body)),
+            Mode::Queue => self.0.transact(body).map_err(Exception::from),
             Mode::Block(deadline) => self.0.transact_with_room(bytes, deadline, body),
         };
-        asked.map_err(|why| Box::new((call.take().expect("the body was not run"), why)))
+        match (asked, call) {
+            (Ok(asked), _) => Ok(asked),
+            (Err(why), Some(call)) => Err(Box::new((call, why))),
+            // The transaction has panicked, and the call was answered when that dropped it.
+            (Err(_), None) => Ok(Asked::Answered),
+        }
     }
 
     /// Has a question fail if it is not answered within the time that all have, if there is such a limit.
@@ -119,7 +125,7 @@ impl Port for Lease {
                 self.limit_time(&question);
                 route.forwarded(question);
             }
-            Ok(Asked::Reflected) => {}
+            Ok(Asked::Reflected | Asked::Answered) => {}
             Ok(Asked::Refused(responder, why)) => responder.answer(Err(why)),
             Ok(Asked::Follow(call)) => {
                 let resolved = promise.and_then(|promise| promise.resolved.get()).cloned();
@@ -135,11 +141,12 @@ impl Port for Lease {
     }
 
     fn pipelined(&self, question: &Arc<QuestionRef>, path: &[u16]) -> Client {
-        self.0.transact(|state, _| state.pipelined(question, path))
+        self.0.transact(|state, _| state.pipelined(question, path)).unwrap_or_else(Broken::client)
     }
 
     fn watch(&self, promise: &RemoteRef, watcher: Watcher) {
-        if let Some(watcher) = self.0.transact(|state, fx| state.watch(promise, watcher, fx)) {
+        // After a panic the end of the connection has told all that watch.
+        if let Ok(Some(watcher)) = self.0.transact(|state, fx| state.watch(promise, watcher, fx)) {
             let gone = || Client::broken(Exception::disconnected("the promise is gone"));
             watcher.resolved(&promise.resolved.get().cloned().unwrap_or_else(gone));
         }
@@ -151,15 +158,15 @@ impl Port for Lease {
             self.0.flow.check_results(payload.content.words() * 8)?;
             Ok(payload)
         });
-        self.0.transact(|state, fx| state.answer(key, outcome, fx));
+        self.0.transact_or_end(|state, fx| state.answer(key, outcome, fx));
     }
 
     fn set_pipeline(&self, key: AnswerKey, pipeline: Pipeline) {
-        self.0.transact(|state, fx| state.set_pipeline(key, pipeline, fx));
+        self.0.transact_or_end(|state, fx| state.set_pipeline(key, pipeline, fx));
     }
 
     fn forwarded(&self, key: AnswerKey, question: Arc<QuestionRef>) {
-        self.0.transact(|state, fx| state.forwarded(key, question, fx));
+        self.0.transact_or_end(|state, fx| state.forwarded(key, question, fx));
     }
 
     fn read_for(&self, question: Generation, waiter: &dyn Waiter) {

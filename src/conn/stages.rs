@@ -9,15 +9,16 @@ use std::mem;
 use std::os::fd::BorrowedFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
+use super::backpressure::{Found, Sending, Share};
 use super::drops::Watch;
-use super::flow::{Found, Sending, Share};
 use super::lending::handling;
 use super::polling::{First, Polling};
 use super::shared::{Incoming, Shared};
+use super::transaction::{Broken, Failed};
 use crate::cap::call::{CallInfo, Mode};
 use crate::cap::port::Notice;
 use crate::cap::Client;
-use crate::error::{Error, Exception, ProtocolError, TransportError};
+use crate::error::{Error, Exception, TransportError};
 use crate::promise::{count_sleep, Attachment};
 use crate::state::{Arrival, Callback, Departure, Destination};
 use crate::sync::{self, Arc, Foreign, Instant, Lane, Turn, Waited};
@@ -463,14 +464,14 @@ impl CoordinatorStage {
             Incoming::Refused(frame) => self.handle(frame, None, true),
             Incoming::End(why) => return self.shared.end(why, false),
         };
-        if let Err(e) = handled {
+        if let Err(Failed::Rule(e)) = handled {
             self.shared.end(e.into(), true);
         }
     }
 
-    fn handle(&self, frame: Frame, share: Option<Share>, refused: bool) -> Result<(), ProtocolError> {
+    fn handle(&self, frame: Frame, share: Option<Share>, refused: bool) -> Result<(), Failed> {
         let words = frame.words();
-        let message = decode(frame, &self.shared.limits)?;
+        let message = decode(frame, &self.shared.limits).map_err(Failed::Rule)?;
         if let Message::Abort(why) = message {
             self.shared.end(Error::Exception(why.with_context("the peer aborted")), false);
             return Ok(());
@@ -543,20 +544,21 @@ impl CallbackStage {
             Callback::Tell { watchers, client } => watchers.resolved(&client),
             Callback::Watch { client, watcher } => client.watch(watcher),
             Callback::Echo { embargo, to } => {
-                self.shared.transact(|state, fx| state.send_echo(embargo, &to, fx));
+                self.shared.transact_or_end(|state, fx| state.send_echo(embargo, &to, fx));
             }
             Callback::Cancel { key, token, after_start } => {
                 let shared = self.shared.clone();
                 token.on_cancel(move || shared.post(Notice::AnswerCanceled(key)));
                 token.cancel(after_start);
-                if token.is_doomed() && self.shared.transact(|state, fx| state.call_doomed(key, fx)) {
+                let doomed = || self.shared.transact(|state, fx| state.call_doomed(key, fx));
+                if token.is_doomed() && doomed().unwrap_or(false) {
                     token.cancel(false);
                 }
             }
             Callback::Release(exports) => {
                 // A peer that released them twice has broken the protocol.
                 let released = self.shared.try_transact(|state, fx| state.release_exports(&exports, fx));
-                if let Err(e) = released {
+                if let Err(Failed::Rule(e)) = released {
                     self.shared.end(e.into(), true);
                 }
             }
@@ -567,7 +569,7 @@ impl CallbackStage {
                 let why = Exception::disconnected("nobody uses the connection any more");
                 self.shared.end(Error::Exception(why), false);
             }
-            Callback::Notice(notice) => self.shared.transact(|state, fx| state.notice(notice, fx)),
+            Callback::Notice(notice) => self.shared.transact_or_end(|state, fx| state.notice(notice, fx)),
         }
     }
 
@@ -576,7 +578,10 @@ impl CallbackStage {
         match to {
             Destination::Client(client) => client,
             Destination::Pipeline(pipeline) => pipeline.client(),
-            Destination::Reflect(place) => self.shared.transact(|state, fx| state.follow(&place, fx)),
+            Destination::Reflect(place) => {
+                let followed = self.shared.transact(|state, fx| state.follow(&place, fx));
+                followed.unwrap_or_else(Broken::client)
+            }
         }
     }
 

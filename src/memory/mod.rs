@@ -34,7 +34,7 @@ const ALWAYS: usize = 4 * QUANTUM;
 const PARTS: u64 = 3;
 
 static HELD: ProcessCounter = ProcessCounter::new(0);
-static LIMIT: ProcessCounter = ProcessCounter::new(192 << 20);
+static LIMIT: ProcessCounter = ProcessCounter::new(160 << 20);
 
 /// How much memory the connections of this process hold for their peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub fn process_memory() -> ProcessMemory {
     ProcessMemory { held: bytes(&HELD), limit: bytes(&LIMIT) }
 }
 
-/// Sets how many bytes all connections of this process may hold for their peers together; 192 MiB if this is never
+/// Sets how many bytes all connections of this process may hold for their peers together; 160 MiB if this is never
 /// called. [`Limits`](crate::Limits) bound each connection by itself.
 ///
 /// No connection may hold more than a third of what all of them leave free. One that holds more stops reading until it holds

@@ -14,10 +14,12 @@
 //!   takes them for a question of ours, or the Finish drops them.
 //! ```
 
+use super::all_parts::AllParts;
 use super::cost;
 use super::effects::{Callback, Destination, Effects};
 use super::entry::{Entry, Few};
 use super::outcome::Returned;
+use super::owed::Owed;
 use super::questions::Ended;
 use super::refusals::refused;
 use super::targets::Addressee;
@@ -92,7 +94,7 @@ pub(crate) enum OnReturn {
     /// Hand on a call that the peer pipelined on it.
     Deliver { waiting: AnswerId, call: Parcel<CallInfo>, path: Path },
     /// Say what a promise for a capability in it is, if anything holds that promise.
-    Resolve { cell: Weak<PromiseCell>, path: Path },
+    Resolve { cell: Owed<Weak<PromiseCell>>, path: Path },
     /// It is the outcome of this question.
     Take(QuestionId),
     /// Nothing: an embargo is for a capability in it.
@@ -148,7 +150,7 @@ impl Answer {
     /// Has a promise resolved when the answer is there.
     pub(super) fn resolve_on_return(&mut self, ticket: Ticket, cell: &Arc<PromiseCell>, path: Path) {
         if let Some(on_return) = self.entry.on_return_mut() {
-            on_return.push(ticket, OnReturn::Resolve { cell: Arc::downgrade(cell), path });
+            on_return.push(ticket, OnReturn::Resolve { cell: Owed::new(Arc::downgrade(cell)), path });
         }
     }
 }
@@ -413,7 +415,7 @@ impl State {
                     self.deliver_waiting(waiting, &call, to(&path), fx);
                 }
                 OnReturn::Resolve { cell, path } => {
-                    if let Some(cell) = cell.upgrade() {
+                    if let Some(cell) = cell.pay().upgrade() {
                         fx.later(Callback::Resolve { cell, to: to(&path) });
                     }
                 }
@@ -557,16 +559,20 @@ impl State {
         self.answer_bytes = 0;
         self.ended_answers.clear();
         self.refused_answers.clear();
+        let mut all = AllParts::default();
         for (id, answer) in answers.iter() {
-            self.under_way -= usize::from(answer.entry.is_new());
             let key = AnswerKey { id, generation: answer.generation };
             fx.later(Callback::Cancel { key, token: answer.cancel.clone(), after_start: false });
-            let on_return = match &answer.entry {
-                Entry::NewQA { on_return, .. } | Entry::HaveFinish { on_return, .. } => on_return.clone(),
-                Entry::HaveReturn { .. } => Waiting::default(),
-            };
-            self.run_on_return(on_return, &Returned::Failed(why.clone()), fx);
+            all.part(|| {
+                let on_return = match &answer.entry {
+                    Entry::NewQA { on_return, .. } | Entry::HaveFinish { on_return, .. } => on_return.clone(),
+                    Entry::HaveReturn { .. } => Waiting::default(),
+                };
+                self.run_on_return(on_return, &Returned::Failed(why.clone()), fx);
+                self.under_way -= usize::from(answer.entry.is_new());
+            });
         }
         fx.discard(answers);
+        all.finish();
     }
 }

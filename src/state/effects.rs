@@ -99,17 +99,26 @@ impl Effects {
     pub(crate) fn send_on(&mut self, message: Message<Outgoing>, share: Option<Arc<dyn Attachment>>) {
         let (bytes, held) = estimate(&message);
         self.send.push(Departure { message, share, bytes, held });
+        fault_point();
     }
 
     /// Has the callback thread do something.
     pub(crate) fn later(&mut self, callback: Callback) {
         self.callbacks.push(callback);
+        fault_point();
     }
 
     /// Drops something once the lock is released.
     pub(crate) fn discard(&mut self, waste: impl Discard) {
         waste.discard(&mut self.garbage);
+        fault_point();
     }
+}
+
+/// Where a test may have a transaction panic.
+fn fault_point() {
+    #[cfg(all(test, not(any(shuttle, loom))))]
+    crate::sync::fault::point();
 }
 
 /// A message to be sent.

@@ -22,6 +22,7 @@ use super::descriptors::{target, Accepted};
 use super::effects::{Callback, Destination, Effects};
 use super::imports::Pending;
 use super::named::Named;
+use super::owed::Owed;
 use super::State;
 use crate::cap::client::{Client, Kind};
 use crate::cap::port::{Name, Place};
@@ -37,7 +38,7 @@ use crate::wire::message::{
 #[derive(Clone)]
 pub(crate) struct Embargo {
     /// Where calls are held.
-    pub(super) cell: Arc<PromiseCell>,
+    pub(super) cell: Owed<Arc<PromiseCell>>,
     /// What the peer has named: where that leads then is where they go.
     pub(super) to: Named,
     /// The call goes on in whose results that is.
@@ -66,7 +67,7 @@ impl State {
     /// Holds calls on what the peer has named back until those that were sent to `place` have come.
     pub(super) fn embargo(&mut self, place: &Place, to: Named, fx: &mut Effects) -> Client {
         let (cell, keeps) = (PromiseCell::new(None), self.keep_answer(&to));
-        let id = self.embargoes.insert(|_| Embargo { cell: cell.clone(), to, keeps });
+        let id = self.embargoes.insert(|_| Embargo { cell: Owed::new(cell.clone()), to, keeps });
         fx.send(Message::Disembargo(Disembargo {
             target: target(place),
             context: DisembargoContext::SenderLoopback(id),
@@ -136,7 +137,7 @@ impl State {
         let embargo = self.embargoes.remove(id).ok_or(ProtocolError::UnknownEmbargo(id))?;
         let Embargo { cell, to, keeps } = embargo;
         let to = self.destination_named(to, fx);
-        fx.later(Callback::Resolve { cell, to });
+        fx.later(Callback::Resolve { cell: cell.pay(), to });
         drop(keeps);
         Ok(())
     }
@@ -152,7 +153,7 @@ impl State {
                 let embargo = self.embargoes.remove(id).ok_or(ProtocolError::UnknownEmbargo(id))?;
                 let why = Exception::unimplemented("the peer does not implement Disembargo");
                 let to = Destination::Client(Client::broken(why));
-                fx.later(Callback::Resolve { cell: embargo.cell, to });
+                fx.later(Callback::Resolve { cell: embargo.cell.pay(), to });
                 fx.discard(embargo.to);
                 Ok(())
             }
@@ -166,7 +167,7 @@ impl State {
         let embargoes = self.embargoes.clear();
         for (_, embargo) in embargoes.iter() {
             let to = Destination::Client(Client::broken(why.clone()));
-            fx.later(Callback::Resolve { cell: embargo.cell.clone(), to });
+            fx.later(Callback::Resolve { cell: embargo.cell.clone().pay(), to });
         }
         fx.discard(embargoes);
     }

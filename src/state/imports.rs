@@ -1,7 +1,9 @@
 //! The peer's capabilities that this vat holds, and its promises.
 
+use super::all_parts::AllParts;
 use super::descriptors::Accepted;
 use super::effects::{Callback, Effects};
+use super::owed::Owed;
 use super::said::Said;
 use super::State;
 use crate::cap::client::{Client, Kind};
@@ -79,7 +81,7 @@ pub(crate) struct Pending {
     pub(super) place: Place,
     /// Whether calls have gone there: then its resolution may need an embargo.
     pub(super) used: bool,
-    pub(super) watchers: Watchers,
+    pub(super) watchers: Owed<Watchers>,
     pub(super) cell: Weak<RemoteRef>,
 }
 
@@ -160,8 +162,7 @@ impl State {
         let id = RefId(self.next_ref);
         self.next_ref += 1;
         let cell = Arc::new(RemoteRef { port, id, resolved: ResolvedTo::default() });
-        let pending =
-            Pending { place, used: false, watchers: Watchers::default(), cell: Arc::downgrade(&cell) };
+        let pending = Pending { place, used: false, watchers: Owed::default(), cell: Arc::downgrade(&cell) };
         self.promises.insert(id, pending);
         cell
     }
@@ -279,17 +280,17 @@ impl State {
 
     /// Has those told that watch a promise of the peer's, which has become `client`. If that is another pending promise of
     /// the peer's, they watch that one instead.
-    fn tell(&mut self, watchers: Watchers, client: Client, fx: &mut Effects) {
+    fn tell(&mut self, watchers: Owed<Watchers>, client: Client, fx: &mut Effects) {
         let next = match &client.0 {
             Kind::Remote(next) if next.port.connection() == self.connection => {
                 self.promises.get_mut(&next.id)
             }
             _ => None,
         };
-        let Some(next) = next else { return fx.later(Callback::Tell { watchers, client }) };
+        let Some(next) = next else { return fx.later(Callback::Tell { watchers: watchers.pay(), client }) };
         // Those that were of no use are dropped, and that may be all.
         self.watched -= usize::from(!next.watchers.is_empty());
-        let useless = next.watchers.append(watchers);
+        let useless = next.watchers.append(watchers.pay());
         self.watched += usize::from(!next.watchers.is_empty());
         fx.discard(useless);
         fx.discard(client);
@@ -298,18 +299,22 @@ impl State {
     pub(super) fn end_promises(&mut self, why: &Exception, fx: &mut Effects) {
         let promises = self.promises.take();
         self.watched = 0;
+        let mut all = AllParts::default();
         for (_, pending) in promises.iter() {
-            let broken = Client::broken(why.clone());
-            if let Some(cell) = pending.cell.upgrade() {
-                let set = cell.resolved.set(broken.clone());
-                debug_assert!(set.is_ok(), "a promise is resolved once");
-                fx.discard(cell);
-            }
-            if !pending.watchers.is_empty() {
-                let watchers = pending.watchers.clone();
-                fx.later(Callback::Tell { watchers, client: broken });
-            }
+            all.part(|| {
+                let broken = Client::broken(why.clone());
+                if !pending.watchers.is_empty() {
+                    let (watchers, client) = (pending.watchers.clone().pay(), broken.clone());
+                    fx.later(Callback::Tell { watchers, client });
+                }
+                if let Some(cell) = pending.cell.upgrade() {
+                    let set = cell.resolved.set(broken);
+                    debug_assert!(set.is_ok(), "a promise is resolved once");
+                    fx.discard(cell);
+                }
+            });
         }
         fx.discard(promises);
+        all.finish();
     }
 }

@@ -26,6 +26,7 @@
 //! snapshot of all tables at one moment cheap, for tests and tools.
 //! ```
 
+mod all_parts;
 mod answers;
 mod check;
 mod cost;
@@ -40,6 +41,7 @@ mod imports;
 mod masses;
 mod named;
 mod outcome;
+mod owed;
 mod questions;
 mod refusals;
 mod returns;
@@ -49,6 +51,7 @@ mod snapshot;
 mod targets;
 mod waiting;
 
+use all_parts::AllParts;
 use answers::Answer;
 use embargoes::Embargo;
 use exports::Export;
@@ -229,19 +232,31 @@ impl State {
         }
     }
 
-    /// The connection is gone: everybody who waits for something is told, and the tables are emptied.
+    /// The connection is gone: all that wait for something are told, and the tables are emptied.
+    ///
+    /// # Panics
+    /// If the tables contradict each other, when all that is done. See Note [Panics in transactions].
     pub(crate) fn end(&mut self, why: Exception, fx: &mut Effects) {
         if self.ended.is_some() {
             return;
         }
         self.ended = Some(why.clone());
-        self.end_promises(&why, fx);
-        self.end_questions(&why, fx);
-        self.end_embargoes(&why, fx);
-        self.end_answers(&why, fx);
-        self.end_exports(fx);
-        fx.discard(self.imports.take());
-        fx.discard(std::mem::take(&mut self.bootstrap));
+        let mut all = AllParts::default();
+        all.part(|| self.end_promises(&why, fx));
+        all.part(|| self.end_questions(&why, fx));
+        all.part(|| self.end_embargoes(&why, fx));
+        all.part(|| self.end_answers(&why, fx));
+        all.part(|| self.end_exports(fx));
+        all.part(|| fx.discard(self.imports.take()));
+        all.part(|| fx.discard(std::mem::take(&mut self.bootstrap)));
+        if all.has_panicked() {
+            // What could not be ended entry by entry. All that was owed by it has been paid.
+            all.part(|| fx.discard(self.questions.clear()));
+            all.part(|| fx.discard(self.pipeline_questions.take()));
+            self.export_ids.clear();
+            (self.watched, self.under_way) = (0, 0);
+        }
+        all.finish();
     }
 
     fn port(&self) -> Option<Arc<dyn Port>> {

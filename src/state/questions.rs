@@ -21,10 +21,12 @@
 
 use im::Vector;
 
+use super::all_parts::AllParts;
 use super::descriptors::Accepted;
 use super::effects::{Callback, Effects};
 use super::entry::{Entry, Few};
 use super::imports::Pending;
+use super::owed::Owed;
 use super::said::Said;
 use super::State;
 use crate::cap::answer::Awaiting;
@@ -157,7 +159,7 @@ pub(crate) enum Ended {
 pub(crate) enum OnReturn {
     /// Tell a call made in this vat, which heeds the first answer only. It holds its question until it is answered or
     /// nobody wants the answer, so there is no duty to be kept.
-    Tell(Arc<dyn Awaiting>),
+    Tell(Owed<Arc<dyn Awaiting>>),
     /// Answer a call that came in.
     Respond(Parcel<Responder>),
 }
@@ -165,7 +167,7 @@ pub(crate) enum OnReturn {
 impl OnReturn {
     fn of(responder: Responder) -> Self {
         match responder.disarm() {
-            Route::Here(call) => OnReturn::Tell(call),
+            Route::Here(call) => OnReturn::Tell(Owed::new(call)),
             remote => OnReturn::Respond(Parcel::new(Responder::new(remote))),
         }
     }
@@ -181,7 +183,7 @@ impl OnReturn {
     /// The duty to answer, unless it has been taken.
     pub(super) fn take(self) -> Option<Responder> {
         match self {
-            OnReturn::Tell(call) => Some(Responder::new(Route::Here(call))),
+            OnReturn::Tell(call) => Some(Responder::new(Route::Here(call.pay()))),
             OnReturn::Respond(responder) => responder.take(),
         }
     }
@@ -199,6 +201,8 @@ pub(crate) enum Asked {
     Refused(Responder, Exception),
     /// It was sent back to the peer as a tail call.
     Reflected,
+    /// It has been answered.
+    Answered,
     /// The promise is resolved; this is what to call instead.
     Follow(CallInfo),
 }
@@ -513,17 +517,28 @@ impl State {
     pub(super) fn end_questions(&mut self, why: &Exception, fx: &mut Effects) {
         let asked: Vec<QuestionId> =
             self.questions.iter().chain(self.pipeline_questions.iter()).map(|(id, _)| id).collect();
+        let mut all = AllParts::default();
         for id in asked {
-            let question = self.question(id);
-            let why = match question.and_then(|asked| Some((asked.interface_id, asked.method_id?))) {
-                Some((interface, method)) => why
-                    .clone()
-                    .with_context(format_args!("calling method {method} of interface {interface:#x}")),
-                None => why.clone(),
-            };
-            self.answered(id, Err(why), Short::new(), Ended::Exception, true, fx);
-            self.forget_question(id, fx);
+            all.part(|| self.end_question(id, why, fx));
+            // Unless that has panicked, nothing is left to be told.
+            let left = self.question_mut(id).and_then(|question| question.entry.on_return_mut());
+            for responder in left.map(std::mem::take).unwrap_or_default().each().filter_map(OnReturn::take) {
+                all.part(|| fx.later(Callback::Respond { responder, outcome: Err(why.clone()) }));
+            }
         }
+        all.finish();
+    }
+
+    fn end_question(&mut self, id: QuestionId, why: &Exception, fx: &mut Effects) {
+        let question = self.question(id);
+        let why = match question.and_then(|asked| Some((asked.interface_id, asked.method_id?))) {
+            Some((interface, method)) => {
+                why.clone().with_context(format_args!("calling method {method} of interface {interface:#x}"))
+            }
+            None => why.clone(),
+        };
+        self.answered(id, Err(why), Short::new(), Ended::Exception, true, fx);
+        self.forget_question(id, fx);
     }
 }
 

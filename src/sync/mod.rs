@@ -13,6 +13,8 @@
 //! ```
 
 mod budget;
+#[cfg(all(test, not(any(shuttle, loom))))]
+pub(crate) mod fault;
 mod foreign;
 mod lane;
 mod lock;
@@ -32,7 +34,8 @@ pub(crate) use std::sync::{Arc, OnceLock, Weak};
 pub(crate) use thread::processors;
 pub(crate) use thread::{enter_role, role, yield_now, JoinHandle, Role};
 pub(crate) use timer::{Timer, TimerKey};
-pub(crate) use turns::{drop_in_turn, enter_wait, in_turn, is_in_turn, puts_off, InWait, TooDeep};
+pub(crate) use turns::{drop_in_turn, enter_wait, hold_back, in_turn, is_in_turn, puts_off};
+pub(crate) use turns::{unwinds_in_transaction, HeldBack, InWait, TooDeep};
 
 #[cfg(all(loom, test))]
 pub(crate) use loom::model as check_all;

@@ -17,6 +17,9 @@
 //!
 //! The bodies that are done before a wait may wait in turn, and so on: where that is nested `WAITS` times and something
 //! is still put off, a wait is refused.
+//!
+//! A thread that runs a transaction holds a lock, so no body may run before it has unlocked, whatever the transaction
+//! drops, and also if it panics. All bodies are put off until then (`hold_back`).
 //! ```
 
 use std::cell::RefCell;
@@ -39,16 +42,18 @@ type Body = Box<dyn FnOnce()>;
 struct Turns {
     /// How many bodies run, each inside the one before, since this thread began to wait last.
     depth: usize,
-    /// How many bodies are put off: nothing if none runs. (It needs no drop, so that it is there until the very end
+    /// Bodies that are put off: none, unless a body runs or all are held back. (It needs no drop, so that it is there until the very end
     /// of the thread, when users' thread-locals may drop what they hold.)
     later: ManuallyDrop<VecDeque<Body>>,
     /// How many waits have begun inside bodies, and have not ended.
     waits: usize,
+    /// All bodies are put off.
+    held_back: bool,
 }
 
 per_thread! {
     static TURNS: RefCell<Turns> =
-        RefCell::new(Turns { depth: 0, later: ManuallyDrop::new(VecDeque::new()), waits: 0 });
+        RefCell::new(Turns { depth: 0, later: ManuallyDrop::new(VecDeque::new()), waits: 0, held_back: false });
 }
 
 /// Runs `body` now, or, deep inside other bodies that this thread runs so, after the outermost of them. See Note [One
@@ -56,7 +61,7 @@ per_thread! {
 pub(crate) fn in_turn(body: impl FnOnce() + 'static) {
     let runs = TURNS.try_with(|turns| {
         let mut turns = turns.borrow_mut();
-        let runs = turns.depth < DEEP;
+        let runs = turns.depth < DEEP && !turns.held_back;
         turns.depth += usize::from(runs);
         runs
     });
@@ -74,6 +79,41 @@ pub(crate) fn in_turn(body: impl FnOnce() + 'static) {
 /// Drops `value` as [`in_turn`] would: for what may hold a long chain of such values. Its drop must not panic.
 pub(crate) fn drop_in_turn(value: impl Sized + 'static) {
     in_turn(move || drop(value));
+}
+
+/// Puts off every body of this thread until the result is dropped, which is to happen after the lock has been released
+/// that this thread is about to take. See Note [One after the other].
+pub(crate) fn hold_back() -> HeldBack {
+    set_held_back(true);
+    HeldBack(())
+}
+
+/// Every body of this thread is put off.
+pub(crate) struct HeldBack(());
+
+impl Drop for HeldBack {
+    fn drop(&mut self) {
+        if set_held_back(false) {
+            // An outermost body, after which all is done.
+            in_turn(|| ());
+        }
+    }
+}
+
+/// Whether this thread unwinds, and a transaction of its own is what has panicked: what is dropped now may be lost.
+pub(crate) fn unwinds_in_transaction() -> bool {
+    panicking() && TURNS.try_with(|turns| turns.borrow().held_back).unwrap_or(false)
+}
+
+/// Whether something is put off that nobody else will come to.
+fn set_held_back(held_back: bool) -> bool {
+    let is_left = TURNS.try_with(|turns| {
+        let mut turns = turns.borrow_mut();
+        debug_assert!(turns.held_back != held_back, "a thread runs one transaction at a time");
+        turns.held_back = held_back;
+        turns.depth == 0 && !turns.later.is_empty()
+    });
+    is_left.unwrap_or(false)
 }
 
 /// A body runs.
@@ -226,6 +266,40 @@ mod tests {
         assert!(catch_unwind(AssertUnwindSafe(move || deep(1, inner))).is_err());
         assert_eq!(*seen.borrow(), [1]);
         assert!(!is_in_turn());
+    }
+
+    #[test]
+    fn bodies_that_are_held_back_run_when_that_ends_also_after_a_panic() {
+        let seen = Seen::default();
+        let held_back = hold_back();
+        chain(1, 3, &seen);
+        assert!(seen.borrow().is_empty() && puts_off());
+        drop(held_back);
+        assert_eq!(*seen.borrow(), [1, 2, 3]);
+        let inner = seen.clone();
+        let panicking = AssertUnwindSafe(move || {
+            let _held_back = hold_back();
+            chain(4, 5, &inner);
+            assert_eq!(*inner.borrow(), [1, 2, 3]);
+            panic!("on purpose");
+        });
+        assert!(catch_unwind(panicking).is_err());
+        assert_eq!(*seen.borrow(), [1, 2, 3, 4, 5]);
+        assert!(!is_in_turn());
+    }
+
+    /// A transaction inside a body: what it puts off is done when the body has returned.
+    #[test]
+    fn bodies_that_were_held_back_inside_a_body_run_after_it() {
+        let seen = Seen::default();
+        let inner = seen.clone();
+        in_turn(move || {
+            let held_back = hold_back();
+            chain(1, 1, &inner);
+            drop(held_back);
+            assert!(inner.borrow().is_empty());
+        });
+        assert_eq!(*seen.borrow(), [1]);
     }
 
     /// Bodies as deep as can be: the one within is put off, and done before a wait, in which nothing is.

@@ -29,7 +29,7 @@ const MOST: Duration = Duration::from_secs(1);
 /// a call is held no longer than while the crowd moves: without a call started in it for `PATIENCE`, or after `MOST` in
 /// all, the part of the connection is doubled, until none of its calls waits in a crowd.
 /// ```
-pub(super) struct Crowds {
+pub(in crate::conn) struct Crowds {
     waiting: Watched,
     part: AtomicUsize,
     /// Where a call came into last.
@@ -38,7 +38,7 @@ pub(super) struct Crowds {
 }
 
 impl Crowds {
-    pub(super) fn new() -> Self {
+    pub(in crate::conn) fn new() -> Self {
         Crowds {
             waiting: Watched::new(),
             part: AtomicUsize::new(PART),
@@ -48,12 +48,12 @@ impl Crowds {
     }
 
     /// Whether the connection has its part, and its next call is to be held.
-    pub(super) fn holds_calls(&self) -> bool {
+    pub(in crate::conn) fn holds_calls(&self) -> bool {
         self.waiting.get() >= self.part.load(Ordering::Relaxed)
     }
 
     /// A call waits in this crowd from now on.
-    pub(super) fn enter(&self, crowd: &Arc<Crowd>) {
+    pub(in crate::conn) fn enter(&self, crowd: &Arc<Crowd>) {
         self.waiting.add(1);
         let mut latest = self.latest.lock();
         let before = match &*latest {
@@ -65,7 +65,7 @@ impl Crowds {
     }
 
     /// A call waits no more.
-    pub(super) fn leave(&self) {
+    pub(in crate::conn) fn leave(&self) {
         let (before, watchers) = self.waiting.sub(1);
         if before == 1 {
             self.part.store(PART, Ordering::Relaxed);
@@ -76,13 +76,13 @@ impl Crowds {
     }
 
     /// Has whatever [waits](Self::wait) look again.
-    pub(super) fn tell(&self) {
+    pub(in crate::conn) fn tell(&self) {
         drop(self.latest.lock());
         self.changed.notify_all();
     }
 
     /// Waits until none of the calls waits, the crowd stands still, or `is_over`.
-    pub(super) fn wait(&self, is_over: impl Fn() -> bool, is_awaited: impl Fn() -> bool) {
+    pub(in crate::conn) fn wait(&self, is_over: impl Fn() -> bool, is_awaited: impl Fn() -> bool) {
         let mut latest = self.latest.lock();
         let crowd = latest.clone();
         let started = || crowd.as_ref().map_or(0, |crowd| crowd.started());

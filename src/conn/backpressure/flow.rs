@@ -65,7 +65,7 @@ const CAP_WORDS: usize = 64;
 ///
 /// The counts are read and changed without a lock, for each message. Who waits says so in the very numbers that it waits
 /// for, before it looks at them: whoever changes one after that finds it there, and wakes it.
-pub(super) struct Flow {
+pub(in crate::conn) struct Flow {
     /// Words of messages that arrived and are in service.
     serving: Watched,
     /// What is queued or being written: how many calls ([`CALL`] each) and bytes of messages, and how many bytes of memory.
@@ -92,20 +92,20 @@ pub(super) struct Flow {
 
 /// Who is to be told that a number has changed.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Watchers(usize);
+pub(in crate::conn) struct Watchers(usize);
 
 /// Who waited for what has been sent.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Freed {
+pub(in crate::conn) struct Freed {
     /// Callers of this vat.
-    pub(super) callers: bool,
+    pub(in crate::conn) callers: bool,
     /// Calls of the peer's that have not started.
-    pub(super) callees: bool,
+    pub(in crate::conn) callees: bool,
 }
 
 /// What a wait for room found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(in crate::conn) enum Found {
     Room,
     /// The connection is closed.
     Closed,
@@ -116,10 +116,10 @@ pub(super) enum Found {
 }
 
 /// A number, and who wants to know when it changes.
-pub(super) struct Watched(AtomicUsize);
+pub(in crate::conn) struct Watched(AtomicUsize);
 
 /// The receive thread waits for room.
-pub(super) const RECEIVER: usize = 1;
+pub(in crate::conn) const RECEIVER: usize = 1;
 /// Callers do.
 const CALLERS: usize = 2;
 /// Calls of the peer's do, until they start.
@@ -128,42 +128,42 @@ const WATCHERS: usize = RECEIVER | CALLERS | CALLEES;
 const ONE: usize = WATCHERS + 1;
 
 impl Watched {
-    pub(super) fn new() -> Self {
+    pub(in crate::conn) fn new() -> Self {
         Watched(AtomicUsize::new(0))
     }
 
-    pub(super) fn get(&self) -> usize {
+    pub(in crate::conn) fn get(&self) -> usize {
         self.0.load(Ordering::Acquire) / ONE
     }
 
     /// Gives who is to be told.
-    pub(super) fn add(&self, n: usize) -> usize {
+    pub(in crate::conn) fn add(&self, n: usize) -> usize {
         self.0.fetch_add(n * ONE, Ordering::AcqRel) & WATCHERS
     }
 
     /// Gives what it was, and who is to be told.
-    pub(super) fn sub(&self, n: usize) -> (usize, usize) {
+    pub(in crate::conn) fn sub(&self, n: usize) -> (usize, usize) {
         let before = self.0.fetch_sub(n * ONE, Ordering::AcqRel);
         debug_assert!(before / ONE >= n, "what is given back was taken");
         (before / ONE, before & WATCHERS)
     }
 
     /// From now on somebody is to be told.
-    pub(super) fn watch(&self, who: usize) {
+    pub(in crate::conn) fn watch(&self, who: usize) {
         self.0.fetch_or(who, Ordering::AcqRel);
     }
 
-    pub(super) fn unwatch(&self, who: usize) {
+    pub(in crate::conn) fn unwatch(&self, who: usize) {
         self.0.fetch_and(!who, Ordering::AcqRel);
     }
 }
 
 /// Messages: how many bytes they are, how many of memory they take while they wait, and how many of them are calls.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Sending {
-    pub(super) calls: usize,
-    pub(super) bytes: usize,
-    pub(super) held: usize,
+pub(in crate::conn) struct Sending {
+    pub(in crate::conn) calls: usize,
+    pub(in crate::conn) bytes: usize,
+    pub(in crate::conn) held: usize,
 }
 
 /// A call, in a number that counts calls and bytes.
@@ -171,7 +171,7 @@ const CALL: u64 = 1 << 40;
 
 impl Sending {
     /// With one message more.
-    pub(super) fn and(self, departure: &Departure) -> Self {
+    pub(in crate::conn) fn and(self, departure: &Departure) -> Self {
         let calls = usize::from(matches!(departure.message, Message::Call(_)));
         Sending {
             calls: self.calls + calls,
@@ -187,7 +187,7 @@ impl Sending {
 }
 
 impl Flow {
-    pub(super) fn new(limits: &Limits) -> Arc<Self> {
+    pub(in crate::conn) fn new(limits: &Limits) -> Arc<Self> {
         Arc::new(Flow {
             serving: Watched::new(),
             queued: AtomicU64::new(0),
@@ -208,7 +208,7 @@ impl Flow {
 
     /// Waits until there is what a message needs, the connection is closed, or the input has ended, which `watch` sees; or
     /// until `timeout` has passed, and a refusal may be sent. See Note [Backpressure].
-    pub(super) fn wait_for_room(
+    pub(in crate::conn) fn wait_for_room(
         self: &Arc<Self>,
         needs: Needs,
         watch: Option<&Arc<dyn EndWatch>>,
@@ -257,12 +257,12 @@ impl Flow {
         found
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(in crate::conn) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
     /// Whether there is what a message needs to be handled.
-    pub(super) fn has(&self, needs: Needs) -> bool {
+    pub(in crate::conn) fn has(&self, needs: Needs) -> bool {
         match needs {
             Needs::Service if self.awaited.get() == 0 => {
                 self.is_below_call_words() && self.may_send() && memory::has_room(self.in_hand())
@@ -278,27 +278,27 @@ impl Flow {
     }
 
     /// Whether a message is to wait until it is handled.
-    pub(super) fn holds(&self, needs: Needs) -> bool {
+    pub(in crate::conn) fn holds(&self, needs: Needs) -> bool {
         !self.has(needs) || self.holds_for_crowd(needs)
     }
 
     /// The same, for the sake of others that call the same objects. See Note [Crowds].
-    pub(super) fn holds_for_crowd(&self, needs: Needs) -> bool {
+    pub(in crate::conn) fn holds_for_crowd(&self, needs: Needs) -> bool {
         needs == Needs::Service && self.crowds.holds_calls()
     }
 
     /// Whether the next message may be handled, whatever it is.
-    pub(super) fn may_read(&self) -> bool {
+    pub(in crate::conn) fn may_read(&self) -> bool {
         !self.holds(Needs::Service)
     }
 
     /// Waits while calls are held for the sake of others, or the connection is closed. See Note [Crowds].
-    pub(super) fn wait_for_crowd(&self) {
+    pub(in crate::conn) fn wait_for_crowd(&self) {
         self.crowds.wait(|| self.is_closed(), || self.awaited.get() > 0);
     }
 
     /// Counts a call that waits in a crowded mailbox, until the result is dropped.
-    pub(super) fn in_crowd(self: &Arc<Self>, crowd: &Arc<Crowd>) -> InCrowd {
+    pub(in crate::conn) fn in_crowd(self: &Arc<Self>, crowd: &Arc<Crowd>) -> InCrowd {
         self.crowds.enter(crowd);
         InCrowd(self.clone())
     }
@@ -309,14 +309,14 @@ impl Flow {
 
     /// Whether a call that has this share can't be taken on, although messages are read. For the process's limit its share
     /// does not count against it: if there was room before, it was admitted.
-    pub(super) fn refuses_call(&self, share: &Share) -> bool {
+    pub(in crate::conn) fn refuses_call(&self, share: &Share) -> bool {
         let own = share.words * 8;
         self.serving.get() >= self.call_words.saturating_mul(HARD)
             || !memory::had_room(self.held().saturating_sub(own), own)
     }
 
     /// Whether the connection holds more than its part of what the process may hold.
-    pub(super) fn is_above_process(&self) -> bool {
+    pub(in crate::conn) fn is_above_process(&self) -> bool {
         !memory::has_room(self.held())
     }
 
@@ -345,7 +345,7 @@ impl Flow {
     }
 
     /// Counts a call that arrived, of so many words and capabilities, until the result is dropped.
-    pub(super) fn serve(self: &Arc<Self>, words: usize, caps: usize) -> Share {
+    pub(in crate::conn) fn serve(self: &Arc<Self>, words: usize, caps: usize) -> Share {
         let words = (words + CALL_WORDS + caps * CAP_WORDS).min(self.call_words);
         self.serving.add(words);
         self.tell_process();
@@ -353,7 +353,12 @@ impl Flow {
     }
 
     /// The same, once it is known how many capabilities a call has. It may have been counted without them.
-    pub(super) fn serve_decoded(self: &Arc<Self>, share: Option<Share>, words: usize, caps: usize) -> Share {
+    pub(in crate::conn) fn serve_decoded(
+        self: &Arc<Self>,
+        share: Option<Share>,
+        words: usize,
+        caps: usize,
+    ) -> Share {
         let Some(mut share) = share else { return self.serve(words, caps) };
         let more = (caps * CAP_WORDS).min(self.call_words - share.words);
         self.serving.add(more);
@@ -364,7 +369,7 @@ impl Flow {
     /// A transaction, whose lock is held, has left so much to be sent, and so much to be awaited. Gives who is to be
     /// [told](Self::tell) once the lock is released.
     #[must_use]
-    pub(super) fn committed(&self, queued: Sending, awaited: usize, tables: usize) -> Watchers {
+    pub(in crate::conn) fn committed(&self, queued: Sending, awaited: usize, tables: usize) -> Watchers {
         self.tables.store(tables, Ordering::Relaxed);
         if queued.bytes > 0 {
             self.queued.fetch_add(queued.packed(), Ordering::AcqRel);
@@ -384,7 +389,7 @@ impl Flow {
     }
 
     /// Messages are on their way. Tells who waited for that, and is to be told now that no lock is held.
-    pub(super) fn sent(&self, sent: Sending) -> Freed {
+    pub(in crate::conn) fn sent(&self, sent: Sending) -> Freed {
         self.queued.fetch_sub(sent.packed(), Ordering::AcqRel);
         let (_, watchers) = self.bytes.sub(sent.held);
         self.tell(Watchers(watchers));
@@ -403,7 +408,7 @@ impl Flow {
 
     /// Refuses the results of a call, of so many bytes, if too much waits to be sent. An exception takes as much as small
     /// results do: those are bounded by the calls that they answer.
-    pub(super) fn check_results(&self, bytes: usize) -> Result<(), Exception> {
+    pub(in crate::conn) fn check_results(&self, bytes: usize) -> Result<(), Exception> {
         if bytes <= SMALL_RESULTS || !self.is_full() {
             return Ok(());
         }
@@ -414,33 +419,33 @@ impl Flow {
     }
 
     /// Whether a caller may queue more.
-    pub(super) fn may_send(&self) -> bool {
+    pub(in crate::conn) fn may_send(&self) -> bool {
         self.may_send_beside(0)
     }
 
     /// The same, beside so many bytes that others are about to queue.
-    pub(super) fn may_send_beside(&self, bytes: usize) -> bool {
+    pub(in crate::conn) fn may_send_beside(&self, bytes: usize) -> bool {
         self.bytes.get() + bytes <= self.send_bytes
     }
 
     /// From now on, [`sent`](Self::sent) says when callers are to look again whether they may send.
-    pub(super) fn watch_for_callers(&self) {
+    pub(in crate::conn) fn watch_for_callers(&self) {
         self.bytes.watch(CALLERS);
     }
 
     /// What is queued or being written.
-    pub(super) fn sending(&self) -> Sending {
+    pub(in crate::conn) fn sending(&self) -> Sending {
         let queued = self.queued.load(Ordering::Acquire);
         Sending { calls: (queued / CALL) as usize, bytes: (queued % CALL) as usize, held: self.bytes.get() }
     }
 
     /// How much the peer is still to send that calls here may wait for.
-    pub(super) fn awaited(&self) -> usize {
+    pub(in crate::conn) fn awaited(&self) -> usize {
         self.awaited.get()
     }
 
     /// A number has changed that these watch. No lock is held: what the receive thread waits at may be foreign.
-    pub(super) fn tell(&self, watchers: Watchers) {
+    pub(in crate::conn) fn tell(&self, watchers: Watchers) {
         if watchers.0 & RECEIVER != 0 {
             assert_unlocked();
             let watch = self.looks.lock().clone();
@@ -452,12 +457,12 @@ impl Flow {
     }
 
     /// What a transaction has left was noted, and its lock is released.
-    pub(super) fn after_commit(&self, watchers: Watchers) {
+    pub(in crate::conn) fn after_commit(&self, watchers: Watchers) {
         self.tell(watchers);
         self.tell_process();
     }
 
-    pub(super) fn close(&self) {
+    pub(in crate::conn) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.crowds.tell();
         self.tell(Watchers(RECEIVER));
@@ -465,7 +470,7 @@ impl Flow {
 }
 
 /// A call that waits in a crowded mailbox; not any more when dropped.
-pub(super) struct InCrowd(Arc<Flow>);
+pub(in crate::conn) struct InCrowd(Arc<Flow>);
 
 impl Drop for InCrowd {
     fn drop(&mut self) {
@@ -474,7 +479,7 @@ impl Drop for InCrowd {
 }
 
 /// A share of what may be in service; given back when dropped.
-pub(super) struct Share {
+pub(in crate::conn) struct Share {
     flow: Arc<Flow>,
     words: usize,
 }

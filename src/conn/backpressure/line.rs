@@ -29,7 +29,7 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Condvar, Instant, Mutex, Rank};
 
 /// Callers that wait for room. See Note [Room for callers].
-pub(super) struct Line {
+pub(in crate::conn) struct Line {
     /// Somebody is in line, or was granted what it has not taken, or the line is stalled. Changed under the lock.
     in_use: AtomicBool,
     callers: Mutex<Callers>,
@@ -47,9 +47,9 @@ struct Callers {
 
 /// What has been granted and not taken yet.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Granted {
-    pub(super) calls: usize,
-    pub(super) bytes: usize,
+pub(in crate::conn) struct Granted {
+    pub(in crate::conn) calls: usize,
+    pub(in crate::conn) bytes: usize,
 }
 
 struct Waiting {
@@ -60,7 +60,7 @@ struct Waiting {
 
 /// A caller's place in the line. Numbers rise from the front to the end.
 #[derive(Clone)]
-pub(super) struct Ticket {
+pub(in crate::conn) struct Ticket {
     number: u64,
     bytes: usize,
     /// How many places had been granted when the caller came.
@@ -71,7 +71,7 @@ pub(super) struct Ticket {
 
 /// How a wait in line has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Waited {
+pub(in crate::conn) enum Waited {
     /// There is room, which the caller is to take.
     Granted,
     Canceled,
@@ -95,17 +95,17 @@ impl Callers {
 }
 
 impl Line {
-    pub(super) fn new() -> Self {
+    pub(in crate::conn) fn new() -> Self {
         Line { in_use: AtomicBool::new(false), callers: Mutex::new(Rank::Queue, Callers::default()) }
     }
 
     /// Whether there is anything to be done for the line.
-    pub(super) fn is_in_use(&self) -> bool {
+    pub(in crate::conn) fn is_in_use(&self) -> bool {
         self.in_use.load(Ordering::Relaxed)
     }
 
     /// Whether somebody is to have the next place before any other caller.
-    pub(super) fn has_others(&self) -> bool {
+    pub(in crate::conn) fn has_others(&self) -> bool {
         self.is_in_use() && {
             let callers = self.callers.lock();
             !callers.line.is_empty() || callers.granted.calls > 0
@@ -120,7 +120,11 @@ impl Line {
     }
 
     /// Enters a caller that wants to send so many bytes. `None` if it would have to wait, and the line is stalled.
-    pub(super) fn enter(&self, bytes: usize, has_room: impl FnOnce(Granted) -> bool) -> Option<Ticket> {
+    pub(in crate::conn) fn enter(
+        &self,
+        bytes: usize,
+        has_room: impl FnOnce(Granted) -> bool,
+    ) -> Option<Ticket> {
         self.change(|callers| {
             if callers.stalled && !(callers.line.is_empty() && has_room(callers.granted)) {
                 return None;
@@ -136,7 +140,7 @@ impl Line {
 
     /// Grants places to those in front, while there is room beside what has been granted. A stall ends if half of the room
     /// is free.
-    pub(super) fn grant(&self, is_half_free: bool, mut has_room: impl FnMut(Granted) -> bool) {
+    pub(in crate::conn) fn grant(&self, is_half_free: bool, mut has_room: impl FnMut(Granted) -> bool) {
         self.change(|callers| {
             callers.stalled &= !is_half_free;
             while !callers.line.is_empty() && has_room(callers.granted) {
@@ -150,7 +154,7 @@ impl Line {
     }
 
     /// Waits until a place is granted, or the caller is [canceled](Self::cancel), or too late.
-    pub(super) fn wait(&self, ticket: &Ticket, deadline: Option<Instant>) -> Waited {
+    pub(in crate::conn) fn wait(&self, ticket: &Ticket, deadline: Option<Instant>) -> Waited {
         let mut callers = self.callers.lock();
         let mut late = false;
         loop {
@@ -168,7 +172,7 @@ impl Line {
     }
 
     /// Has a caller that waits leave the line.
-    pub(super) fn cancel(&self, ticket: &Ticket) {
+    pub(in crate::conn) fn cancel(&self, ticket: &Ticket) {
         let callers = self.callers.lock();
         ticket.canceled.store(true, Ordering::Relaxed);
         drop(callers);
@@ -176,7 +180,7 @@ impl Line {
     }
 
     /// A caller has taken what it was granted.
-    pub(super) fn taken(&self, ticket: &Ticket) {
+    pub(in crate::conn) fn taken(&self, ticket: &Ticket) {
         self.change(|callers| {
             callers.granted.calls -= 1;
             callers.granted.bytes -= ticket.bytes;
@@ -184,7 +188,7 @@ impl Line {
     }
 
     /// A caller has waited as long as any is to.
-    pub(super) fn waited_in_vain(&self, ticket: &Ticket) {
+    pub(in crate::conn) fn waited_in_vain(&self, ticket: &Ticket) {
         self.change(|callers| callers.stalled |= callers.grants == ticket.grants);
     }
 }
