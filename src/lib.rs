@@ -91,6 +91,6 @@ pub use limits::{InvalidLimits, Limits};
 pub use memory::{process_memory, set_process_memory, ProcessMemory};
 pub use peer::{Peer, PeerCredentials};
 pub use promise::{Cancel, Promise};
-pub use state::Snapshot;
+pub use state::{snapshot, Snapshot};
 pub use sync::{set_thread_limit, thread_count};
 pub use vat::{Listener, Vat};

@@ -18,7 +18,7 @@ pub(crate) const PARTS: &[Part] = &[
     Part::new("a callback", call_back),
     Part::new("a canceled call", canceled),
     Part::new("a call in the vat, in place", in_place),
-    Part::new("a call in the vat, by a thread of a pool", by_a_pool).with_threads(),
+    Part::new("a call in the vat, by a thread of a pool", by_a_pool).uncounted(),
 ];
 
 /// Two vats, and the one's client of the other's object.

@@ -20,6 +20,7 @@ mod meter;
 mod queues;
 #[path = "../../examples/peer/server.rs"]
 mod server;
+mod snapshots;
 mod transactions;
 mod world;
 
@@ -33,14 +34,16 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
-        ["count"] => parts().filter(|part| part.one_thread).for_each(|part| println!("{}", part.name)),
+        ["count"] => parts().filter(|part| part.counted).for_each(|part| println!("{}", part.name)),
         ["count", name] => count(parts().find(|part| part.name == name).expect("there is such a part")),
         _ => measure(),
     }
 }
 
 fn parts() -> impl Iterator<Item = &'static Part> {
-    [messages::PARTS, queues::PARTS, transactions::PARTS, calls::PARTS].into_iter().flatten()
+    [messages::PARTS, queues::PARTS, transactions::PARTS, calls::PARTS, snapshots::PARTS]
+        .into_iter()
+        .flatten()
 }
 
 fn count(part: &Part) {

@@ -12,8 +12,8 @@ pub(crate) struct Part {
     pub(crate) name: &'static str,
     /// How many operations one run is.
     pub(crate) operations: u32,
-    /// Whether it runs on one thread: then it takes the same instructions each time.
-    pub(crate) one_thread: bool,
+    /// Whether its instructions are counted: it runs on one thread, so that it takes the same ones each time, and is soon made.
+    pub(crate) counted: bool,
     pub(crate) make: fn() -> Run,
 }
 
@@ -23,15 +23,15 @@ pub(crate) type Run = Box<dyn FnMut(&mut Meter)>;
 impl Part {
     /// A part of one operation, on one thread.
     pub(crate) const fn new(name: &'static str, make: fn() -> Run) -> Self {
-        Part { name, operations: 1, one_thread: true, make }
+        Part { name, operations: 1, counted: true, make }
     }
 
     pub(crate) const fn operations(self, operations: u32) -> Self {
         Part { operations, ..self }
     }
 
-    pub(crate) const fn with_threads(self) -> Self {
-        Part { one_thread: false, ..self }
+    pub(crate) const fn uncounted(self) -> Self {
+        Part { counted: false, ..self }
     }
 
     /// Makes it, and runs so many operations that queues and tables have the memory they need.

@@ -14,7 +14,7 @@ pub(crate) const PARTS: &[Part] = &[
     Part::new("an entry of 10 replaced", || table(10)).operations(BATCH),
     Part::new("an entry of 100,000 replaced", || table(100_000)).operations(BATCH),
     Part::new("a stage's queue, on one thread", one_thread).operations(BATCH),
-    Part::new("a stage's queue, to a thread and back", there_and_back).with_threads(),
+    Part::new("a stage's queue, to a thread and back", there_and_back).uncounted(),
 ];
 
 fn table(entries: u32) -> Run {

@@ -1,7 +1,9 @@
 //! Two vats in one thread.
 
 use capnp_threads::testing::{untraced_pair, Side, Stage};
-use capnp_threads::{Capability, Client, Options, Pool, RemotePromise, Request, Response, Threads};
+use capnp_threads::{
+    Capability, Client, Connection, Limits, Options, Pool, RemotePromise, Request, Response, Threads,
+};
 
 use crate::generated::bench_capnp::bench::{self, echo_params, echo_results};
 use crate::server::{room, Bench};
@@ -15,9 +17,18 @@ pub(crate) struct World([Side; 2]);
 impl World {
     /// The server's bootstrap object is `object`.
     pub(crate) fn new(threads: Threads, object: Client) -> Self {
-        let client = Options { threads, ..Options::default() };
-        let server = Options { threads, bootstrap: object, ..Options::default() };
+        World::with_limits(threads, object, Limits::default())
+    }
+
+    pub(crate) fn with_limits(threads: Threads, object: Client, limits: Limits) -> Self {
+        let client = Options { threads, limits: limits.clone(), ..Options::default() };
+        let server = Options { threads, limits, bootstrap: object, ..Options::default() };
         World(untraced_pair(client, server))
+    }
+
+    /// The client's or the server's end.
+    pub(crate) fn connection(&self, side: usize) -> &Connection {
+        self.0[side].connection()
     }
 
     /// The server's bootstrap object, which has come.

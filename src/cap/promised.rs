@@ -173,6 +173,16 @@ impl PromiseCell {
         }
     }
 
+    /// How many calls wait in it.
+    pub(crate) fn waiting_calls(&self) -> usize {
+        match &*self.state.lock() {
+            State::Pending(waiting) | State::Draining(waiting) => {
+                waiting.calls.as_ref().map_or(0, |calls| calls.len())
+            }
+            State::Resolved => 0,
+        }
+    }
+
     pub(crate) fn watch(&self, watcher: Watcher) {
         let mut state = self.state.lock();
         match &mut *state {

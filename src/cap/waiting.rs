@@ -112,7 +112,7 @@ impl Waitlist {
         None
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.0.lock().calls.len()
     }
 

@@ -126,8 +126,7 @@ impl Watchers {
         Useless(useless)
     }
 
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.all.len()
     }
 

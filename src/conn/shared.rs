@@ -12,9 +12,11 @@ use crate::cap::port::{ConnectionId, Port};
 use crate::error::{Error, Exception};
 use crate::limits::Limits;
 use crate::peer::Peer;
-use crate::state::{Callback, Departure, Snapshot, State};
+use crate::state::{Callback, Departure, Snapshot, State, Tables};
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{counted, Arc, Condvar, Duration, Instant, Lane, Mutex, ProcessCounter, Rank, Weak};
+use crate::sync::{
+    counted, Arc, Condvar, Duration, Instant, Lane, Mutex, MutexGuard, ProcessCounter, Rank, Weak,
+};
 use crate::transport::Shutdown;
 use crate::wire::frame::Frame;
 
@@ -129,30 +131,59 @@ impl Shared {
     /// Waits until the tables are as `wanted`. False if the connection has ended, or the deadline has passed,
     /// before that.
     pub(super) fn wait_until(&self, deadline: Instant, wanted: impl Fn(&Snapshot) -> bool) -> bool {
-        // Not kept while waiting: by then it could be the last to hold an object, and drop it under the lock.
-        self.wait_for(deadline, |state| wanted(&Snapshot(state.clone())))
+        let _waiting = self.wait();
+        loop {
+            let tables = self.tables();
+            let snapshot = tables.read();
+            let found = wanted(&snapshot);
+            let is_over = found || snapshot.ended().is_some() || Instant::now() >= deadline;
+            // If the tables have changed meanwhile, they are looked at again.
+            let unchanged = self.give_back(tables);
+            if is_over {
+                return found;
+            }
+            if let Some(mut state) = unchanged {
+                self.changed.wait_until(&mut state, Some(deadline));
+            }
+        }
     }
 
     /// Waits until no call is under way in either direction, the connection has ended, or the deadline has passed.
     pub(super) fn wait_idle(&self, deadline: Instant) {
-        self.wait_for(deadline, State::is_idle);
-    }
-
-    fn wait_for(&self, deadline: Instant, wanted: impl Fn(&State) -> bool) -> bool {
         let _waiting = self.wait();
         let mut state = self.state.lock();
-        let found = loop {
-            let found = wanted(&state);
-            if found || state.ended().is_some() || self.changed.wait_until(&mut state, Some(deadline)) {
-                break found || wanted(&state);
+        while !state.is_idle() && state.ended().is_none() {
+            if self.changed.wait_until(&mut state, Some(deadline)) {
+                break;
             }
-        };
-        drop(state);
-        found
+        }
     }
 
+    /// All tables at this moment. See Note [Snapshots].
     pub(super) fn snapshot(&self) -> Snapshot {
-        Snapshot(self.state.lock().clone())
+        let tables = self.tables();
+        let snapshot = tables.read();
+        drop(self.give_back(tables));
+        snapshot
+    }
+
+    /// The tables, shared. They are to be [given back](Self::give_back).
+    pub(super) fn tables(&self) -> Tables {
+        self.state.lock().tables()
+    }
+
+    /// Drops tables that were taken: here if the state has the same, and holds all that they hold; else on the callback
+    /// thread. Gives the lock of the state in the first case. (If the connection has ended meanwhile, so has that thread,
+    /// and they are dropped here.)
+    fn give_back(&self, tables: Tables) -> Option<MutexGuard<'_, State>> {
+        let state = self.state.lock();
+        if state.is_at(&tables) {
+            drop(tables);
+            return Some(state);
+        }
+        drop(state);
+        drop(self.callbacks.push(tables.discard_later()));
+        None
     }
 
     /// Why the connection has ended, if it has.

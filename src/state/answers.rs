@@ -18,6 +18,7 @@ use super::all_parts::AllParts;
 use super::cost;
 use super::effects::{Callback, Destination, Effects};
 use super::entry::{Entry, Few};
+use super::moment::Moment;
 use super::outcome::Returned;
 use super::owed::Owed;
 use super::questions::Ended;
@@ -53,6 +54,10 @@ pub(crate) struct Arrival {
 pub(crate) struct Answer {
     pub(super) entry: Entry<Returned, Finish<Incoming>, Waiting, OnFinish>,
     pub(super) generation: Generation,
+    pub(super) since: Moment,
+    /// The method called, of which interface; `None` for a bootstrap.
+    pub(super) method_id: Option<u16>,
+    pub(super) interface_id: u64,
     pub(super) cancel: Cancel,
     /// In a box, as few calls are, and entries are moved.
     pub(super) onward: Option<Box<Onward>>,
@@ -113,6 +118,9 @@ impl Answer {
         Answer {
             entry: Entry::new(),
             generation,
+            since: Moment::now(),
+            method_id: None,
+            interface_id: 0,
             cancel: Cancel::new(),
             onward: None,
             kept: None,
@@ -184,6 +192,7 @@ impl State {
         self.check_new_answer(call.question)?;
         self.check_descriptors(&call.params.descriptors, Some(call.question))?;
         let mut answer = Answer::new(self.generation());
+        (answer.interface_id, answer.method_id) = (call.interface_id, Some(call.method_id));
         answer.kept = call.keep_results.then_some(Kept::Untaken);
         answer.silent = call.only_promise_pipeline && !call.keep_results;
         let (silent, cancel) = (answer.silent, answer.cancel.clone());

@@ -21,6 +21,7 @@
 use super::descriptors::{target, Accepted};
 use super::effects::{Callback, Destination, Effects};
 use super::imports::Pending;
+use super::moment::Moment;
 use super::named::Named;
 use super::owed::Owed;
 use super::State;
@@ -41,6 +42,7 @@ pub(crate) struct Embargo {
     pub(super) cell: Owed<Arc<PromiseCell>>,
     /// What the peer has named: where that leads then is where they go.
     pub(super) to: Named,
+    pub(super) since: Moment,
     /// The call goes on in whose results that is.
     pub(super) keeps: Option<Arc<Name>>,
 }
@@ -67,7 +69,8 @@ impl State {
     /// Holds calls on what the peer has named back until those that were sent to `place` have come.
     pub(super) fn embargo(&mut self, place: &Place, to: Named, fx: &mut Effects) -> Client {
         let (cell, keeps) = (PromiseCell::new(None), self.keep_answer(&to));
-        let id = self.embargoes.insert(|_| Embargo { cell: Owed::new(cell.clone()), to, keeps });
+        let since = Moment::now();
+        let id = self.embargoes.insert(|_| Embargo { cell: Owed::new(cell.clone()), to, since, keeps });
         fx.send(Message::Disembargo(Disembargo {
             target: target(place),
             context: DisembargoContext::SenderLoopback(id),
@@ -135,7 +138,7 @@ impl State {
     /// A Disembargo of ours has come back: what was held goes on.
     fn lift(&mut self, id: EmbargoId, fx: &mut Effects) -> Result<(), ProtocolError> {
         let embargo = self.embargoes.remove(id).ok_or(ProtocolError::UnknownEmbargo(id))?;
-        let Embargo { cell, to, keeps } = embargo;
+        let Embargo { cell, to, keeps, .. } = embargo;
         let to = self.destination_named(to, fx);
         fx.later(Callback::Resolve { cell: cell.pay(), to });
         drop(keeps);

@@ -36,6 +36,14 @@ impl<R: Clone, F: Clone, OnReturn: Clone + Default, OnFinish: Clone> Entry<R, F,
         }
     }
 
+    /// What is to be done on Return, while that has not come.
+    pub(crate) fn on_return(&self) -> Option<&OnReturn> {
+        match self {
+            Entry::NewQA { on_return, .. } | Entry::HaveFinish { on_return, .. } => Some(on_return),
+            Entry::HaveReturn { .. } => None,
+        }
+    }
+
     pub(crate) fn has_returned(&self) -> bool {
         matches!(self, Entry::HaveReturn { .. })
     }

@@ -1,6 +1,7 @@
 //! Our capabilities that the peer may call.
 
 use super::effects::{Callback, Destination, Effects};
+use super::moment::Moment;
 use super::outcome::Told;
 use super::State;
 use crate::cap::client::{null_call, Client, Kind};
@@ -22,8 +23,11 @@ pub(crate) struct Export {
     /// How many references the peer holds: one for each time that a descriptor named it.
     pub(super) references: u32,
     pub(super) generation: Generation,
+    pub(super) since: Moment,
     /// Set for a promise.
     pub(super) promise: Option<Frozen>,
+    /// The peer was told what the promise has become: `promise` says where calls go.
+    pub(super) told: bool,
     /// What is told when the promise is resolved, as long as the export is there.
     watcher: Option<Watcher>,
 }
@@ -89,8 +93,15 @@ impl State {
         }
         let generation = self.generation();
         let promise = promise.then(Frozen::default);
-        let id =
-            self.exports.insert(|_| Export { client, references: 1, generation, promise, watcher: None });
+        let id = self.exports.insert(|_| Export {
+            client,
+            references: 1,
+            generation,
+            since: Moment::now(),
+            promise,
+            told: false,
+            watcher: None,
+        });
         if shared {
             self.export_ids.insert(address, id);
         }
@@ -174,6 +185,7 @@ impl State {
         let frozen = frozen.expect("a promise, as checked above");
         let set = frozen.set(told);
         debug_assert!(set.is_ok(), "a resolution is told once");
+        self.exports.get_mut(id).expect("found above").told = true;
         fx.send(Message::Resolve(Resolve { promise: id, to }));
     }
 

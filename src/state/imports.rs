@@ -3,6 +3,7 @@
 use super::all_parts::AllParts;
 use super::descriptors::Accepted;
 use super::effects::{Callback, Effects};
+use super::moment::Moment;
 use super::owed::Owed;
 use super::said::Said;
 use super::State;
@@ -31,6 +32,7 @@ use crate::wire::message::{Incoming, Message, Resolution, Resolve};
 pub(crate) struct Import {
     pub(super) references: u32,
     pub(super) generation: Generation,
+    pub(super) since: Moment,
     pub(super) handle: Weak<ImportRef>,
     pub(super) promise: Option<ImportedPromise>,
 }
@@ -81,6 +83,7 @@ pub(crate) struct Pending {
     pub(super) place: Place,
     /// Whether calls have gone there: then its resolution may need an embargo.
     pub(super) used: bool,
+    pub(super) since: Moment,
     pub(super) watchers: Owed<Watchers>,
     pub(super) cell: Weak<RemoteRef>,
 }
@@ -141,7 +144,8 @@ impl State {
         };
         let Some(entry) = self.imports.get_mut(&id) else {
             let (handle, held) = new();
-            self.imports.insert(id, Import { references: 1, generation, handle, promise: None });
+            let since = Moment::now();
+            self.imports.insert(id, Import { references: 1, generation, since, handle, promise: None });
             return Some(held);
         };
         entry.references += 1;
@@ -162,7 +166,8 @@ impl State {
         let id = RefId(self.next_ref);
         self.next_ref += 1;
         let cell = Arc::new(RemoteRef { port, id, resolved: ResolvedTo::default() });
-        let pending = Pending { place, used: false, watchers: Owed::default(), cell: Arc::downgrade(&cell) };
+        let (since, watchers) = (Moment::now(), Owed::default());
+        let pending = Pending { place, used: false, since, watchers, cell: Arc::downgrade(&cell) };
         self.promises.insert(id, pending);
         cell
     }

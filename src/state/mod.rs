@@ -22,8 +22,8 @@
 //! version to be put back: keeping one would make every change copy what it changes. Debug builds compare what
 //! a failed transaction found and left, and panic where it was not the same.
 //!
-//! The tables are persistent maps all the same: cloning the state costs a few reference counts, which makes a
-//! snapshot of all tables at one moment cheap, for tests and tools.
+//! The tables are persistent maps all the same: that lets a snapshot read all entries of one moment while the connection
+//! goes on (Note [Snapshots]).
 //! ```
 
 mod all_parts;
@@ -39,6 +39,7 @@ mod garbage;
 mod imports;
 #[cfg(all(test, not(any(shuttle, loom))))]
 mod masses;
+mod moment;
 mod named;
 mod outcome;
 mod owed;
@@ -47,7 +48,7 @@ mod refusals;
 mod returns;
 mod rules;
 mod said;
-mod snapshot;
+pub mod snapshot;
 mod targets;
 mod waiting;
 
@@ -61,6 +62,7 @@ use questions::Question;
 pub(crate) use effects::{Callback, Departure, Destination, Effects};
 pub(crate) use questions::Asked;
 pub use snapshot::Snapshot;
+pub(crate) use snapshot::Tables;
 
 use crate::cap::client::Client;
 use crate::cap::port::{ConnectionId, Generation, Notice, Port, RefId};
@@ -74,7 +76,6 @@ use crate::wire::message::{Message, Outgoing};
 pub(crate) use answers::Arrival;
 
 /// The state of a connection. See Note [Four tables].
-#[derive(Clone)]
 pub(crate) struct State {
     connection: ConnectionId,
     port: Weak<dyn Port>,

@@ -26,6 +26,7 @@ use super::descriptors::Accepted;
 use super::effects::{Callback, Effects};
 use super::entry::{Entry, Few};
 use super::imports::Pending;
+use super::moment::Moment;
 use super::owed::Owed;
 use super::said::Said;
 use super::State;
@@ -33,10 +34,10 @@ use crate::cap::answer::Awaiting;
 use crate::cap::call::{CallInfo, Parcel, Responder, Route};
 use crate::cap::client::{Client, Kind};
 use crate::cap::contents::Payload;
-use crate::cap::port::{Awaited, Generation, Place, QuestionRef, RefId};
+use crate::cap::port::{Awaited, ConnectionId, Generation, Place, QuestionRef, RefId};
 use crate::cap::request;
 use crate::error::{Exception, ProtocolError};
-use crate::id::{ExportId, QuestionId};
+use crate::id::{AnswerId, ExportId, QuestionId};
 use crate::promise::Attachment;
 use crate::short::Short;
 use crate::sync::atomic::Ordering;
@@ -62,8 +63,9 @@ pub(crate) struct Question {
     /// Places in the results that somebody has asked for, while those are not there.
     pub(super) places: Option<Box<Places>>,
     /// The method called, of which interface; `None` for a bootstrap.
-    method_id: Option<u16>,
-    interface_id: u64,
+    pub(super) method_id: Option<u16>,
+    pub(super) interface_id: u64,
+    pub(super) since: Moment,
     /// What the call counts towards the limit on incoming calls, where it came in.
     pub(super) share: Option<Parcel<Arc<dyn Attachment>>>,
 }
@@ -120,6 +122,7 @@ impl Question {
             places: None,
             method_id: None,
             interface_id: 0,
+            since: Moment::now(),
             share: None,
         }
     }
@@ -160,15 +163,19 @@ pub(crate) enum OnReturn {
     /// Tell a call made in this vat, which heeds the first answer only. It holds its question until it is answered or
     /// nobody wants the answer, so there is no duty to be kept.
     Tell(Owed<Arc<dyn Awaiting>>),
-    /// Answer a call that came in.
-    Respond(Parcel<Responder>),
+    /// Answer a call that came in: over this connection, with this ID.
+    Respond(ConnectionId, AnswerId, Parcel<Responder>),
 }
 
 impl OnReturn {
     fn of(responder: Responder) -> Self {
         match responder.disarm() {
             Route::Here(call) => OnReturn::Tell(Owed::new(call)),
-            remote => OnReturn::Respond(Parcel::new(Responder::new(remote))),
+            Route::Remote(port, key) => {
+                let (connection, id) = (port.connection(), key.id);
+                let responder = Responder::new(Route::Remote(port, key));
+                OnReturn::Respond(connection, id, Parcel::new(responder))
+            }
         }
     }
 
@@ -176,7 +183,7 @@ impl OnReturn {
     pub(super) fn is_here(&self) -> bool {
         match self {
             OnReturn::Tell(_) => true,
-            OnReturn::Respond(responder) => responder.look(|responder| responder.is_none()),
+            OnReturn::Respond(_, _, responder) => responder.look(|responder| responder.is_none()),
         }
     }
 
@@ -184,7 +191,7 @@ impl OnReturn {
     pub(super) fn take(self) -> Option<Responder> {
         match self {
             OnReturn::Tell(call) => Some(Responder::new(Route::Here(call.pay()))),
-            OnReturn::Respond(responder) => responder.take(),
+            OnReturn::Respond(_, _, responder) => responder.take(),
         }
     }
 }
@@ -549,7 +556,7 @@ pub(super) fn closed() -> Exception {
 #[cfg(all(test, not(any(shuttle, loom))))]
 mod tests {
     use super::*;
-    use crate::cap::port::{ConnectionId, Port};
+    use crate::cap::port::Port;
     use crate::cap::testing::Posts;
     use crate::limits::Limits;
 

@@ -46,8 +46,8 @@ pub(crate) enum Waiting {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Waiter {
-    then: OnReturn,
-    wants: bool,
+    pub(super) then: OnReturn,
+    pub(super) wants: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -125,6 +125,16 @@ impl Waiting {
     }
 
     /// The entries, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Waiter> {
+        let (one, many) = match self {
+            Waiting::None => (None, None),
+            Waiting::One(_, waiter) => (Some(waiter), None),
+            Waiting::Many(many) => (None, Some(many.waiters.values())),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    /// What is to be done, in order.
     pub(super) fn each(self) -> impl Iterator<Item = OnReturn> {
         let (one, many) = match self {
             Waiting::None => (None, None),

@@ -3,33 +3,30 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use crate::sync::Arc;
+/// What is known of values, by their addresses.
+pub(crate) struct ByAddress<V>(HashMap<usize, V, BuildHasherDefault<AddressHasher>>);
 
-/// What is known of values, by their addresses. A clone shares all, and whoever changes one of them first copies it.
-#[derive(Clone)]
-pub(crate) struct ByAddress<V: Clone>(Arc<HashMap<usize, V, BuildHasherDefault<AddressHasher>>>);
-
-impl<V: Clone> Default for ByAddress<V> {
+impl<V> Default for ByAddress<V> {
     fn default() -> Self {
-        ByAddress(Arc::default())
+        ByAddress(HashMap::default())
     }
 }
 
-impl<V: Clone> ByAddress<V> {
+impl<V> ByAddress<V> {
     pub(crate) fn get(&self, address: usize) -> Option<&V> {
         self.0.get(&address)
     }
 
     pub(crate) fn insert(&mut self, address: usize, value: V) {
-        Arc::make_mut(&mut self.0).insert(address, value);
+        self.0.insert(address, value);
     }
 
     pub(crate) fn remove(&mut self, address: usize) {
-        Arc::make_mut(&mut self.0).remove(&address);
+        self.0.remove(&address);
     }
 
     pub(crate) fn clear(&mut self) {
-        self.0 = Arc::default();
+        self.0 = HashMap::default();
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -67,13 +64,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clone_keeps_what_it_had() {
+    fn values_are_found_by_their_addresses() {
         let mut table = ByAddress::default();
         (0..100).for_each(|n| table.insert(n * 64, n));
-        let before = table.clone();
-        (0..100).for_each(|n| table.remove(n * 64));
-        assert_eq!((table.len(), before.len(), before.get(640)), (0, 100, Some(&10)));
-        assert!(before.iter().all(|(address, n)| address == n * 64));
+        (50..100).for_each(|n| table.remove(n * 64));
+        assert_eq!((table.len(), table.get(640), table.get(6400 - 64)), (50, Some(&10), None));
+        assert!(table.iter().all(|(address, n)| address == n * 64));
+        table.clear();
+        assert_eq!((table.len(), table.get(640)), (0, None));
     }
 
     #[test]

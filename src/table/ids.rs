@@ -1,6 +1,6 @@
 //! Sets of IDs.
 
-use im::OrdSet;
+use std::collections::BTreeSet;
 
 const BITS: u32 = u64::BITS;
 
@@ -8,7 +8,7 @@ const BITS: u32 = u64::BITS;
 ///
 /// A bit of `levels[0]` says that an ID is in use, and a bit of each further level that a word of the level below
 /// is full. The last level is a single word with room, or empty.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(super) struct Ids {
     levels: Vec<Vec<u64>>,
     len: usize,
@@ -74,11 +74,10 @@ fn bit(id: u32) -> u64 {
 
 /// A set of IDs that somebody else chooses, of limited size: low ones take a bit each. Of the others there are no
 /// more than `MANY`: then the lowest of them is forgotten.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(crate) struct Remembered {
     low: Vec<u64>,
-    /// `None` if there are none: an empty set has a node of its own.
-    high: Option<OrdSet<u32>>,
+    high: BTreeSet<u32>,
     /// Whether one has been forgotten.
     forgetful: bool,
 }
@@ -91,7 +90,7 @@ impl Remembered {
     pub(crate) fn contains(&self, id: u32) -> bool {
         match id < MANY {
             true => self.low.get((id / BITS) as usize).is_some_and(|word| word & bit(id) != 0),
-            false => self.high.as_ref().is_some_and(|high| high.contains(&id)),
+            false => self.high.contains(&id),
         }
     }
 
@@ -109,12 +108,11 @@ impl Remembered {
             self.low[at] |= bit(id);
             return;
         }
-        let high = self.high.get_or_insert_with(OrdSet::new);
-        if high.len() >= MANY as usize {
-            high.remove_min();
+        if self.high.len() >= MANY as usize {
+            self.high.pop_first();
             self.forgetful = true;
         }
-        high.insert(id);
+        self.high.insert(id);
     }
 
     /// Takes an ID out; whether it was there.
@@ -125,7 +123,7 @@ impl Remembered {
                 *word &= !bit(id);
                 was
             }
-            None => self.high.as_mut().is_some_and(|high| high.remove(&id).is_some()),
+            None => self.high.remove(&id),
         }
     }
 
@@ -136,7 +134,7 @@ impl Remembered {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         let low: usize = self.low.iter().map(|word| word.count_ones() as usize).sum();
-        low + self.high.as_ref().map_or(0, OrdSet::len)
+        low + self.high.len()
     }
 }
 

@@ -3,10 +3,12 @@
 
 use capnp::{MessageSize, Word};
 
+use crate::conn::Connection;
 use crate::error::{Exception, Result};
 use crate::id::QuestionId;
 use crate::limits::Limits;
 use crate::short::Short;
+use crate::state::Tables;
 use crate::sync::{Arc, Lane, Waited};
 use crate::table::Allocated;
 use crate::transport::{Frame, Outbound};
@@ -169,6 +171,16 @@ impl Table {
 
 fn entry(id: QuestionId) -> [u64; 16] {
     [u64::from(id.0); 16]
+}
+
+/// All tables of a connection, shared with it: what a snapshot takes under the lock. See Note [Snapshots].
+pub struct SharedTables(#[expect(dead_code, reason = "it is held")] Tables);
+
+impl SharedTables {
+    /// Takes them.
+    pub fn of(connection: &Connection) -> Self {
+        SharedTables(connection.tables())
+    }
 }
 
 /// The queue in front of a stage.

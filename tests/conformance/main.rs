@@ -21,6 +21,7 @@ mod refused;
 mod release;
 mod resolve;
 mod results;
+mod snapshot;
 mod support;
 mod tail_calls;
 mod third_parties;
