@@ -2,23 +2,19 @@
 
 use std::fmt;
 
-use super::lending::Threads;
 use super::port::Lease;
-use super::reading::Receiver;
 use super::shared::Shared;
-use super::stages::{drive, Sender, Stages};
+use super::stages::{Sender, Stages};
+use super::threads::{self, Threads, THREADS};
 use crate::cap::port::{ConnectionId, Port};
 use crate::cap::{Capability, Client};
-use crate::error::{Error, Exception, Result, TransportError};
+use crate::error::{Error, Exception, Result};
 use crate::limits::Limits;
 use crate::peer::Peer;
 use crate::promise::{enter_blocking, enter_wait};
 use crate::state::{Snapshot, Tables};
-use crate::sync::{self, finally, Arc, Budget, Duration, Instant, Purpose, Reservation, Role, Weak};
+use crate::sync::{self, Arc, Budget, Duration, Instant, Purpose, Weak};
 use crate::transport::Transport;
-
-/// How many threads a connection has: one for each stage.
-const STAGES: usize = 4;
 
 /// What a connection is started with.
 #[derive(Clone, Debug, Default)]
@@ -52,37 +48,11 @@ impl Connection {
         if options.call_timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(Error::failed("a call timeout of zero lets no call be answered"));
         }
-        let places = Budget::of_process().reserve(STAGES, Purpose::Connection);
-        let mut places =
-            places.map_err(|e| Exception::overloaded(format!("a connection needs {STAGES} threads: {e}")))?;
+        let places = Budget::of_process().reserve(THREADS, Purpose::Connection);
+        let mut places = places
+            .map_err(|e| Exception::overloaded(format!("a connection needs {THREADS} threads: {e}")))?;
         let (lease, stages) = prepare(transport, options);
-        let Stages { mut send, receive, mut coordinator, mut callback } = stages;
-        let shared = &lease.0;
-        let mut receiver = Receiver::new(shared, receive);
-        let started = [
-            thread(&mut places, shared, "send", move |shared| {
-                let _shut_down = finally(|| {
-                    drop(shared.sender.take());
-                    shared.ending.shut_down();
-                });
-                drive(shared, |wait| send.step(wait));
-            }),
-            thread(&mut places, shared, "receive", move |shared| drive(shared, |wait| receiver.step(wait))),
-            thread(&mut places, shared, "coordinator", move |shared| {
-                drive(shared, |wait| coordinator.step(wait))
-            }),
-            thread(&mut places, shared, "callback", move |shared| {
-                let _told = finally(|| shared.tell_disconnect());
-                drive(shared, |wait| callback.step(wait));
-            }),
-        ];
-        for outcome in started {
-            if let Err(e) = outcome {
-                let error = Error::Transport(TransportError::io("start a thread of a connection", e));
-                shared.end(error.clone(), false);
-                return Err(error);
-            }
-        }
+        threads::start(&lease.0, stages, &mut places)?;
         Ok(Connection(lease))
     }
 
@@ -239,19 +209,6 @@ fn prepare(transport: Transport, options: Options) -> (Arc<Lease>, Stages) {
     });
     let stages = Stages::new(&lease.0, source);
     (lease, stages)
-}
-
-fn thread(
-    places: &mut Reservation,
-    shared: &Arc<Shared>,
-    name: &str,
-    run: impl FnOnce(&Arc<Shared>) + Send + 'static,
-) -> std::io::Result<sync::JoinHandle<()>> {
-    let shared = shared.clone();
-    places.spawn(format!("capnp-{name}"), Role::Connection, move || {
-        let _ended = finally(|| shared.ending.stage_ended());
-        run(&shared);
-    })
 }
 
 impl fmt::Debug for Connection {

@@ -1,6 +1,5 @@
 //! The connection as capabilities see it.
 
-use super::lending::{asked, waits_for};
 use super::shared::Shared;
 use super::transaction::Broken;
 use crate::cap::answer::Pipeline;
@@ -121,7 +120,7 @@ impl Port for Lease {
         };
         match self.ask(to, call, mode) {
             Ok(Asked::Question(question, route)) => {
-                asked(self.0.id, question.generation);
+                self.0.after_question(question.generation);
                 self.limit_time(&question);
                 route.forwarded(question);
             }
@@ -170,8 +169,7 @@ impl Port for Lease {
     }
 
     fn read_for(&self, question: Generation, waiter: &dyn Waiter) {
-        waits_for(self.0.id, question);
-        self.0.read_for(waiter);
+        self.0.wait_for_answer(question, waiter);
     }
 
     fn post(&self, notice: Notice) {

@@ -2,11 +2,10 @@
 
 use super::backpressure::{Flow, Line, Share};
 use super::connection::Options;
-use super::drops::Drops;
-use super::lending::{Slot, Threads};
-use super::reading::Reading;
+use super::drive::Drive;
 use super::shutdown::Ending;
-use super::stages::Sender;
+use super::stages::{Sender, SenderSlot};
+use super::threads::THREADS;
 use crate::cap::permits::Permits;
 use crate::cap::port::{ConnectionId, Port};
 use crate::error::{Error, Exception};
@@ -44,13 +43,9 @@ pub(crate) struct Shared {
     pub(super) outgoing: Lane<Departure>,
     pub(super) incoming: Lane<Incoming>,
     pub(super) callbacks: Lane<Callback>,
-    pub(super) drops: Drops,
     /// Used by whoever has the turn of `outgoing`.
-    pub(super) sender: Slot,
-    /// Whether stages are lent, and whether that of sending is. See Note [Lending].
-    pub(super) lends: bool,
-    pub(super) sends_now: bool,
-    pub(super) reading: Reading,
+    pub(super) sender: SenderSlot,
+    pub(super) drive: Drive,
     pub(super) flow: Arc<Flow>,
     /// Callers that wait for room.
     pub(super) room: Line,
@@ -71,9 +66,6 @@ pub(super) enum Incoming {
     End(Error),
 }
 
-/// How many stages a connection has.
-const STAGES: usize = 4;
-
 impl Shared {
     pub(super) fn new(
         peer: Peer,
@@ -85,7 +77,6 @@ impl Shared {
         static NEXT: ProcessCounter = ProcessCounter::new(0);
         let id = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
         let Options { limits, bootstrap, call_timeout, threads } = options;
-        let lends = threads == Threads::Lending;
         Arc::new_cyclic(|this| {
             let state = State::new(id, port(this), &limits, bootstrap);
             let flow = Flow::new(&limits);
@@ -103,13 +94,10 @@ impl Shared {
                 outgoing: Lane::new(),
                 incoming: Lane::new(),
                 callbacks: Lane::new(),
-                drops: Drops::new(),
-                sends_now: lends && sender.sends_now(),
-                sender: Slot::new(sender),
-                lends,
-                reading: Reading::new(),
+                drive: Drive::new(threads, &sender),
+                sender: SenderSlot::new(sender),
                 room: Line::new(),
-                ending: Ending::new(shutdown, STAGES),
+                ending: Ending::new(shutdown, THREADS),
                 #[cfg(all(test, not(any(shuttle, loom))))]
                 faults: Default::default(),
             }
@@ -119,7 +107,7 @@ impl Shared {
     /// Counts this thread, until the result is dropped, as one that waits for a change: of the tables, by what arrives.
     pub(super) fn wait(&self) -> impl Drop + '_ {
         let waiting = counted(&self.waiting);
-        self.reading.watch();
+        self.depends_on_input();
         waiting
     }
 
@@ -194,12 +182,5 @@ impl Shared {
     /// Wakes all that wait for a change. The lock may be held.
     pub(super) fn tell_changed(&self) {
         self.changed.notify_all();
-    }
-
-    /// A message that the coordinator is to handle. While another thread is coordinator, it counts from now on, so that
-    /// no more than the limit waits there.
-    pub(super) fn admitted(&self, frame: Frame) -> Incoming {
-        let share = (!self.lends).then(|| self.flow.serve(frame.words(), 0));
-        Incoming::Message(frame, share)
     }
 }

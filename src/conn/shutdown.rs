@@ -143,7 +143,7 @@ impl Shared {
         self.outgoing.close();
         self.incoming.close();
         self.callbacks.close();
-        self.drops.close();
+        self.drive.close();
         self.flow.close();
         if let Some(why) = self.why_ended() {
             self.permits.close(&why);

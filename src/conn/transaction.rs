@@ -141,7 +141,7 @@ impl Shared {
             self.flow.sent(queued);
         }
         self.flow.after_commit(watchers);
-        self.see_to(sends, calls_back);
+        self.after_commit(sends, calls_back);
         drop((unsent, unrun));
         fx.finish();
     }

@@ -136,6 +136,7 @@ impl Drop for Arriving {
 }
 
 /// What waits until connections hold less.
+#[cfg_attr(any(shuttle, loom), allow(dead_code))] // There is no limit on what a model checker's runs hold.
 pub(crate) trait WaitsForMemory: Send + Sync {
     /// They do.
     fn wake(&self);

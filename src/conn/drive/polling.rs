@@ -62,7 +62,7 @@ impl Drop for Counted {
 
 /// When to look for the first time.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum First {
+pub(in crate::conn) enum First {
     AtOnce,
     /// When others have run: what is looked for has just been asked for, and can't be there.
     AfterOthers,
@@ -70,25 +70,25 @@ pub(super) enum First {
 
 /// See Note [Polling].
 #[derive(Default)]
-pub(super) struct Polling {
+pub(in crate::conn) struct Polling {
     misses: u32,
     /// How many waits go without polling.
     skip: u32,
 }
 
 impl Polling {
-    pub(super) const fn new() -> Self {
+    pub(in crate::conn) const fn new() -> Self {
         Polling { misses: 0, skip: 0 }
     }
 
     /// Something has changed: the next wait may go with polling.
-    pub(super) fn retry(&mut self) {
+    pub(in crate::conn) fn retry(&mut self) {
         self.skip = 0;
     }
 
     /// Has `look` look until it has found something, or has taken `longest`, or the deadline has passed. Whether it
     /// has found something. Model checkers know no time, and do not poll.
-    pub(super) fn poll(
+    pub(in crate::conn) fn poll(
         &mut self,
         longest: Duration,
         deadline: Option<Instant>,
@@ -100,7 +100,7 @@ impl Polling {
 
     /// The same for one thread that looks for many: `look` says how many it has found, and the more have come meanwhile,
     /// the longer that may have taken.
-    pub(super) fn poll_many(
+    pub(in crate::conn) fn poll_many(
         &mut self,
         longest: Duration,
         deadline: Option<Instant>,

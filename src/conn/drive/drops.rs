@@ -27,8 +27,8 @@
 
 use std::mem;
 
-use super::shared::Shared;
 use crate::cap::port::Notice;
+use crate::conn::shared::Shared;
 use crate::state::{Callback, Effects, State};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Duration, Instant, Mutex, Rank};
@@ -39,7 +39,7 @@ const MOMENT: Duration = Duration::from_micros(50);
 const INTERVAL: Duration = Duration::from_millis(1);
 
 /// What has been dropped. See Note [Drops are noted].
-pub(super) struct Drops {
+pub(in crate::conn) struct Drops {
     noted: Mutex<Noted>,
     /// Whether there may be anything. Whoever misses it leaves it to the next who looks.
     any: AtomicBool,
@@ -54,7 +54,7 @@ struct Noted {
 }
 
 impl Drops {
-    pub(super) fn new() -> Self {
+    pub(in crate::conn) fn new() -> Self {
         let noted = Noted { notices: Vec::new(), watched: false, since: false, closed: false };
         Drops { noted: Mutex::new(Rank::Queue, noted), any: AtomicBool::new(false) }
     }
@@ -83,7 +83,7 @@ impl Drops {
     }
 
     /// Notes nothing more.
-    pub(super) fn close(&self) {
+    pub(in crate::conn) fn close(&self) {
         let mut noted = self.noted.lock();
         noted.closed = true;
         let notices = mem::take(&mut noted.notices);
@@ -94,20 +94,20 @@ impl Drops {
 
 /// When the callback thread looks next.
 #[derive(Default)]
-pub(super) struct Watch(Option<Instant>);
+pub(in crate::conn) struct Watch(Option<Instant>);
 
 impl Watch {
-    pub(super) fn until(&self) -> Option<Instant> {
+    pub(in crate::conn) fn until(&self) -> Option<Instant> {
         self.0
     }
 
     /// The callback thread has been woken, for whatever reason.
-    pub(super) fn woken(&mut self, shared: &Shared) {
+    pub(in crate::conn) fn woken(&mut self, shared: &Shared) {
         if cfg!(any(shuttle, loom)) {
-            while mem::take(&mut shared.drops.noted.lock().watched) {
+            while mem::take(&mut shared.drive.drops.noted.lock().watched) {
                 shared.see_to_drops();
             }
-        } else if self.0.is_none() && shared.drops.noted.lock().watched {
+        } else if self.0.is_none() && shared.drive.drops.noted.lock().watched {
             self.0 = Instant::now().checked_add(MOMENT);
         } else if self.0.is_some_and(|at| at <= Instant::now()) {
             self.look(shared);
@@ -115,32 +115,27 @@ impl Watch {
     }
 
     /// It is time to look.
-    pub(super) fn look(&mut self, shared: &Shared) {
+    pub(in crate::conn) fn look(&mut self, shared: &Shared) {
         shared.see_to_drops();
-        let mut noted = shared.drops.noted.lock();
+        let mut noted = shared.drive.drops.noted.lock();
         noted.watched = mem::take(&mut noted.since);
         self.0 = noted.watched.then(|| Instant::now() + INTERVAL);
     }
 }
 
 impl Shared {
-    /// Has a notice looked at. May be called under any lock.
-    pub(super) fn post(&self, notice: Notice) {
-        if self.lends && notice.is_of_a_drop() {
-            if self.drops.note(notice) {
-                self.callbacks.call();
-            }
-            return;
+    /// Notes a drop. May be called under any lock.
+    pub(super) fn note_drop(&self, notice: Notice) {
+        if self.drive.drops.note(notice) {
+            self.callbacks.call();
         }
-        // After the end nothing is left for a notice to change.
-        let _ = self.callbacks.push(Callback::Notice(notice));
     }
 
     /// Looks at what has been noted, with a transaction of somebody's.
-    pub(super) fn take_drops(&self, state: &mut State, fx: &mut Effects) {
+    pub(in crate::conn) fn take_drops(&self, state: &mut State, fx: &mut Effects) {
         let mut notices = mem::take(&mut fx.notices);
         // What is dropped may have been the last to hold something else.
-        while self.drops.take(&mut notices) {
+        while self.drive.drops.take(&mut notices) {
             let before = fx.garbage.len();
             notices.drain(..).for_each(|notice| state.notice(notice, fx));
             if let Some(garbage) = fx.garbage.take_foreign(before) {
@@ -151,8 +146,8 @@ impl Shared {
     }
 
     /// Looks at what has been noted, if there is anything. True if there was.
-    pub(super) fn see_to_drops(&self) -> bool {
-        let any = self.drops.any.load(Ordering::Relaxed);
+    pub(in crate::conn) fn see_to_drops(&self) -> bool {
+        let any = self.drive.drops.any.load(Ordering::Relaxed);
         if any {
             self.transact_or_end(|_, _| ());
         }

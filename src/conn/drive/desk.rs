@@ -32,13 +32,13 @@ const QUICK: u8 = 4;
 const PATIENCE: u8 = 2;
 
 /// What is lent.
-pub(super) trait Lent: Send {
+pub(in crate::conn) trait Lent: Send {
     /// Nothing may arrive for a while.
     fn rest(&mut self);
 }
 
 /// A stage that is lent, and where to wait for what it receives.
-pub(super) struct Desk<S> {
+pub(in crate::conn) struct Desk<S> {
     state: Mutex<State<S>>,
     /// Never notified: to wait for a moment.
     nothing: Condvar,
@@ -100,7 +100,7 @@ impl<S> State<S> {
 }
 
 impl<S: Lent> Desk<S> {
-    pub(super) fn new() -> Self {
+    pub(in crate::conn) fn new() -> Self {
         let state = State {
             stage: None,
             gate: KnownGate::NotAskedFor,
@@ -117,7 +117,10 @@ impl<S: Lent> Desk<S> {
     }
 
     /// The gate, if there is one. The receive thread alone asks for it, with `make`.
-    pub(super) fn gate_or(&self, make: impl FnOnce() -> Option<Arc<dyn Gate>>) -> Option<Arc<dyn Gate>> {
+    pub(in crate::conn) fn gate_or(
+        &self,
+        make: impl FnOnce() -> Option<Arc<dyn Gate>>,
+    ) -> Option<Arc<dyn Gate>> {
         if !matches!(self.state.lock().gate, KnownGate::NotAskedFor) {
             return self.gate();
         }
@@ -127,7 +130,7 @@ impl<S: Lent> Desk<S> {
     }
 
     /// The gate, if there is one.
-    pub(super) fn gate(&self) -> Option<Arc<dyn Gate>> {
+    pub(in crate::conn) fn gate(&self) -> Option<Arc<dyn Gate>> {
         match &self.state.lock().gate {
             KnownGate::Some(gate) => Some(gate.clone()),
             KnownGate::NotAskedFor | KnownGate::None | KnownGate::Gone => None,
@@ -135,12 +138,12 @@ impl<S: Lent> Desk<S> {
     }
 
     /// Whether it is known that there is no gate.
-    pub(super) fn has_no_gate(&self) -> bool {
+    pub(in crate::conn) fn has_no_gate(&self) -> bool {
         matches!(self.state.lock().gate, KnownGate::None | KnownGate::Gone)
     }
 
     /// The receive thread has ended. Gives back what is held of the transport: clients may hold this for longer.
-    pub(super) fn close(&self) {
+    pub(in crate::conn) fn close(&self) {
         let mut state = self.state.lock();
         let stage = state.stage.take();
         let gate = std::mem::replace(&mut state.gate, KnownGate::Gone);
@@ -149,12 +152,12 @@ impl<S: Lent> Desk<S> {
     }
 
     /// From now on the stage may be lent for nothing some times.
-    pub(super) fn renew_chances(&self) {
+    pub(in crate::conn) fn renew_chances(&self) {
         self.state.lock().chances = CHANCES;
     }
 
     /// Puts the stage here, and opens the gate.
-    pub(super) fn lend(&self, mut stage: S, gate: Arc<dyn Gate>) {
+    pub(in crate::conn) fn lend(&self, mut stage: S, gate: Arc<dyn Gate>) {
         stage.rest();
         let mut state = self.state.lock();
         if matches!(state.gate, KnownGate::Gone) {
@@ -168,7 +171,7 @@ impl<S: Lent> Desk<S> {
     }
 
     /// The stage, if it is free, and whether to lend it again. For the receive thread, which has passed the gate.
-    pub(super) fn take_back(&self) -> Option<(S, bool)> {
+    pub(in crate::conn) fn take_back(&self) -> Option<(S, bool)> {
         let mut state = self.state.lock();
         let (stage, gate) = state.stage.take()?;
         state.open = false;
@@ -180,7 +183,7 @@ impl<S: Lent> Desk<S> {
     }
 
     /// The stage and its gate, if it is free. The gate is shut then.
-    pub(super) fn borrow(&self) -> Option<(S, Arc<dyn Gate>)> {
+    pub(in crate::conn) fn borrow(&self) -> Option<(S, Arc<dyn Gate>)> {
         let mut state = self.state.lock();
         let (stage, gate) = state.borrow()?;
         state.chances = CHANCES;
@@ -193,7 +196,7 @@ impl<S: Lent> Desk<S> {
     }
 
     /// Opens the gate, if it was left shut: somebody depends on what arrives.
-    pub(super) fn watch(&self) {
+    pub(in crate::conn) fn watch(&self) {
         self.unshut(self.state.lock());
     }
 
@@ -206,7 +209,7 @@ impl<S: Lent> Desk<S> {
     }
 
     /// Waits a moment for somebody to borrow the stage.
-    pub(super) fn linger(&self, until: Option<Instant>) {
+    pub(in crate::conn) fn linger(&self, until: Option<Instant>) {
         let mut state = self.state.lock();
         self.nothing.wait_until(&mut state, until);
     }
@@ -215,7 +218,7 @@ impl<S: Lent> Desk<S> {
 impl<S: Lent + 'static> Desk<S> {
     /// Puts a borrowed stage back. The gate is opened, now or, if `may_leave_shut` (which is asked while nobody can
     /// borrow the stage), later.
-    pub(super) fn give_back(
+    pub(in crate::conn) fn give_back(
         self: &Arc<Self>,
         stage: S,
         gate: Arc<dyn Gate>,

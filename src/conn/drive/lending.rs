@@ -33,32 +33,12 @@
 
 use std::cell::Cell;
 
-use super::backpressure::Sending;
-use super::shared::Shared;
-use super::stages::Sender;
 use crate::cap::port::{ConnectionId, Generation};
-use crate::error::TransportError;
+use crate::conn::backpressure::Sending;
+use crate::conn::shared::Shared;
 use crate::promise::slept;
 use crate::state::Departure;
-use crate::sync::{per_thread, Duration, Instant, Mutex, Rank, Turn};
-
-/// Which threads drive the stages of a connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Threads {
-    /// The threads that would have to wake a stage's own do its work themselves where that can't make them wait:
-    /// fewer wake-ups, so calls take less time.
-    ///
-    /// In a process with at least four connections over sockets (on Linux), one thread more waits for the input of those
-    /// whose own would sleep, and handles it: so what runs there should be short, or it holds up other connections too,
-    /// for some milliseconds.
-    ///
-    /// After a thread has made calls in quick succession, what arrives while it does not wait for an answer (a call of
-    /// the peer's, an answer that a callback is to get) may be seen up to five milliseconds late, once.
-    #[default]
-    Lending,
-    /// Each stage by its own thread alone, as in the Haskell implementation.
-    Strict,
-}
+use crate::sync::{per_thread, Duration, Turn};
 
 /// How many bytes a borrower sends at most; more is left to the send thread.
 const MOST_BYTES: usize = 64 << 10;
@@ -71,7 +51,7 @@ const BURST_BYTES: usize = 48 << 10;
 const FEW_CALLS: usize = 8;
 /// How long the send thread waits for more of a burst, or the receive thread for somebody to borrow its stage. Model
 /// checkers know no time.
-pub(super) const LINGER: Option<Duration> = model_free(Duration::from_micros(150));
+pub(in crate::conn) const LINGER: Option<Duration> = model_free(Duration::from_micros(150));
 /// How long the send thread waits for a thread that keeps a window of calls to wait and send.
 const LINGER_FOR_WINDOW: Option<Duration> = model_free(Duration::from_millis(1));
 
@@ -102,28 +82,28 @@ per_thread! {
 }
 
 /// This thread has asked a question.
-pub(super) fn asked(connection: ConnectionId, question: Generation) {
+pub(in crate::conn) fn asked(connection: ConnectionId, question: Generation) {
     ASKED.with(|asked| asked.set(Some((connection, question))));
 }
 
 /// This thread waits for the answer to a question.
-pub(super) fn waits_for(connection: ConnectionId, question: Generation) {
+pub(in crate::conn) fn waits_for(connection: ConnectionId, question: Generation) {
     let last = ASKED.with(Cell::get).filter(|(asked, _)| *asked == connection);
     WINDOW.with(|window| window.set(last.map_or(u64::MAX, |(_, last)| last.abs_diff(question))));
 }
 
 /// This thread handles messages of the connection until the result is dropped: it runs its callbacks, and
 /// sends what is queued, afterwards.
-pub(super) fn handling(id: ConnectionId) -> Handling {
+pub(in crate::conn) fn handling(id: ConnectionId) -> Handling {
     Handling(HANDLING.with(|handling| handling.replace(Some((id, false)))))
 }
 
 /// What this thread handled before.
-pub(super) struct Handling(Option<(ConnectionId, bool)>);
+pub(in crate::conn) struct Handling(Option<(ConnectionId, bool)>);
 
 impl Handling {
     /// Whether callbacks have been queued meanwhile, by this thread.
-    pub(super) fn called_back(&self) -> bool {
+    pub(in crate::conn) fn called_back(&self) -> bool {
         HANDLING.with(Cell::get).is_some_and(|(_, calls_back)| calls_back)
     }
 }
@@ -131,30 +111,6 @@ impl Handling {
 impl Drop for Handling {
     fn drop(&mut self) {
         HANDLING.with(|handling| handling.set(self.0));
-    }
-}
-
-/// What the send stage holds, for whoever has its turn.
-pub(super) struct Slot(Mutex<Option<Box<Sender>>>);
-
-impl Slot {
-    pub(super) fn new(sender: Sender) -> Self {
-        Slot(Mutex::new(Rank::Queue, Some(Box::new(sender))))
-    }
-
-    /// Takes the sender. `None` once the send thread has ended.
-    pub(super) fn take(&self) -> Option<Box<Sender>> {
-        self.0.lock().take()
-    }
-
-    /// Why nothing more can be sent, and until when what has arrived may say more about it.
-    pub(super) fn failed(&self) -> Option<(TransportError, Instant)> {
-        self.0.lock().as_ref().and_then(|sender| sender.failed.clone())
-    }
-
-    pub(super) fn put(&self, sender: Box<Sender>) {
-        let before = self.0.lock().replace(sender);
-        debug_assert!(before.is_none(), "one has the turn");
     }
 }
 
@@ -186,7 +142,7 @@ impl Shared {
     /// Whether what is queued now had better wait for others: whoever reads sends it together with what it handles; or
     /// threads whose answers have come are about to run, as more of them wait than there are questions.
     fn others_come(&self, awaited: usize) -> bool {
-        self.reading.is_in_batch() || self.reading.waiting() > awaited
+        self.drive.reading.is_in_batch() || self.drive.reading.waiting() > awaited
     }
 
     /// Sends what this thread has left to be sent: it may be what it waits for the answer of.
@@ -200,7 +156,7 @@ impl Shared {
 
     /// Sends what is queued, or has it sent.
     pub(super) fn send_queued(&self) {
-        if !self.sends_now {
+        if !self.drive.sends_now {
             return self.outgoing.wake();
         }
         if let Some(turn) = self.outgoing.take_turn() {

@@ -4,11 +4,12 @@ use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::{Driven, Key, Next, Poller, Reactor, Told};
-use crate::conn::stages::{Progress, ReceiveStage, Wait};
+use crate::conn::drive::receive::InlineReceiver;
+use crate::conn::stages::{Progress, Wait};
 use crate::sync::{processors, Arc, Duration, Instant, OnceLock};
 use crate::transport::Epoll;
 
-type Stage = Box<ReceiveStage>;
+type Stage = Box<InlineReceiver>;
 
 /// How many messages of one connection's are handled before it is the next connection's turn, and for how long. A message
 /// that is being handled is not interrupted.
@@ -20,9 +21,9 @@ const TURN_TIME: Duration = Duration::from_micros(250);
 pub(in crate::conn) fn rest(mut stage: Stage) -> Result<Stage, Stage> {
     static REACTOR: OnceLock<Option<Arc<Reactor<Epoll, Stage>>>> = OnceLock::new();
     let made = || Epoll::new().ok().map(|epoll| Reactor::new(epoll, processors().div_ceil(2)));
-    match (stage.descriptor(), REACTOR.get_or_init(made)) {
+    match (stage.stage.descriptor(), REACTOR.get_or_init(made)) {
         (Some(_), Some(reactor)) => {
-            stage.rest();
+            stage.stage.rest();
             reactor.rest(stage)
         }
         _ => Err(stage),
@@ -33,23 +34,26 @@ impl Driven for Stage {
     fn drive(&mut self, ended: bool) -> Next {
         let until = Instant::now() + TURN_TIME;
         // Whether the source was read in this turn. Before that it may say that it is drained, and have been told of since.
-        let mut has_read = !self.is_ready();
+        let mut has_read = !self.stage.is_ready();
         for _ in 0..TURN_MESSAGES {
             let progress = match catch_unwind(AssertUnwindSafe(|| self.step(Wait::No))) {
                 Ok(progress) => progress,
                 Err(panic) => {
-                    self.shared().end_panicked(panic);
+                    self.shared.end_panicked(panic);
                     return Next::Back;
                 }
             };
-            let between_batches = progress != Progress::Made || !self.shared().reading.is_in_batch();
+            let between_batches = progress != Progress::Made || !self.shared.drive.reading.is_in_batch();
             if between_batches {
-                if progress == Progress::Ended || self.shared().reading.is_wanted() || !self.has_room() {
+                if progress == Progress::Ended
+                    || self.shared.drive.reading.is_wanted()
+                    || !self.stage.has_room()
+                {
                     return Next::Back;
                 }
-                let nothing_left = has_read && self.is_drained() && !ended;
-                if (progress == Progress::Idle || nothing_left) && !self.holds_message() {
-                    self.rest();
+                let nothing_left = has_read && self.stage.is_drained() && !ended;
+                if (progress == Progress::Idle || nothing_left) && !self.stage.holds_message() {
+                    self.stage.rest();
                     return Next::Rests;
                 }
                 has_read = true;
@@ -63,17 +67,17 @@ impl Driven for Stage {
     }
 
     fn polls_for(&self) -> Duration {
-        self.shared().limits.polling
+        self.shared.limits.polling
     }
 }
 
 impl Poller<Stage> for Epoll {
     fn add(&self, key: Key, of: &Stage) -> io::Result<()> {
-        self.add(key, of.descriptor().ok_or(io::ErrorKind::Unsupported)?)
+        self.add(key, of.stage.descriptor().ok_or(io::ErrorKind::Unsupported)?)
     }
 
     fn remove(&self, of: &Stage) {
-        if let Some(descriptor) = of.descriptor() {
+        if let Some(descriptor) = of.stage.descriptor() {
             self.remove(descriptor);
         }
     }

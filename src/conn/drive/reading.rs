@@ -38,9 +38,10 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use super::desk::{Desk, Lent};
 use super::lending::LINGER;
 use super::polling::{First, Polling};
-use super::shared::Shared;
-use super::stages::{Progress, ReceiveStage, Wait};
+use super::receive::InlineReceiver;
 use crate::cap::port::ConnectionId;
+use crate::conn::shared::Shared;
+use crate::conn::stages::{Progress, ReceiveStage, Wait};
 use crate::promise::cancel::without_current;
 use crate::promise::{Interrupt, Waiter};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -48,8 +49,8 @@ use crate::sync::{counted, enter_role, per_thread, Arc, Instant, ProcessCounter,
 use crate::transport::Gate;
 
 /// Who reads. See Note [Reading is lent].
-pub(super) struct Reading {
-    desk: Arc<Desk<Box<ReceiveStage>>>,
+pub(in crate::conn) struct Reading {
+    desk: Arc<Desk<Box<InlineReceiver>>>,
     /// Somebody would have borrowed the stage.
     wanted: AtomicBool,
     /// How many threads wait for an answer, or have not run since it came.
@@ -66,7 +67,7 @@ per_thread! {
 }
 
 impl Reading {
-    pub(super) fn new() -> Self {
+    pub(in crate::conn) fn new() -> Self {
         Reading {
             desk: Arc::new(Desk::new()),
             wanted: AtomicBool::new(false),
@@ -76,22 +77,22 @@ impl Reading {
     }
 
     /// Has what arrives be seen from now on, though nobody waits for it who reads.
-    pub(super) fn watch(&self) {
+    pub(in crate::conn) fn watch(&self) {
         self.desk.watch();
     }
 
     /// How many threads wait for an answer, or have not run since it came.
-    pub(super) fn waiting(&self) -> usize {
+    pub(in crate::conn) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
     /// Whether whoever reads has more messages at hand, and sends what is queued after them.
-    pub(super) fn is_in_batch(&self) -> bool {
+    pub(in crate::conn) fn is_in_batch(&self) -> bool {
         self.batch.load(Ordering::Relaxed)
     }
 
     /// Another message is at hand, or none is.
-    pub(super) fn goes_on(&self, more: bool) {
+    pub(in crate::conn) fn goes_on(&self, more: bool) {
         self.batch.store(more, Ordering::Relaxed);
     }
 
@@ -101,22 +102,22 @@ impl Reading {
     }
 
     /// Whether the receive thread is to lend its stage.
-    pub(super) fn is_wanted(&self) -> bool {
+    pub(in crate::conn) fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Relaxed)
     }
 }
 
-impl Lent for Box<ReceiveStage> {
+impl Lent for Box<InlineReceiver> {
     fn rest(&mut self) {
-        ReceiveStage::rest(self);
+        self.stage.rest();
     }
 }
 
 /// What the receive thread runs.
-pub(super) struct Receiver {
+pub(crate) struct Receiver {
     shared: Arc<Shared>,
     /// `None` after a panic.
-    stage: Option<Box<ReceiveStage>>,
+    stage: Option<Box<InlineReceiver>>,
 }
 
 /// How many receive threads this process has.
@@ -127,30 +128,36 @@ const MANY_RECEIVERS: u64 = 4;
 impl Drop for Receiver {
     fn drop(&mut self) {
         RECEIVERS.fetch_sub(1, Ordering::Relaxed);
-        self.shared.reading.desk.close();
+        self.shared.drive.reading.desk.close();
     }
 }
 
 impl Receiver {
-    pub(super) fn new(shared: &Arc<Shared>, stage: ReceiveStage) -> Self {
+    pub(in crate::conn) fn new(shared: &Arc<Shared>, stage: ReceiveStage) -> Self {
         RECEIVERS.fetch_add(1, Ordering::Relaxed);
-        Receiver { shared: shared.clone(), stage: Some(Box::new(stage)) }
+        Receiver { shared: shared.clone(), stage: Some(Box::new(InlineReceiver::new(shared, stage))) }
+    }
+
+    /// Whether a message has been received that waits for room, or did.
+    pub(in crate::conn) fn holds_message(&self) -> bool {
+        self.stage.as_ref().is_some_and(|receiver| receiver.stage.holds_message())
     }
 
     /// Receives, and then lends the stage if somebody may borrow it.
-    pub(super) fn step(&mut self, wait: Wait) -> Progress {
+    pub(in crate::conn) fn step(&mut self, wait: Wait) -> Progress {
         let Some(mut stage) = self.stage.take() else { return Progress::Ended };
         let mut progress;
         if wait == Wait::Yes
-            && stage.has_room()
-            && !stage.is_ready()
+            && stage.stage.has_room()
+            && !stage.stage.is_ready()
             && !stage.poll(None, First::AtOnce, || true)
         {
             (stage, progress) = rest(stage);
         } else {
             progress = stage.step(wait);
         }
-        if progress == Progress::Made && self.shared.reading.is_wanted() && !stage.is_ready() {
+        let lends = wait == Wait::Yes && progress == Progress::Made && self.shared.drive.reading.is_wanted();
+        if lends && !stage.stage.is_ready() {
             (stage, progress) = self.lend(stage);
         }
         self.stage = Some(stage);
@@ -158,10 +165,10 @@ impl Receiver {
     }
 
     /// Lends the stage until something has arrived that nobody waited for.
-    fn lend(&self, mut stage: Box<ReceiveStage>) -> (Box<ReceiveStage>, Progress) {
-        let reading = &self.shared.reading;
+    fn lend(&self, mut stage: Box<InlineReceiver>) -> (Box<InlineReceiver>, Progress) {
+        let reading = &self.shared.drive.reading;
         let desk = &reading.desk;
-        let Some(gate) = desk.gate_or(|| stage.gate()) else {
+        let Some(gate) = desk.gate_or(|| stage.stage.gate()) else {
             reading.wanted.store(false, Ordering::Relaxed);
             return (stage, Progress::Made);
         };
@@ -182,7 +189,7 @@ impl Receiver {
             if !again {
                 reading.wanted.store(false, Ordering::Relaxed);
             }
-            if !again || progress == Progress::Ended || !stage.has_room() {
+            if !again || progress == Progress::Ended || !stage.stage.has_room() {
                 return (stage, progress);
             }
         }
@@ -190,7 +197,7 @@ impl Receiver {
 }
 
 /// Waits for input, and receives, or has it received, until this thread has something to do itself.
-fn rest(stage: Box<ReceiveStage>) -> (Box<ReceiveStage>, Progress) {
+fn rest(stage: Box<InlineReceiver>) -> (Box<InlineReceiver>, Progress) {
     let many = RECEIVERS.load(Ordering::Relaxed) >= MANY_RECEIVERS;
     match if many { rest_with_others(stage) } else { Err(stage) } {
         Ok(mut stage) => {
@@ -213,25 +220,25 @@ use super::reactor::rest as rest_with_others;
 
 /// Nobody else can wait for its input.
 #[cfg(not(all(any(target_os = "linux", target_os = "android"), not(any(shuttle, loom)))))]
-fn rest_with_others(stage: Box<ReceiveStage>) -> Result<Box<ReceiveStage>, Box<ReceiveStage>> {
+fn rest_with_others(stage: Box<InlineReceiver>) -> Result<Box<InlineReceiver>, Box<InlineReceiver>> {
     Err(stage)
 }
 
 /// The receive stage, borrowed. Given back when dropped.
 struct Borrowed<'a> {
     shared: &'a Shared,
-    stage: Option<(Box<ReceiveStage>, Arc<dyn Gate>)>,
+    stage: Option<(Box<InlineReceiver>, Arc<dyn Gate>)>,
 }
 
 impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
         let Some((mut stage, gate)) = self.stage.take() else { return };
         // There are, for want of room. The gate does not see them.
-        let messages_left = stage.is_ready();
+        let messages_left = stage.stage.is_ready();
         // Without room, this thread does not come again: the receive thread waits for it.
-        let may_come_again = !messages_left && stage.has_room();
+        let may_come_again = !messages_left && stage.stage.has_room();
         let interrupted = messages_left.then(|| gate.clone());
-        self.shared.reading.desk.give_back(stage, gate, || may_come_again && self.shared.is_alone());
+        self.shared.drive.reading.desk.give_back(stage, gate, || may_come_again && self.shared.is_alone());
         if let Some(gate) = interrupted {
             gate.interrupt();
         }
@@ -241,11 +248,8 @@ impl Drop for Borrowed<'_> {
 impl Shared {
     /// Reads for a thread that waits. See Note [Reading is lent].
     pub(super) fn read_for(self: &Arc<Self>, waiter: &dyn Waiter) {
-        if !self.lends {
-            return;
-        }
         self.see_to_drops();
-        let _waiting = self.reading.wait();
+        let _waiting = self.drive.reading.wait();
         self.send_left();
         let Some(mut borrowed) = self.borrow_in_time(waiter) else { return waiter.sleep_on() };
         let _reading = self.enter_reading();
@@ -268,9 +272,9 @@ impl Shared {
     }
 
     fn borrow(&self) -> Option<Borrowed<'_>> {
-        let desk = &self.reading.desk;
+        let desk = &self.drive.reading.desk;
         let Some(stage) = desk.borrow() else {
-            self.reading.wanted.store(!desk.has_no_gate(), Ordering::Relaxed);
+            self.drive.reading.wanted.store(!desk.has_no_gate(), Ordering::Relaxed);
             return None;
         };
         Some(Borrowed { shared: self, stage: Some(stage) })
@@ -279,7 +283,7 @@ impl Shared {
     /// Whether only this thread, which has read, is known to depend on what arrives, as far as anybody does. Model
     /// checkers know no time, in which it may come again.
     fn is_alone(&self) -> bool {
-        !cfg!(any(shuttle, loom)) && self.reading.waiting() <= 1 && !self.is_waited_for()
+        !cfg!(any(shuttle, loom)) && self.drive.reading.waiting() <= 1 && !self.is_waited_for()
     }
 
     /// This thread reads until the result is dropped.
@@ -306,7 +310,7 @@ impl Borrowed<'_> {
             };
             match catch_unwind(AssertUnwindSafe(receive)) {
                 Ok(Progress::Made) => {}
-                Ok(Progress::Idle) if stage.has_room() => {}
+                Ok(Progress::Idle) if stage.stage.has_room() => {}
                 Ok(Progress::Idle | Progress::Ended) => return,
                 Err(panic) => shared.end_panicked(panic),
             }
@@ -317,7 +321,7 @@ impl Borrowed<'_> {
 impl Interrupt for Shared {
     fn interrupt(&self) {
         if READING.with(Cell::get) != Some(self.id) {
-            if let Some(gate) = self.reading.desk.gate() {
+            if let Some(gate) = self.drive.reading.desk.gate() {
                 gate.interrupt();
             }
         }

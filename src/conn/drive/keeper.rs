@@ -4,7 +4,7 @@
 use crate::sync::{Arc, Weak};
 
 /// What the keeper looks after.
-pub(super) trait Kept: Send + Sync {
+pub(in crate::conn) trait Kept: Send + Sync {
     /// Looks what has become of it since the last look. False: this need not be looked after any more.
     #[cfg_attr(any(shuttle, loom), allow(dead_code))]
     fn look(self: Arc<Self>) -> bool;
@@ -15,7 +15,7 @@ pub(super) trait Kept: Send + Sync {
 }
 
 #[cfg(not(any(shuttle, loom)))]
-pub(super) use of_the_process::keep;
+pub(in crate::conn) use of_the_process::keep;
 
 #[cfg(not(any(shuttle, loom)))]
 mod of_the_process {
@@ -81,4 +81,4 @@ mod of_the_process {
 
 /// Model checkers know no time: a test looks itself.
 #[cfg(any(shuttle, loom))]
-pub(super) fn keep(_: Weak<dyn Kept>) {}
+pub(in crate::conn) fn keep(_: Weak<dyn Kept>) {}

@@ -1,0 +1,144 @@
+//! For speed alone: the steps of the stages are taken by threads that would otherwise have to wake the stages' own.
+//!
+//! Nothing here changes what a user can observe. `Threads::Strict` uses none of it.
+//!
+//! The rest of `conn` knows of this folder what stands in this file: [`Drive`], the hooks (functions of `Shared` below), and
+//! [`Receive`].
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`lending`] | a thread that has queued something takes the next stage's step (Note [Lending]) |
+//! | [`polling`] | looking for input over and over before sleeping (Note [Polling]) |
+//! | [`reading`] | the receive stage, on a thread that waits for what it reads (Note [Reading is lent]) |
+//! | [`desk`] | where that stage is borrowed (Note [The gate is opened late]) |
+//! | [`reactor`] | one thread that waits for the input of all connections whose receive threads would sleep |
+//! | [`keeper`] | looks after the last two from time to time |
+//! | [`receive`] | the receive stage, with those behind it |
+//! | [`drops`] | references that users have dropped wait for the next transaction (Note [Drops are noted]) |
+
+mod desk;
+mod drops;
+mod keeper;
+mod lending;
+mod polling;
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(shuttle), any(not(loom), test)))]
+mod reactor;
+mod reading;
+mod receive;
+
+pub(super) use drops::Watch;
+
+use super::shared::Shared;
+use super::stages::{Progress, ReceiveStage, Sender, Wait};
+use super::threads::Threads;
+use crate::cap::port::{Generation, Notice};
+use crate::promise::Waiter;
+use crate::state::Callback;
+use crate::sync::Arc;
+use drops::Drops;
+use reading::{Reading, Receiver};
+
+/// Whether other threads take the steps of a connection's stages, and what they know.
+pub(super) struct Drive {
+    inline: bool,
+    /// Whether what is queued can be sent on any thread.
+    sends_now: bool,
+    reading: Reading,
+    drops: Drops,
+}
+
+impl Drive {
+    pub(super) fn new(threads: Threads, sender: &Sender) -> Self {
+        let inline = threads == Threads::Lending;
+        let sends_now = inline && sender.sends_now();
+        Drive { inline, sends_now, reading: Reading::new(), drops: Drops::new() }
+    }
+
+    /// The connection has ended.
+    pub(super) fn close(&self) {
+        self.drops.close();
+    }
+}
+
+/// What drives the receive stage.
+pub(crate) enum Receive {
+    /// Its own thread alone.
+    Own(ReceiveStage),
+    Inline(Receiver),
+}
+
+impl Receive {
+    pub(super) fn new(shared: &Arc<Shared>, stage: ReceiveStage) -> Self {
+        match shared.drive.inline {
+            true => Receive::Inline(Receiver::new(shared, stage)),
+            false => Receive::Own(stage),
+        }
+    }
+
+    pub(crate) fn step(&mut self, wait: Wait) -> Progress {
+        match self {
+            Receive::Own(stage) => stage.step(wait),
+            Receive::Inline(receiver) => receiver.step(wait),
+        }
+    }
+
+    /// Whether a message has been received that waits for room, or did.
+    pub(crate) fn holds_message(&self) -> bool {
+        match self {
+            Receive::Own(stage) => stage.holds_message(),
+            Receive::Inline(receiver) => receiver.holds_message(),
+        }
+    }
+}
+
+/// The hooks.
+impl Shared {
+    /// A transaction has queued messages to be sent, or callbacks.
+    pub(super) fn after_commit(&self, sends: bool, calls_back: bool) {
+        if self.drive.inline {
+            return self.see_to(sends, calls_back);
+        }
+        if calls_back {
+            self.callbacks.wake();
+        }
+        if sends {
+            self.outgoing.wake();
+        }
+    }
+
+    /// Has a notice looked at. May be called under any lock.
+    pub(super) fn post(&self, notice: Notice) {
+        if self.drive.inline && notice.is_of_a_drop() {
+            return self.note_drop(notice);
+        }
+        // After the end nothing is left for a notice to change.
+        let _ = self.callbacks.push(Callback::Notice(notice));
+    }
+
+    /// A stage is about to wait: what this thread has left undone is done before.
+    pub(super) fn before_sleep(&self) {
+        if self.drive.inline {
+            self.drive.reading.goes_on(false);
+            self.see_to_drops();
+            self.send_queued();
+        }
+    }
+
+    /// Another thread than one that reads waits for what arrives from now on.
+    pub(super) fn depends_on_input(&self) {
+        self.drive.reading.watch();
+    }
+
+    /// This thread has asked a question.
+    pub(super) fn after_question(&self, question: Generation) {
+        lending::asked(self.id, question);
+    }
+
+    /// This thread waits for the answer to a question, which it may read itself.
+    pub(super) fn wait_for_answer(self: &Arc<Self>, question: Generation, waiter: &dyn Waiter) {
+        if self.drive.inline {
+            lending::waits_for(self.id, question);
+            self.read_for(waiter);
+        }
+    }
+}

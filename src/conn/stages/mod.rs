@@ -1,0 +1,92 @@
+//! The four stages: what a connection's threads do, one step at a time.
+//!
+//! A step takes from the queue in front, does one thing, and puts into the queues behind. A dedicated thread drives each
+//! stage step by step (`threads.rs`); a test or a model checker can drive them in any order instead.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`receive`] | reads what arrives, and hands on what there is room for |
+//! | [`coordinator`] | handles each message in a transaction |
+//! | [`callback`] | does what transactions have left to be done outside the lock |
+//! | [`send`] | writes what is queued |
+
+mod callback;
+mod coordinator;
+mod receive;
+mod send;
+
+pub(crate) use callback::CallbackStage;
+pub(crate) use coordinator::CoordinatorStage;
+pub(crate) use receive::ReceiveStage;
+pub(crate) use send::SendStage;
+pub(super) use send::{Sender, SenderSlot};
+
+use super::drive::Receive;
+use super::shared::Shared;
+use crate::sync::{Arc, Instant, Lane, Turn, Waited};
+use crate::transport::MessageSource;
+
+/// Whether a step waits for something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    Yes,
+    No,
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Something.
+    Made,
+    /// Nothing: there is nothing to do now.
+    Idle,
+    /// Nothing, and there never will be.
+    Ended,
+}
+
+/// The four stages of a connection.
+pub(crate) struct Stages {
+    pub(crate) send: SendStage,
+    pub(crate) receive: Receive,
+    pub(crate) coordinator: CoordinatorStage,
+    pub(crate) callback: CallbackStage,
+}
+
+impl Stages {
+    pub(super) fn new(shared: &Arc<Shared>, source: Box<dyn MessageSource>) -> Self {
+        Stages {
+            send: SendStage::new(shared),
+            receive: Receive::new(shared, ReceiveStage::new(shared, source)),
+            coordinator: CoordinatorStage::new(shared),
+            callback: CallbackStage::new(shared),
+        }
+    }
+}
+
+/// The turn of a lane, for one step of the stage behind it.
+fn turn<T>(lane: &Lane<T>, wait: Wait, until: Option<Instant>) -> Result<Turn<'_, T>, Progress> {
+    match wait {
+        Wait::No => lane.take_turn().ok_or(Progress::Idle),
+        Wait::Yes => match lane.wait_turn(until) {
+            Waited::Turn(turn) => Ok(turn),
+            Waited::TimedOut => Err(Progress::Idle),
+            Waited::Closed => Err(Progress::Ended),
+        },
+    }
+}
+
+/// Takes one step with each item of a lane; with one, if it is not to wait.
+fn work_off<T>(lane: &Lane<T>, wait: Wait, until: Option<Instant>, mut step: impl FnMut(T)) -> Progress {
+    match turn(lane, wait, until) {
+        Ok(mut turn) => {
+            while let Some(item) = turn.next() {
+                step(item);
+                if wait == Wait::No {
+                    break;
+                }
+            }
+            Progress::Made
+        }
+        Err(progress) => progress,
+    }
+}

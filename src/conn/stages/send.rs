@@ -1,0 +1,136 @@
+//! The send stage: writes what is queued.
+
+use std::collections::vec_deque::Drain;
+use std::mem;
+
+use super::{turn, Progress, Wait};
+use crate::conn::backpressure::Sending;
+use crate::conn::shared::Shared;
+use crate::error::{Exception, TransportError};
+use crate::state::Departure;
+use crate::sync::{self, Arc, Foreign, Instant, Mutex, Rank};
+use crate::transport::MessageSink;
+use crate::wire::encode::encode;
+use crate::wire::frame::Outbound;
+
+/// What writes: whoever has the turn of what is queued uses it.
+pub(in crate::conn) struct Sender {
+    sink: Foreign<Box<dyn MessageSink>>,
+    /// Why nothing more can be sent, and until when what has arrived may say more about it.
+    failed: Option<(TransportError, Instant)>,
+    /// Why the connection is to be ended.
+    broken: Option<Exception>,
+    /// Empty: its memory is used again.
+    messages: Vec<Outbound>,
+}
+
+/// The memory of a longer list is not kept.
+const KEPT_MESSAGES: usize = 64;
+
+impl Sender {
+    pub(in crate::conn) fn new(sink: Box<dyn MessageSink>) -> Self {
+        Sender { sink: Foreign::new(sink), failed: None, broken: None, messages: Vec::new() }
+    }
+
+    pub(in crate::conn) fn sends_now(&self) -> bool {
+        self.sink.sends_now()
+    }
+
+    /// Encodes a batch, and gives it to the sink. `None` if nothing can be sent.
+    fn write<R>(
+        &mut self,
+        shared: &Shared,
+        batch: Drain<'_, Departure>,
+        send: impl FnOnce(&mut dyn MessageSink, &[Outbound]) -> Result<R, TransportError>,
+    ) -> Option<R> {
+        if self.failed.is_some() {
+            shared.sent(batch.fold(Sending::default(), |all, departure| all.and(&departure)));
+            return None;
+        }
+        let mut all = Sending::default();
+        let mut messages = mem::take(&mut self.messages);
+        let mut shares = Vec::new();
+        for departure in batch {
+            all = all.and(&departure);
+            let Departure { message, share, .. } = departure;
+            shares.extend(share);
+            match encode(message) {
+                Ok(message) => messages.push(message),
+                // Contents were checked before they were queued: see `Content::prepare`.
+                Err(e) => self.broken = Some(e.with_context("a message that was queued can't be encoded")),
+            }
+        }
+        let sent = send(&mut **self.sink, &messages);
+        messages.clear();
+        messages.shrink_to(KEPT_MESSAGES);
+        self.messages = messages;
+        drop(shares);
+        shared.sent(all);
+        sent.map_err(|e| self.failed = Some((e, sync::deadline(shared.limits.linger)))).ok()
+    }
+
+    /// Sends a batch without waiting. False if the send thread has to go on.
+    pub(in crate::conn) fn send_now(&mut self, shared: &Shared, batch: Drain<'_, Departure>) -> bool {
+        let sent = self.write(shared, batch, |sink, messages| sink.send_now(messages));
+        sent == Some(true) && self.broken.is_none()
+    }
+}
+
+/// Where the sender is, for the thread that has the turn of `outgoing`.
+pub(in crate::conn) struct SenderSlot(Mutex<Option<Box<Sender>>>);
+
+impl SenderSlot {
+    pub(in crate::conn) fn new(sender: Sender) -> Self {
+        SenderSlot(Mutex::new(Rank::Queue, Some(Box::new(sender))))
+    }
+
+    /// Takes the sender. `None` once the send thread has ended.
+    pub(in crate::conn) fn take(&self) -> Option<Box<Sender>> {
+        self.0.lock().take()
+    }
+
+    /// Why nothing more can be sent, and until when what has arrived may say more about it.
+    pub(in crate::conn) fn failed(&self) -> Option<(TransportError, Instant)> {
+        self.0.lock().as_ref().and_then(|sender| sender.failed.clone())
+    }
+
+    pub(in crate::conn) fn put(&self, sender: Box<Sender>) {
+        let before = self.0.lock().replace(sender);
+        debug_assert!(before.is_none(), "one has the turn");
+    }
+}
+
+/// Writes what is queued.
+pub(crate) struct SendStage {
+    shared: Arc<Shared>,
+}
+
+impl SendStage {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        SendStage { shared: shared.clone() }
+    }
+
+    /// Sends all that is queued, as one batch, and what a borrower has left. What can't be sent is dropped, until
+    /// the receive stage finds the end too. See Note [Shutdown].
+    pub(crate) fn step(&mut self, wait: Wait) -> Progress {
+        let failed = self.shared.sender.failed();
+        let until = failed.as_ref().map(|(_, until)| *until);
+        let mut turn = match (turn(&self.shared.outgoing, wait, until), failed) {
+            (Ok(turn), _) => turn,
+            (Err(Progress::Idle), Some((why, _))) if wait == Wait::Yes => {
+                self.shared.end(why.into(), false);
+                return Progress::Made;
+            }
+            (Err(progress), _) => return progress,
+        };
+        let Some(mut sender) = self.shared.sender.take() else { return Progress::Ended };
+        sender.write(&self.shared, turn.rest(), |sink, messages| sink.send(messages));
+        let broken = sender.broken.take();
+        self.shared.sender.put(sender);
+        drop(turn);
+        if let Some(why) = broken {
+            self.shared.end(why.into(), true);
+        }
+        Progress::Made
+    }
+}
