@@ -383,14 +383,18 @@ impl Peer {
     /// objects have answered. What it has sent by then is put aside.
     #[track_caller]
     pub fn settle(&mut self) {
-        // A call on what can't be a capability goes through the callback queue, and no further.
+        // A call on what can't be a capability goes through the callback queue, and no further. The second one is behind
+        // the release of what the bootstrap gave.
         let bootstrap = self.bootstrap();
-        let call = self.call(Target::Answer(bootstrap, vec![9]), 0, 0).send();
-        let is_end = |m: &Msg| matches!(m, Msg::Return(ret) if ret.answer == call);
-        self.receive_until("the answer to settle", is_end);
-        self.finish(call);
+        let first = self.call(Target::Answer(bootstrap, vec![9]), 0, 0).send();
         self.finish(bootstrap);
-        self.aside.retain(|m| !matches!(m, Msg::Return(ret) if ret.answer == bootstrap));
+        let second = self.call(Target::Answer(first, vec![9]), 0, 0).send();
+        let is_end = |m: &Msg| matches!(m, Msg::Return(ret) if ret.answer == second);
+        self.receive_until("the answer to settle", is_end);
+        self.finish(first);
+        self.finish(second);
+        let own = [bootstrap, first];
+        self.aside.retain(|m| !matches!(m, Msg::Return(ret) if own.contains(&ret.answer)));
         self.sync();
     }
 
