@@ -19,6 +19,8 @@ pub(super) struct Pages<V: Clone> {
     first: Vec<Page<V>>,
     /// The pages behind those, by chunks. The last chunk is not empty.
     chunks: Vec<Arc<Vec<Page<V>>>>,
+    /// How many pages there are.
+    pages: usize,
     len: usize,
     /// Pages without entries whose memory is kept: two at most, the lowest.
     spare: Vec<usize>,
@@ -40,7 +42,7 @@ impl<V> Default for Page<V> {
 
 impl<V: Clone> Default for Pages<V> {
     fn default() -> Self {
-        Pages { first: Vec::new(), chunks: Vec::new(), len: 0, spare: Vec::new() }
+        Pages { first: Vec::new(), chunks: Vec::new(), pages: 0, len: 0, spare: Vec::new() }
     }
 }
 
@@ -53,7 +55,7 @@ impl<V: Clone> Pages<V> {
     /// can't have more memory taken than some times what its entries need: another page is made only if half of
     /// what there is before it is in use.
     pub(super) fn admits(&self, at: u64) -> bool {
-        let (page, pages) = (at / PAGE as u64, self.pages() as u64);
+        let (page, pages) = (at / PAGE as u64, self.pages as u64);
         page < pages.max(FEW as u64) || (page == pages && 2 * self.len as u64 >= at - at % PAGE as u64)
     }
 
@@ -64,16 +66,16 @@ impl<V: Clone> Pages<V> {
 
     pub(super) fn get_mut(&mut self, at: u64) -> Option<&mut V> {
         let (page, slot) = place(at);
-        // Not for what is not there: that would copy a page for nothing.
-        self.page(page)?.slots.as_ref()?[slot].as_ref()?;
         let slots = self.page_mut(page)?.slots.as_mut()?;
+        // Not for what is not there: that would copy a page for nothing.
+        slots[slot].as_ref()?;
         Arc::make_mut(slots)[slot].as_mut()
     }
 
     /// Puts an entry where there was none, which [`admits`](Self::admits) has allowed.
     pub(super) fn insert(&mut self, at: u64, entry: V) {
         let (at, slot) = place(at);
-        while self.pages() <= at {
+        while self.pages <= at {
             self.add_page();
         }
         let page = self.page_mut(at).expect("just made, if it was not there");
@@ -89,9 +91,10 @@ impl<V: Clone> Pages<V> {
 
     pub(super) fn remove(&mut self, at: u64) -> Option<V> {
         let (at, slot) = place(at);
-        self.page(at)?.slots.as_ref()?[slot].as_ref()?;
         let page = self.page_mut(at)?;
-        let entry = Arc::make_mut(page.slots.as_mut()?)[slot].take();
+        let slots = page.slots.as_mut()?;
+        slots[slot].as_ref()?;
+        let entry = Arc::make_mut(slots)[slot].take();
         page.used -= 1;
         let is_empty = page.used == 0;
         self.len -= 1;
@@ -142,13 +145,8 @@ impl<V: Clone> Pages<V> {
         }
     }
 
-    /// How many pages there are.
-    fn pages(&self) -> usize {
-        let full = self.chunks.len().saturating_sub(1) * CHUNK;
-        self.first.len() + full + self.chunks.last().map_or(0, |chunk| chunk.len())
-    }
-
     fn add_page(&mut self) {
+        self.pages += 1;
         if self.first.len() < CHUNK {
             return self.first.push(Page::default());
         }
@@ -164,6 +162,7 @@ impl<V: Clone> Pages<V> {
     }
 
     fn remove_last_page(&mut self) {
+        self.pages -= 1;
         match self.chunks.last_mut().map(Arc::make_mut) {
             None => _ = self.first.pop(),
             Some(last) => {
@@ -200,7 +199,7 @@ mod tests {
         assert_eq!(held(&pages), [0, 1, 31]);
         assert!(pages.admits(1000) && !pages.admits(1024), "what is there is not half full");
         assert_eq!(pages.remove(999), Some(999));
-        assert_eq!((held(&pages), pages.pages()), (vec![0, 1], 2));
+        assert_eq!((held(&pages), pages.pages), (vec![0, 1], 2));
     }
 
     /// Chunks come and go as pages do, and each number keeps its entry.
@@ -212,11 +211,11 @@ mod tests {
             assert!(pages.admits(at));
             pages.insert(at, at);
         });
-        assert_eq!((pages.len() as u64, pages.pages(), pages.chunks.len()), (COUNT, 3 * CHUNK + 1, 3));
+        assert_eq!((pages.len() as u64, pages.pages, pages.chunks.len()), (COUNT, 3 * CHUNK + 1, 3));
         assert!(pages.iter().map(|(at, entry)| (at, *entry)).eq((0..COUNT).map(|at| (at, at))));
         (0..COUNT).for_each(|at| *pages.get_mut(at).unwrap() += 1);
         (0..COUNT).rev().for_each(|at| assert_eq!(pages.remove(at), Some(at + 1)));
-        assert_eq!((pages.len(), pages.pages(), pages.chunks.len()), (0, 2, 0));
+        assert_eq!((pages.len(), pages.pages, pages.chunks.len()), (0, 2, 0));
     }
 
     thread_local! {
