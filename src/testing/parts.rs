@@ -173,7 +173,7 @@ fn entry(id: QuestionId) -> [u64; 16] {
     [u64::from(id.0); 16]
 }
 
-/// All tables of a connection, shared with it: what a snapshot takes under the lock. See Note [Snapshots].
+/// All tables of a connection, shared with it: what a snapshot takes under the lock.
 pub struct SharedTables(#[expect(dead_code, reason = "it is held")] Tables);
 
 impl SharedTables {
