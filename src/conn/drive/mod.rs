@@ -1,9 +1,9 @@
 //! For speed alone: the steps of the stages are taken by threads that would otherwise have to wake the stages' own.
 //!
-//! Nothing here changes what a user can observe. `Threads::Strict` uses none of it.
+//! Nothing here changes what a user can observe. With `Threads::Strict` the hooks do nothing of it.
 //!
 //! The rest of `conn` knows of this folder what stands in this file: [`Drive`], the hooks (functions of `Shared` below), and
-//! [`Receive`].
+//! [`Receive`]; and of `drops.rs` what a transaction and the callback stage ask it (`take_drops`, `see_to_drops`, [`Watch`]).
 //!
 //! | file | what |
 //! | --- | --- |
