@@ -13,7 +13,9 @@ use super::contents::{Payload, Response};
 use super::port::QuestionRef;
 use super::promised::{Keeps, PromiseCell};
 use crate::error::Exception;
-use crate::promise::{Cancel, Cancelable, Cell, HoldsCell, Reading, Stake, Token, Waiter, Wants};
+use crate::promise::{
+    Cancel, Cancelable, Cell, HoldsCell, Interest, InterestCounted, Reading, Token, Waiter,
+};
 use crate::sync::atomic::AtomicUsize;
 use crate::sync::{assert_unlocked, in_turn, Arc, Mutex, OnceLock, Rank, Weak};
 use crate::table::ByPath;
@@ -23,12 +25,12 @@ use crate::table::ByPath;
 /// ```text
 /// Note [Calls made here]
 /// ======================
-/// Those who want something of the call, its response or a capability in it, are counted: each has a `Stake`. When
+/// Those who want something of the call, its response or a capability in it, are counted: each has an `Interest`. When
 /// the last one lets go, the call is canceled. Others only refer to it: who has the duty to answer it, and who holds
 /// its `Cancel`, which may be kept for ever. So what is in the results must not live as long as the call does: it is
 /// dropped when nobody wants it any more, and nothing that comes after that is kept.
 /// ```
-pub(crate) struct MadeCall<R> {
+pub(crate) struct LocalCall<R> {
     answer: AnswerCell,
     response: Cell<Response<R>>,
 }
@@ -36,7 +38,7 @@ pub(crate) struct MadeCall<R> {
 /// A call made in this vat. A trait object, so that the compiler need not look through calls, their answers and all
 /// that is called ahead on those to see that a `Client` is `Send` and `Sync`: it would reach its recursion limit in
 /// the crates of users.
-pub(crate) trait Awaiting: Reading {
+pub(crate) trait PendingCall: Reading {
     /// Where its answer arrives.
     fn answer_cell(&self) -> &AnswerCell;
 
@@ -49,14 +51,14 @@ pub(crate) trait Awaiting: Reading {
 
 /// Where the answer of a call made here arrives.
 pub(crate) struct AnswerCell {
-    state: Mutex<State>,
+    state: Mutex<AnswerState>,
     /// How many want something of it. See Note [Calls made here].
     wants: AtomicUsize,
     cancel: Token,
 }
 
-struct State {
-    source: Source,
+struct AnswerState {
+    source: AnswerSource,
     /// The question that the call has become: it must not be finished before it is answered.
     question: Option<Arc<QuestionRef>>,
     /// Capabilities in the results that were asked for before it was known what they are.
@@ -64,7 +66,7 @@ struct State {
 }
 
 /// What answers for the results' capabilities.
-enum Source {
+enum AnswerSource {
     /// Nothing yet: promises are handed out.
     Unknown,
     /// A pipeline that the callee set, or the question that the call became.
@@ -75,16 +77,16 @@ enum Source {
     Abandoned,
 }
 
-impl<R: 'static> MadeCall<R> {
+impl<R: 'static> LocalCall<R> {
     pub(crate) fn new() -> Arc<Self> {
-        let state = State { source: Source::Unknown, question: None, cells: Cells::default() };
+        let state = AnswerState { source: AnswerSource::Unknown, question: None, cells: Cells::default() };
         let state = Mutex::new(Rank::Promise, state);
         let answer = AnswerCell { state, wants: AtomicUsize::new(0), cancel: Token::new() };
-        Arc::new(MadeCall { answer, response: Cell::new() })
+        Arc::new(LocalCall { answer, response: Cell::new() })
     }
 }
 
-impl<R: 'static> Awaiting for MadeCall<R> {
+impl<R: 'static> PendingCall for LocalCall<R> {
     fn answer_cell(&self) -> &AnswerCell {
         &self.answer
     }
@@ -98,19 +100,19 @@ impl<R: 'static> Awaiting for MadeCall<R> {
     }
 }
 
-impl<R: 'static> HoldsCell<Response<R>> for MadeCall<R> {
+impl<R: 'static> HoldsCell<Response<R>> for LocalCall<R> {
     fn cell(&self) -> &Cell<Response<R>> {
         &self.response
     }
 }
 
-impl<R: 'static> Cancelable for MadeCall<R> {
+impl<R: 'static> Cancelable for LocalCall<R> {
     fn token(&self) -> &Token {
         &self.answer.cancel
     }
 }
 
-impl<R: 'static> Wants for MadeCall<R> {
+impl<R: 'static> InterestCounted for LocalCall<R> {
     fn wants(&self) -> &AtomicUsize {
         &self.answer.wants
     }
@@ -118,14 +120,14 @@ impl<R: 'static> Wants for MadeCall<R> {
     fn unwanted(self: Arc<Self>) {
         // The call may be what keeps the call that it was made ahead on, and so on.
         in_turn(move || {
-            let call: &dyn Awaiting = &*self;
+            let call: &dyn PendingCall = &*self;
             call.abandon();
             Cancel::of(self).cancel(false);
         });
     }
 }
 
-impl<R: 'static> Reading for MadeCall<R> {
+impl<R: 'static> Reading for LocalCall<R> {
     fn read_for(&self, waiter: &dyn Waiter) {
         let question = self.answer.state.lock().question.clone();
         if let Some(question) = question {
@@ -134,7 +136,7 @@ impl<R: 'static> Reading for MadeCall<R> {
     }
 }
 
-impl Stake<dyn Awaiting> {
+impl Interest<dyn PendingCall> {
     fn client_at(&self, path: &[u16]) -> Client {
         let mut state = self.answer_cell().state.lock();
         // One promise for each place, so that all who ask share its embargo.
@@ -142,36 +144,36 @@ impl Stake<dyn Awaiting> {
             return Client(Kind::Promise(cell));
         }
         match &state.source {
-            Source::Ahead(pipeline) => {
+            AnswerSource::Ahead(pipeline) => {
                 let pipeline = pipeline.clone();
                 drop(state);
                 pipeline.client_at(path)
             }
-            Source::Known(Ok(payload)) => payload.client_at(path),
-            Source::Known(Err(why)) => Client::broken(why.clone()),
-            Source::Unknown => {
+            AnswerSource::Known(Ok(payload)) => payload.client_at(path),
+            AnswerSource::Known(Err(why)) => Client::broken(why.clone()),
+            AnswerSource::Unknown => {
                 let cell = PromiseCell::new(Some(Keeps::Call(self.clone())));
                 state.cells.insert(path, &cell);
                 Client(Kind::Promise(cell))
             }
-            Source::Abandoned => Client::broken(abandoned()),
+            AnswerSource::Abandoned => Client::broken(abandoned()),
         }
     }
 }
 
-impl dyn Awaiting {
+impl dyn PendingCall {
     /// The answer is there.
     pub(crate) fn answer(&self, mut outcome: Result<Payload, Exception>) {
         assert_unlocked();
         let mut state = self.answer_cell().state.lock();
-        if matches!(state.source, Source::Known(_) | Source::Abandoned) {
+        if matches!(state.source, AnswerSource::Known(_) | AnswerSource::Abandoned) {
             return;
         }
         let resolutions = match mem::take(&mut state.cells) {
             cells if cells.is_empty() => Vec::new(),
             cells => resolutions(&mut outcome, &cells.live()),
         };
-        let old = mem::replace(&mut state.source, Source::Known(outcome.clone()));
+        let old = mem::replace(&mut state.source, AnswerSource::Known(outcome.clone()));
         let question = state.question.take();
         drop(state);
         drop((old, question));
@@ -190,7 +192,7 @@ impl dyn Awaiting {
     /// answer that comes all the same.
     fn abandon(&self) {
         let mut state = self.answer_cell().state.lock();
-        let old = (mem::replace(&mut state.source, Source::Abandoned), state.question.take());
+        let old = (mem::replace(&mut state.source, AnswerSource::Abandoned), state.question.take());
         drop(state);
         drop(old);
         self.abandon_response();
@@ -200,10 +202,10 @@ impl dyn Awaiting {
     pub(crate) fn set_pipeline(&self, pipeline: Pipeline) {
         assert_unlocked();
         let mut state = self.answer_cell().state.lock();
-        if !matches!(state.source, Source::Unknown) {
+        if !matches!(state.source, AnswerSource::Unknown) {
             return;
         }
-        state.source = Source::Ahead(pipeline.clone());
+        state.source = AnswerSource::Ahead(pipeline.clone());
         let cells = state.cells.live();
         drop(state);
         for (path, cell) in cells {
@@ -214,13 +216,13 @@ impl dyn Awaiting {
     /// The call has become a question, which is held until it is answered, or nobody wants the answer.
     pub(crate) fn forwarded(&self, question: Arc<QuestionRef>) {
         let mut state = self.answer_cell().state.lock();
-        if !matches!(state.source, Source::Unknown | Source::Ahead(_)) {
+        if !matches!(state.source, AnswerSource::Unknown | AnswerSource::Ahead(_)) {
             return;
         }
         state.question = Some(question.clone());
-        let known = matches!(state.source, Source::Ahead(_));
+        let known = matches!(state.source, AnswerSource::Ahead(_));
         if !known && state.cells.is_empty() {
-            state.source = Source::Ahead(Pipeline::of_question(question));
+            state.source = AnswerSource::Ahead(Pipeline::of_question(question));
             return;
         }
         drop(state);
@@ -238,9 +240,9 @@ impl dyn Awaiting {
     }
 }
 
-impl fmt::Debug for dyn Awaiting {
+impl fmt::Debug for dyn PendingCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Awaiting")
+        f.write_str("PendingCall")
     }
 }
 
@@ -337,7 +339,7 @@ pub struct Pipeline<R = any_pointer::Owned> {
 #[derive(Clone)]
 enum Root {
     /// A call made here.
-    Call(Stake<dyn Awaiting>),
+    Call(Interest<dyn PendingCall>),
     /// A question to a peer.
     Question(Arc<QuestionRef>),
     /// Results that are known.
@@ -361,7 +363,7 @@ impl Pipeline {
         Pipeline { root, path: Vec::new(), marker: PhantomData }
     }
 
-    pub(crate) fn of_call(call: Stake<dyn Awaiting>) -> Self {
+    pub(crate) fn of_call(call: Interest<dyn PendingCall>) -> Self {
         Self::new(Root::Call(call))
     }
 
@@ -449,9 +451,9 @@ mod tests {
     #[test]
     fn a_call_of_which_many_places_are_asked_for_costs_near_linear_time() {
         const COUNT: u32 = 100_000;
-        let made = MadeCall::<any_pointer::Owned>::new();
-        let call: Arc<dyn Awaiting> = made.clone();
-        let stake = Stake::new(call.clone());
+        let made = LocalCall::<any_pointer::Owned>::new();
+        let call: Arc<dyn PendingCall> = made.clone();
+        let stake = Interest::new(call.clone());
         let path = |n: u32| [(n >> 16) as u16, n as u16];
         let held: Vec<_> = (0..COUNT).map(|n| stake.client_at(&path(n))).collect();
         for (n, client) in (0..).zip(&held) {

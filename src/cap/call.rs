@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use super::answer::{Awaiting, Pipeline};
+use super::answer::{PendingCall, Pipeline};
 use super::contents::Payload;
 use super::permits::Permits;
-use super::port::{AnswerKey, ConnectionId, Port, QuestionRef};
+use super::port::{AnswerKey, ConnectionId, ConnectionOps, QuestionRef};
 use crate::error::Exception;
 use crate::promise::Cancel;
 use crate::sync::{in_turn, Arc, Instant, Mutex, OnceLock, Rank};
@@ -35,7 +35,7 @@ impl CallInfo {
     }
 
     /// The connection that it came over, unless it was made in this vat.
-    pub(super) fn came_over(&self) -> Option<&Arc<dyn Port>> {
+    pub(super) fn came_over(&self) -> Option<&Arc<dyn ConnectionOps>> {
         match self.responder.route() {
             Route::Remote(port, _) => Some(port),
             Route::Here(_) => None,
@@ -65,11 +65,11 @@ pub(crate) enum Mode {
 
 /// Something that is used once, kept in a table. Tables are cloned when they are changed: it is taken out of
 /// all clones together.
-pub(crate) struct Parcel<T>(Arc<Mutex<Option<T>>>);
+pub(crate) struct TakeOnce<T>(Arc<Mutex<Option<T>>>);
 
-impl<T> Parcel<T> {
+impl<T> TakeOnce<T> {
     pub(crate) fn new(value: T) -> Self {
-        Parcel(Arc::new(Mutex::new(Rank::Queue, Some(value))))
+        TakeOnce(Arc::new(Mutex::new(Rank::Queue, Some(value))))
     }
 
     pub(crate) fn take(&self) -> Option<T> {
@@ -82,15 +82,15 @@ impl<T> Parcel<T> {
     }
 }
 
-impl<T> Clone for Parcel<T> {
+impl<T> Clone for TakeOnce<T> {
     fn clone(&self) -> Self {
-        Parcel(self.0.clone())
+        TakeOnce(self.0.clone())
     }
 }
 
-impl<T> fmt::Debug for Parcel<T> {
+impl<T> fmt::Debug for TakeOnce<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Parcel")
+        f.write_str("TakeOnce")
     }
 }
 
@@ -98,9 +98,9 @@ impl<T> fmt::Debug for Parcel<T> {
 #[derive(Clone)]
 pub(crate) enum Route {
     /// To a call made in this vat.
-    Here(Arc<dyn Awaiting>),
+    Here(Arc<dyn PendingCall>),
     /// To a call that came over a connection.
-    Remote(Arc<dyn Port>, AnswerKey),
+    Remote(Arc<dyn ConnectionOps>, AnswerKey),
 }
 
 impl Route {
@@ -129,7 +129,7 @@ impl Route {
     }
 
     /// Where the answer arrives, if it does in this vat.
-    pub(crate) fn here(&self) -> Option<&Arc<dyn Awaiting>> {
+    pub(crate) fn here(&self) -> Option<&Arc<dyn PendingCall>> {
         match self {
             Route::Here(cell) => Some(cell),
             Route::Remote(..) => None,

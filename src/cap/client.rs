@@ -9,7 +9,7 @@ use super::call::{CallInfo, Mode};
 use super::capability::FromServer;
 use super::object::{LocalObject, Server};
 use super::pool::Pool;
-use super::port::{Awaited, ImportRef, Place, RemoteRef, Sent, To};
+use super::port::{Awaited, CallTarget, ImportRef, RemoteRef, RemoteTarget, Sent};
 use super::promised::{ClientFulfiller, PromiseCell};
 use super::request::Request;
 use super::resolution::circle;
@@ -44,7 +44,7 @@ pub(crate) enum Kind {
     /// A settled capability in a peer.
     Import(Arc<ImportRef>),
     /// A promise in a peer; calls go there until it is resolved.
-    Remote(Arc<RemoteRef>),
+    RemotePromise(Arc<RemoteRef>),
 }
 
 impl Client {
@@ -110,7 +110,7 @@ impl Client {
     pub fn broken_reason(&self) -> Option<Exception> {
         match self.resolved().0 {
             Kind::Import(import) => import.port.why_ended(),
-            Kind::Remote(promise) => promise.port.why_ended(),
+            Kind::RemotePromise(promise) => promise.port.why_ended(),
             Kind::Broken(_) | Kind::Null | Kind::Local(_) | Kind::Promise(_) => self.broken_with(),
         }
     }
@@ -125,7 +125,7 @@ impl Client {
 
     /// Whether this is a promise that has not been resolved yet.
     pub fn is_promise(&self) -> bool {
-        matches!(self.resolved().0, Kind::Promise(_) | Kind::Remote(_))
+        matches!(self.resolved().0, Kind::Promise(_) | Kind::RemotePromise(_))
     }
 
     /// Waits until it is known which object this client is of, and gives a client of that.
@@ -170,7 +170,7 @@ impl Client {
     pub fn try_local_server<S: Any + Send + Sync>(&self) -> LocalServer<S> {
         let client = self.resolved();
         match client.0 {
-            Kind::Promise(_) | Kind::Remote(_) => LocalServer::NotYet,
+            Kind::Promise(_) | Kind::RemotePromise(_) => LocalServer::NotYet,
             _ => client.server().map_or(LocalServer::Elsewhere, LocalServer::Here),
         }
     }
@@ -186,7 +186,7 @@ impl Client {
     /// A promise for what this client is resolved to next, or `None` if it is settled.
     pub(crate) fn next_resolution(&self) -> Option<Promise<Client>> {
         let client = self.resolved();
-        if !matches!(client.0, Kind::Promise(_) | Kind::Remote(_)) {
+        if !matches!(client.0, Kind::Promise(_) | Kind::RemotePromise(_)) {
             return None;
         }
         let (promise, fulfiller) = promise();
@@ -198,7 +198,7 @@ impl Client {
     pub(crate) fn watch(&self, watcher: Watcher) {
         match &self.0 {
             Kind::Promise(cell) => cell.watch(watcher),
-            Kind::Remote(promise) => match promise.resolved.get() {
+            Kind::RemotePromise(promise) => match promise.resolved.get() {
                 Some(client) => watcher.resolved(client),
                 None => promise.port.watch(promise, watcher),
             },
@@ -210,14 +210,14 @@ impl Client {
     pub(super) fn room_timeout(&self) -> Option<Duration> {
         match &self.last().0 {
             Kind::Import(import) => import.port.room_timeout(),
-            Kind::Remote(promise) => promise.port.room_timeout(),
+            Kind::RemotePromise(promise) => promise.port.room_timeout(),
             Kind::Null | Kind::Broken(_) | Kind::Local(_) | Kind::Promise(_) => ROOM_TIMEOUT,
         }
     }
 
     /// Whether this was a promise, which may have been resolved.
     pub(crate) fn may_be_promise(&self) -> bool {
-        matches!(self.0, Kind::Promise(_) | Kind::Remote(_))
+        matches!(self.0, Kind::Promise(_) | Kind::RemotePromise(_))
     }
 
     /// The answer to the peer that this client is a promise for a capability of, as long as that is not there.
@@ -232,11 +232,11 @@ impl Client {
     pub(crate) fn deliver(&self, call: CallInfo, mode: Mode) {
         let mut sent = self.deliver_once(call, mode);
         for _ in 1..MAX_HOPS {
-            let Sent::Follow(follow) = sent else { return };
+            let Sent::Redirect(follow) = sent else { return };
             let (client, call) = *follow;
             sent = client.deliver_once(call, mode);
         }
-        if let Sent::Follow(follow) = sent {
+        if let Sent::Redirect(follow) = sent {
             follow.1.fail(circle());
         }
     }
@@ -250,9 +250,15 @@ impl Client {
             Kind::Local(object) => object.deliver(call),
             Kind::Promise(cell) => return cell.deliver(call),
             Kind::Import(import) => {
-                return import.port.call(To::Place(&Place::Import(import.clone())), call, mode)
+                return import.port.call(
+                    CallTarget::Remote(&RemoteTarget::Import(import.clone())),
+                    call,
+                    mode,
+                )
             }
-            Kind::Remote(promise) => return promise.port.call(To::Promise(promise), call, mode),
+            Kind::RemotePromise(promise) => {
+                return promise.port.call(CallTarget::Promise(promise), call, mode)
+            }
         }
         Sent::Done
     }
@@ -265,7 +271,7 @@ impl Client {
             Kind::Local(object) => Arc::as_ptr(object) as usize,
             Kind::Promise(cell) => Arc::as_ptr(cell) as usize,
             Kind::Import(import) => Arc::as_ptr(import) as usize,
-            Kind::Remote(promise) => Arc::as_ptr(promise) as usize,
+            Kind::RemotePromise(promise) => Arc::as_ptr(promise) as usize,
         }
     }
 }
@@ -335,7 +341,7 @@ impl fmt::Debug for Client {
                 None => write!(f, "Client(promise {:p})", Arc::as_ptr(cell)),
             },
             Kind::Import(i) => write!(f, "Client(import {} of connection {})", i.id, i.port.connection()),
-            Kind::Remote(p) => match p.resolved.get() {
+            Kind::RemotePromise(p) => match p.resolved.get() {
                 Some(to) => {
                     write!(f, "Client(promise of connection {} -> {:?})", p.port.connection(), to.resolved())
                 }

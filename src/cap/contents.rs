@@ -12,7 +12,7 @@ use crate::error::{Exception, Result};
 use crate::promise::Attachment;
 use crate::short::Short;
 use crate::sync::{Arc, OnceLock};
-use crate::wire::content::{Content, Place};
+use crate::wire::content::{Content, PayloadKind};
 
 /// Content with the clients that it refers to: the truth, which crosses threads.
 #[derive(Clone)]
@@ -29,7 +29,7 @@ impl Payload {
     }
 
     /// Makes the content ready to be sent from `place`; see [`Content::copy_received`].
-    pub(crate) fn prepare(&mut self, place: Place, most_words: usize) -> Result<(), Exception> {
+    pub(crate) fn prepare(&mut self, place: PayloadKind, most_words: usize) -> Result<(), Exception> {
         if let Some((content, indices)) = self.content.copy_received(place, self.caps.len(), most_words)? {
             self.content = content;
             self.caps = indices.iter().map(|i| self.caps[*i as usize].clone()).collect();

@@ -91,11 +91,11 @@ impl CallCount {
 pub(crate) struct Permits {
     limit: usize,
     output: Arc<dyn Output>,
-    state: Mutex<State>,
+    state: Mutex<PermitState>,
 }
 
 #[derive(Default)]
-struct State {
+struct PermitState {
     running: usize,
     asleep: usize,
     /// Who waits for a permit.
@@ -118,7 +118,7 @@ pub(crate) enum Admission {
     Refused(Exception),
 }
 
-impl State {
+impl PermitState {
     fn ticket(&mut self) -> Ticket {
         self.next += 1;
         self.next - 1
@@ -127,7 +127,11 @@ impl State {
 
 impl Permits {
     pub(crate) fn new(limit: usize, output: Arc<dyn Output>) -> Arc<Self> {
-        Arc::new(Permits { limit: limit.max(1), output, state: Mutex::new(Rank::Pool, State::default()) })
+        Arc::new(Permits {
+            limit: limit.max(1),
+            output,
+            state: Mutex::new(Rank::Pool, PermitState::default()),
+        })
     }
 
     /// What a call starts with, if it may start now: a permit, if it is for a pool that counts calls. A `kept` one is
@@ -208,12 +212,12 @@ impl Permits {
         }
     }
 
-    fn may_start(&self, state: &State, pool: &CallCount) -> bool {
+    fn may_start(&self, state: &PermitState, pool: &CallCount) -> bool {
         let pool_has_room = pool.running.load(Ordering::Relaxed) < pool.limit;
         state.closed.is_none() && state.running < self.limit && (pool_has_room || state.running < FEW)
     }
 
-    fn give(self: &Arc<Self>, state: &mut State, pool: &Arc<CallCount>) -> Permit {
+    fn give(self: &Arc<Self>, state: &mut PermitState, pool: &Arc<CallCount>) -> Permit {
         state.running += 1;
         pool.running.fetch_add(1, Ordering::Relaxed);
         Permit { permits: self.clone(), pool: pool.clone() }

@@ -38,7 +38,7 @@ const IDLE: Duration = Duration::from_secs(5);
 pub struct Pool(Arc<Handle>);
 
 /// Held by all handles, and not by the pool's own threads.
-struct Handle(Arc<Shared>);
+struct Handle(Arc<PoolShared>);
 
 impl Drop for Handle {
     fn drop(&mut self) {
@@ -65,8 +65,8 @@ pub(crate) trait Scheduled: Send + Sync {
     fn refuse(&self, why: &Exception);
 }
 
-struct Shared {
-    state: Mutex<State>,
+struct PoolShared {
+    state: Mutex<PoolState>,
     work: Condvar,
     limit: usize,
     /// There are no threads: tasks are run where they are submitted.
@@ -76,7 +76,7 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct State {
+struct PoolState {
     tasks: VecDeque<Task>,
     threads: usize,
     /// Threads that wait for a task.
@@ -124,8 +124,8 @@ impl Pool {
     }
 
     fn made(limit: usize, in_place: bool, calls: Option<Arc<CallCount>>) -> Self {
-        let state = Mutex::new(Rank::Pool, State::default());
-        Pool(Arc::new(Handle(Arc::new(Shared { state, work: Condvar::new(), limit, in_place, calls }))))
+        let state = Mutex::new(Rank::Pool, PoolState::default());
+        Pool(Arc::new(Handle(Arc::new(PoolShared { state, work: Condvar::new(), limit, in_place, calls }))))
     }
 
     /// How many tasks a manual pool has. For tests.
@@ -143,7 +143,7 @@ impl Pool {
         }
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    fn shared(&self) -> &Arc<PoolShared> {
         &self.0 .0
     }
 
@@ -244,7 +244,7 @@ fn all_wait() -> Exception {
     Exception::overloaded("all threads of the bounded pool wait for answers")
 }
 
-impl Shared {
+impl PoolShared {
     fn run(&self) {
         while let Some(task) = self.next() {
             task.run(TURN);
@@ -275,7 +275,7 @@ impl Shared {
     }
 }
 
-impl Blocking for Shared {
+impl Blocking for PoolShared {
     fn begin(&self) -> Result<(), Exception> {
         let mut state = self.state.lock();
         let last = state.asleep + 1 == state.threads && !state.tasks.is_empty();

@@ -67,12 +67,12 @@ pub(crate) struct Awaited {
 /// Held by a promise for a capability in an answer of ours, until it is resolved. Tells the connection when the promise
 /// is dropped before that. See Note [Wanted answers].
 pub(crate) struct Name {
-    port: Option<Weak<dyn Port>>,
+    port: Option<Weak<dyn ConnectionOps>>,
     awaited: Awaited,
 }
 
 impl Name {
-    pub(crate) fn new(port: Weak<dyn Port>, awaited: Awaited) -> Self {
+    pub(crate) fn new(port: Weak<dyn ConnectionOps>, awaited: Awaited) -> Self {
         Name { port: Some(port), awaited }
     }
 
@@ -89,13 +89,13 @@ impl Name {
 impl Drop for Name {
     fn drop(&mut self) {
         if let Some(port) = self.port.take().and_then(|port| port.upgrade()) {
-            port.post(Notice::NameDropped(self.awaited));
+            port.post(TableEvent::NameDropped(self.awaited));
         }
     }
 }
 
 /// What a connection does for the capabilities that lead over it. Each function is one transaction.
-pub(crate) trait Port: Send + Sync {
+pub(crate) trait ConnectionOps: Send + Sync {
     fn connection(&self) -> ConnectionId;
 
     fn peer(&self) -> &Peer;
@@ -114,7 +114,7 @@ pub(crate) trait Port: Send + Sync {
     fn in_crowd(&self, crowd: &Arc<Crowd>) -> Box<dyn Attachment>;
 
     /// Sends a call. Gives it back if `to` has been resolved meanwhile, with what to call instead.
-    fn call(&self, to: To<'_>, call: CallInfo, mode: Mode) -> Sent;
+    fn call(&self, to: CallTarget<'_>, call: CallInfo, mode: Mode) -> Sent;
 
     /// The capability at `path` in the results of a question.
     fn pipelined(&self, question: &Arc<QuestionRef>, path: &[u16]) -> Client;
@@ -135,32 +135,32 @@ pub(crate) trait Port: Send + Sync {
     fn read_for(&self, question: Generation, waiter: &dyn Waiter);
 
     /// Has the connection look at something later. May be called under any lock.
-    fn post(&self, notice: Notice);
+    fn post(&self, notice: TableEvent);
 }
 
 /// What a call is addressed to.
-pub(crate) enum To<'a> {
-    Place(&'a Place),
+pub(crate) enum CallTarget<'a> {
+    Remote(&'a RemoteTarget),
     Promise(&'a Arc<RemoteRef>),
 }
 
-/// What became of a call given to a [`Port`].
+/// What became of a call given to a [`ConnectionOps`].
 pub(crate) enum Sent {
     /// It is on its way, or has been answered.
     Done,
     /// It is not: the promise has become this client.
-    Follow(Box<(Client, CallInfo)>),
+    Redirect(Box<(Client, CallInfo)>),
 }
 
 impl Sent {
-    pub(crate) fn follow(client: Client, call: CallInfo) -> Self {
-        Sent::Follow(Box::new((client, call)))
+    pub(crate) fn redirect(client: Client, call: CallInfo) -> Self {
+        Sent::Redirect(Box::new((client, call)))
     }
 }
 
 /// Something that a connection is to look at later. A notice that has been overtaken does nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Notice {
+pub(crate) enum TableEvent {
     /// Nobody can use the connection any more.
     Unused,
     /// The last reference to an import is gone.
@@ -179,35 +179,35 @@ pub(crate) enum Notice {
     AnswerCanceled(AnswerKey),
 }
 
-impl Notice {
+impl TableEvent {
     /// Whether the last reference to something is gone.
     pub(crate) fn is_of_a_drop(&self) -> bool {
         match self {
-            Notice::ImportDropped(..) | Notice::PromiseDropped(_) => true,
-            Notice::NameDropped(_) | Notice::QuestionDropped(..) => true,
-            Notice::Unused | Notice::ExportResolved(..) => false,
-            Notice::QuestionLate(..) | Notice::AnswerCanceled(_) => false,
+            TableEvent::ImportDropped(..) | TableEvent::PromiseDropped(_) => true,
+            TableEvent::NameDropped(_) | TableEvent::QuestionDropped(..) => true,
+            TableEvent::Unused | TableEvent::ExportResolved(..) => false,
+            TableEvent::QuestionLate(..) | TableEvent::AnswerCanceled(_) => false,
         }
     }
 }
 
 /// A capability in the peer, by our import table. The last one that goes releases the import.
 pub(crate) struct ImportRef {
-    pub(crate) port: Arc<dyn Port>,
+    pub(crate) port: Arc<dyn ConnectionOps>,
     pub(crate) id: ImportId,
     pub(crate) generation: Generation,
 }
 
 impl Drop for ImportRef {
     fn drop(&mut self) {
-        self.port.post(Notice::ImportDropped(self.id, self.generation));
+        self.port.post(TableEvent::ImportDropped(self.id, self.generation));
     }
 }
 
 /// A question that somebody still wants something of: its results, or calls on them. The last one that goes
 /// finishes the question.
 pub(crate) struct QuestionRef {
-    pub(crate) port: Arc<dyn Port>,
+    pub(crate) port: Arc<dyn ConnectionOps>,
     pub(crate) id: QuestionId,
     pub(crate) generation: Generation,
     /// What the question was answered.
@@ -219,7 +219,7 @@ pub(crate) struct QuestionRef {
 }
 
 impl QuestionRef {
-    pub(crate) fn new(port: Arc<dyn Port>, id: QuestionId, generation: Generation) -> Self {
+    pub(crate) fn new(port: Arc<dyn ConnectionOps>, id: QuestionId, generation: Generation) -> Self {
         let (outcome, deadline) = (OnceLock::new(), OnceLock::new());
         QuestionRef { port, id, generation, outcome, ended: AtomicBool::new(false), deadline }
     }
@@ -237,7 +237,7 @@ impl Drop for QuestionRef {
             Timer::global().cancel(*deadline);
         }
         if !self.ended.load(Ordering::Relaxed) {
-            self.port.post(Notice::QuestionDropped(self.id, self.generation));
+            self.port.post(TableEvent::QuestionDropped(self.id, self.generation));
         }
         match self.outcome.take() {
             Some(Ok(payload)) if !payload.caps.is_empty() => drop_in_turn(payload.caps),
@@ -249,7 +249,7 @@ impl Drop for QuestionRef {
 /// A promise of the peer's: an import that is to be resolved, or a capability in results that are to come.
 /// All clones of a client share one, and so one embargo (see Note [Embargo]).
 pub(crate) struct RemoteRef {
-    pub(crate) port: Arc<dyn Port>,
+    pub(crate) port: Arc<dyn ConnectionOps>,
     pub(crate) id: RefId,
     /// What it was resolved to. Set by the connection, once, within a transaction.
     pub(crate) resolved: ResolvedTo,
@@ -260,31 +260,31 @@ impl Drop for RemoteRef {
         match self.resolved.take() {
             // One that was resolved is no longer in the table.
             Some(client) => drop_in_turn(client),
-            None => self.port.post(Notice::PromiseDropped(self.id)),
+            None => self.port.post(TableEvent::PromiseDropped(self.id)),
         }
     }
 }
 
 /// A place in the peer that calls can be addressed to, kept alive there as long as this is held.
 #[derive(Clone)]
-pub(crate) enum Place {
+pub(crate) enum RemoteTarget {
     Import(Arc<ImportRef>),
     Answer(Arc<QuestionRef>, Path),
 }
 
-impl Place {
-    pub(crate) fn port(&self) -> &Arc<dyn Port> {
+impl RemoteTarget {
+    pub(crate) fn port(&self) -> &Arc<dyn ConnectionOps> {
         match self {
-            Place::Import(import) => &import.port,
-            Place::Answer(question, _) => &question.port,
+            RemoteTarget::Import(import) => &import.port,
+            RemoteTarget::Answer(question, _) => &question.port,
         }
     }
 
     /// Sends a call to this very place.
     pub(crate) fn deliver(&self, call: CallInfo) {
-        match self.port().call(To::Place(self), call, Mode::Queue) {
+        match self.port().call(CallTarget::Remote(self), call, Mode::Queue) {
             Sent::Done => {}
-            Sent::Follow(follow) => {
+            Sent::Redirect(follow) => {
                 let (client, call) = *follow;
                 client.deliver(call, Mode::Queue);
             }
@@ -292,20 +292,22 @@ impl Place {
     }
 
     /// Whether this is the same place of the same connection.
-    pub(crate) fn is(&self, other: &Place) -> bool {
+    pub(crate) fn is(&self, other: &RemoteTarget) -> bool {
         match (self, other) {
-            (Place::Import(a), Place::Import(b)) => Arc::ptr_eq(a, b),
-            (Place::Answer(a, path), Place::Answer(b, other)) => Arc::ptr_eq(a, b) && path == other,
+            (RemoteTarget::Import(a), RemoteTarget::Import(b)) => Arc::ptr_eq(a, b),
+            (RemoteTarget::Answer(a, path), RemoteTarget::Answer(b, other)) => {
+                Arc::ptr_eq(a, b) && path == other
+            }
             _ => false,
         }
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for RemoteTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Import(i) => write!(f, "import {}", i.id),
-            Place::Answer(q, path) => write!(f, "question {} at {path:?}", q.id),
+            RemoteTarget::Import(i) => write!(f, "import {}", i.id),
+            RemoteTarget::Answer(q, path) => write!(f, "question {} at {path:?}", q.id),
         }
     }
 }

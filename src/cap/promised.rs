@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
 
-use super::answer::Awaiting;
+use super::answer::PendingCall;
 use super::call::{CallInfo, Mode};
 use super::client::{Client, Kind};
 use super::port::{Awaited, Name, Sent};
@@ -12,7 +12,7 @@ use super::resolution::ResolvedTo;
 use super::waiting::Waitlist;
 use super::watchers::{Watcher, Watchers};
 use crate::error::Exception;
-use crate::promise::{cancel, Stake};
+use crate::promise::{cancel, Interest};
 use crate::sync::{drop_in_turn, in_turn, Arc, Mutex, Rank, Weak};
 
 /// A promise client's state. One thread at a time (the one that resolves it) hands the waiting calls on.
@@ -26,12 +26,12 @@ use crate::sync::{drop_in_turn, in_turn, Arc, Mutex, Rank, Weak};
 /// lock is held while they are handed on. An embargo is a promise of this kind that is resolved when the
 /// `Disembargo` comes back (see Note [Embargo]).
 pub(crate) struct PromiseCell {
-    state: Mutex<State>,
+    state: Mutex<PromiseState>,
     /// What it was resolved to, once nothing waits any more.
     pub(crate) resolved: ResolvedTo,
 }
 
-enum State {
+enum PromiseState {
     Pending(Waiting),
     Draining(Waiting),
     Resolved,
@@ -51,14 +51,14 @@ struct Waiting {
 /// resolved: those results hold the promise, and would hold themselves.
 pub(crate) enum Keeps {
     /// A call made in this vat.
-    Call(Stake<dyn Awaiting>),
+    Call(Interest<dyn PendingCall>),
     /// A call of the peer's.
     Answer(Name),
 }
 
 impl PromiseCell {
     pub(crate) fn new(keeps: Option<Keeps>) -> Arc<Self> {
-        let state = State::Pending(Waiting { keeps, ..Waiting::default() });
+        let state = PromiseState::Pending(Waiting { keeps, ..Waiting::default() });
         Arc::new(PromiseCell { state: Mutex::new(Rank::Promise, state), resolved: ResolvedTo::default() })
     }
 
@@ -66,12 +66,12 @@ impl PromiseCell {
     /// call instead.
     pub(crate) fn deliver(self: &Arc<Self>, call: CallInfo) -> Sent {
         if let Some(client) = self.resolved.get() {
-            return Sent::follow(client.clone(), call);
+            return Sent::redirect(client.clone(), call);
         }
         let answer = call.responder.route().here().cloned();
         let mut state = self.state.lock();
         match &mut *state {
-            State::Pending(waiting) | State::Draining(waiting) => {
+            PromiseState::Pending(waiting) | PromiseState::Draining(waiting) => {
                 let calls = waiting.calls.get_or_insert_with(|| Waitlist::new(self));
                 let canceled = calls.push(call, self, waiting.keeps.is_some());
                 drop(state);
@@ -84,10 +84,10 @@ impl PromiseCell {
                 }
                 Sent::Done
             }
-            State::Resolved => {
+            PromiseState::Resolved => {
                 drop(state);
                 let client = self.resolved.get().expect("set before the state says Resolved").clone();
-                Sent::follow(client, call)
+                Sent::redirect(client, call)
             }
         }
     }
@@ -118,7 +118,7 @@ impl PromiseCell {
     ///
     /// A circle that leads over a connection is not found here: it waits until one of its calls is canceled.
     /// ```
-    fn circle(self: &Arc<Self>) -> Option<Arc<dyn Awaiting>> {
+    fn circle(self: &Arc<Self>) -> Option<Arc<dyn PendingCall>> {
         let (mut passed, mut at, mut noted) = (Vec::new(), self.clone(), None);
         while let Some(next) = at.waits_for() {
             #[cfg(test)]
@@ -149,16 +149,16 @@ impl PromiseCell {
 
     fn leads_past(&self, promise: &Arc<PromiseCell>) {
         let mut state = self.state.lock();
-        if let State::Pending(waiting) | State::Draining(waiting) = &mut *state {
+        if let PromiseState::Pending(waiting) | PromiseState::Draining(waiting) = &mut *state {
             waiting.furthest = Arc::downgrade(promise);
         }
     }
 
     /// The call in whose results this promise stands, as long as those are not known, and the shortcut.
-    fn stands_in(&self) -> Option<(Arc<dyn Awaiting>, Weak<PromiseCell>)> {
+    fn stands_in(&self) -> Option<(Arc<dyn PendingCall>, Weak<PromiseCell>)> {
         match &*self.state.lock() {
-            State::Pending(Waiting { keeps: Some(Keeps::Call(call)), furthest, .. })
-            | State::Draining(Waiting { keeps: Some(Keeps::Call(call)), furthest, .. }) => {
+            PromiseState::Pending(Waiting { keeps: Some(Keeps::Call(call)), furthest, .. })
+            | PromiseState::Draining(Waiting { keeps: Some(Keeps::Call(call)), furthest, .. }) => {
                 Some((call.uncounted().clone(), furthest.clone()))
             }
             _ => None,
@@ -168,7 +168,7 @@ impl PromiseCell {
     /// The answer to the peer that this promise stands in, as long as that is not there.
     pub(super) fn awaited_answer(&self) -> Option<Awaited> {
         match &*self.state.lock() {
-            State::Pending(Waiting { keeps: Some(Keeps::Answer(name)), .. }) => Some(name.awaited()),
+            PromiseState::Pending(Waiting { keeps: Some(Keeps::Answer(name)), .. }) => Some(name.awaited()),
             _ => None,
         }
     }
@@ -176,22 +176,22 @@ impl PromiseCell {
     /// How many calls wait in it.
     pub(crate) fn waiting_calls(&self) -> usize {
         match &*self.state.lock() {
-            State::Pending(waiting) | State::Draining(waiting) => {
+            PromiseState::Pending(waiting) | PromiseState::Draining(waiting) => {
                 waiting.calls.as_ref().map_or(0, |calls| calls.len())
             }
-            State::Resolved => 0,
+            PromiseState::Resolved => 0,
         }
     }
 
     pub(crate) fn watch(&self, watcher: Watcher) {
         let mut state = self.state.lock();
         match &mut *state {
-            State::Pending(waiting) | State::Draining(waiting) => {
+            PromiseState::Pending(waiting) | PromiseState::Draining(waiting) => {
                 let useless = waiting.watchers.push(watcher);
                 drop(state);
                 drop(useless);
             }
-            State::Resolved => {
+            PromiseState::Resolved => {
                 drop(state);
                 watcher.resolved(self.resolved.get().expect("set before the state says Resolved"));
             }
@@ -202,8 +202,8 @@ impl PromiseCell {
     #[cfg(test)]
     pub(super) fn watchers(&self) -> usize {
         match &*self.state.lock() {
-            State::Pending(waiting) | State::Draining(waiting) => waiting.watchers.len(),
-            State::Resolved => 0,
+            PromiseState::Pending(waiting) | PromiseState::Draining(waiting) => waiting.watchers.len(),
+            PromiseState::Resolved => 0,
         }
     }
 
@@ -211,12 +211,12 @@ impl PromiseCell {
     fn watch_all(&self, watchers: Watchers) {
         let mut state = self.state.lock();
         match &mut *state {
-            State::Pending(waiting) | State::Draining(waiting) => {
+            PromiseState::Pending(waiting) | PromiseState::Draining(waiting) => {
                 let useless = waiting.watchers.append(watchers);
                 drop(state);
                 drop(useless);
             }
-            State::Resolved => {
+            PromiseState::Resolved => {
                 drop(state);
                 watchers.resolved(self.resolved.get().expect("set before the state says Resolved"));
             }
@@ -234,8 +234,8 @@ impl PromiseCell {
 
     fn resolve_now(self: &Arc<Self>, client: Client) {
         let mut state = self.state.lock();
-        match mem::replace(&mut *state, State::Resolved) {
-            State::Pending(waiting) => *state = State::Draining(waiting),
+        match mem::replace(&mut *state, PromiseState::Resolved) {
+            PromiseState::Pending(waiting) => *state = PromiseState::Draining(waiting),
             other => {
                 *state = other;
                 return;
@@ -259,7 +259,7 @@ impl PromiseCell {
     /// Takes out the calls that wait. If there are none, the promise is resolved.
     fn take_calls(&self, client: &Client) -> Option<Arc<Waitlist>> {
         let mut state = self.state.lock();
-        let State::Draining(waiting) = &mut *state else {
+        let PromiseState::Draining(waiting) = &mut *state else {
             unreachable!("only the thread that began to drain ends it");
         };
         if let Some(calls) = waiting.calls.take() {
@@ -268,7 +268,7 @@ impl PromiseCell {
         let Waiting { watchers, keeps, .. } = mem::take(waiting);
         let set = self.resolved.set(client.clone());
         debug_assert!(set.is_ok(), "a promise is resolved once");
-        *state = State::Resolved;
+        *state = PromiseState::Resolved;
         drop(state);
         match &client.0 {
             Kind::Promise(next) if !watchers.is_empty() => next.watch_all(watchers),
@@ -285,7 +285,9 @@ impl PromiseCell {
     /// back if this promise is resolved.
     fn take_over(self: &Arc<Self>, calls: Arc<Waitlist>) -> Result<(), Arc<Waitlist>> {
         let mut state = self.state.lock();
-        let (State::Pending(waiting) | State::Draining(waiting)) = &mut *state else { return Err(calls) };
+        let (PromiseState::Pending(waiting) | PromiseState::Draining(waiting)) = &mut *state else {
+            return Err(calls);
+        };
         let keeps = waiting.keeps.is_some();
         let (calls, left) = match waiting.calls.take() {
             Some(before) => Waitlist::join(before, calls, self, keeps),
@@ -322,7 +324,7 @@ impl Drop for PromiseCell {
         if let Some(client) = self.resolved.take() {
             drop_in_turn(client);
         }
-        if let State::Pending(waiting) | State::Draining(waiting) = self.state.get_mut() {
+        if let PromiseState::Pending(waiting) | PromiseState::Draining(waiting) = self.state.get_mut() {
             drop_in_turn(mem::take(waiting));
         }
     }

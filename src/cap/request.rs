@@ -12,16 +12,16 @@ use capnp::traits::{FromPointerBuilder, ImbueMut, Owned, SetterInput};
 use capnp::MessageSize;
 use crossbeam_channel::Receiver;
 
-use super::answer::{Awaiting, MadeCall, Pipeline};
+use super::answer::{LocalCall, PendingCall, Pipeline};
 use super::call::{CallInfo, Hints, Mode, Responder, Route};
 use super::client::Client;
 use super::contents::{Payload, Response};
 use super::hook::{take_clients, BuildTable};
 use crate::error::{Exception, Result};
-use crate::promise::{Cancel, Promise, Reading, Stake};
+use crate::promise::{Cancel, Interest, Promise, Reading};
 use crate::short::Short;
 use crate::sync::{self, role, Arc, Duration, Instant, Role, Timer, TimerKey};
-use crate::wire::content::{Content, ContentBuilder, Place};
+use crate::wire::content::{Content, ContentBuilder, PayloadKind};
 
 /// A call that has not been sent: fill in the params, then [`send`](Self::send).
 ///
@@ -58,7 +58,7 @@ impl Request {
             target,
             interface_id,
             method_id,
-            params: size_hint.map(|size| Builder::new(Place::CallParams, Some(size))),
+            params: size_hint.map(|size| Builder::new(PayloadKind::CallParams, Some(size))),
             hints: Hints::default(),
             timeout: None,
             marker: PhantomData,
@@ -153,14 +153,14 @@ impl<P, R: 'static> Request<P, R> {
     }
 
     fn send_if(self, filled: Result<()>) -> RemotePromise<R> {
-        let made = MadeCall::<R>::new();
-        let call: Arc<dyn Awaiting> = made.clone();
-        let mut promise = Promise::new(made.clone(), Some(Stake::new(made.clone())));
+        let made = LocalCall::<R>::new();
+        let call: Arc<dyn PendingCall> = made.clone();
+        let mut promise = Promise::new(made.clone(), Some(Interest::new(made.clone())));
         let deadline = self.deadline();
         if let Some(at) = deadline {
             promise = promise.attach(time_out(at, &call));
         }
-        let pipeline = Pipeline::of_call(Stake::new(call.clone())).cast();
+        let pipeline = Pipeline::of_call(Interest::new(call.clone())).cast();
         let responder = Responder::new(Route::Here(call));
         match filled {
             Ok(()) => self.deliver(responder, Cancel::of(made), deadline),
@@ -170,7 +170,7 @@ impl<P, R: 'static> Request<P, R> {
     }
 
     fn params(&mut self, size_hint: Option<MessageSize>) -> any_pointer::Builder<'_> {
-        self.params.get_or_insert_with(|| Builder::new(Place::CallParams, size_hint)).get()
+        self.params.get_or_insert_with(|| Builder::new(PayloadKind::CallParams, size_hint)).get()
     }
 
     /// How many bytes the params take so far.
@@ -198,7 +198,7 @@ impl<P, R: 'static> Request<P, R> {
     /// Sends the call with its answer going where `responder` says.
     pub(crate) fn deliver(self, responder: Responder, cancel: Cancel, deadline: Option<Instant>) {
         let Request { target, interface_id, method_id, params, hints, .. } = self;
-        let params = params.unwrap_or_else(|| Builder::new(Place::CallParams, Some(NOTHING)));
+        let params = params.unwrap_or_else(|| Builder::new(PayloadKind::CallParams, Some(NOTHING)));
         let params = match params.finish() {
             Ok(params) => params,
             Err(why) => return responder.answer(Err(why)),
@@ -239,7 +239,7 @@ impl Filled for capnp::Result<()> {
 }
 
 /// Takes the deadline back when dropped.
-fn time_out(at: Instant, call: &Arc<dyn Awaiting>) -> TimeOut {
+fn time_out(at: Instant, call: &Arc<dyn PendingCall>) -> TimeOut {
     let call = Arc::downgrade(call);
     TimeOut(Timer::global().at(at, move || {
         if let Some(call) = call.upgrade() {
@@ -274,7 +274,7 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    pub(crate) fn new(place: Place, size_hint: Option<MessageSize>) -> Self {
+    pub(crate) fn new(place: PayloadKind, size_hint: Option<MessageSize>) -> Self {
         Builder { content: ContentBuilder::new(place, size_hint), table: Vec::new() }
     }
 
@@ -293,7 +293,7 @@ impl Builder {
     }
 
     /// A copy of what has been built so far.
-    pub(crate) fn snapshot(&mut self, place: Place) -> Result<Payload, Exception> {
+    pub(crate) fn snapshot(&mut self, place: PayloadKind) -> Result<Payload, Exception> {
         let mut copy = Builder::new(place, None);
         let reader = self.get().into_reader();
         copy.get().set_as(reader)?;
@@ -348,7 +348,7 @@ impl<R: 'static> RemotePromise<R> {
     }
 
     /// Where the response is read from.
-    pub(crate) fn reading(&self) -> Option<Stake<dyn Reading>> {
+    pub(crate) fn reading(&self) -> Option<Interest<dyn Reading>> {
         self.promise.reading()
     }
 
@@ -390,7 +390,7 @@ impl<R> fmt::Debug for RemotePromise<R> {
 
 /// A payload that is one capability: the results of a bootstrap.
 pub(crate) fn single_capability(client: &Client) -> Payload {
-    let mut results = Builder::new(Place::ReturnResults, None);
+    let mut results = Builder::new(PayloadKind::ReturnResults, None);
     results.get().set_as_capability(Box::new(client.clone()));
     // What was put in is known, and may not be asked what it is: this may be called under a lock.
     Payload::new(results.content.freeze(), [client.clone()].into_iter().collect())

@@ -82,7 +82,7 @@ impl Client {
     fn resolution(&self) -> Option<&ResolvedTo> {
         match &self.0 {
             Kind::Promise(cell) => Some(&cell.resolved),
-            Kind::Remote(promise) => Some(&promise.resolved),
+            Kind::RemotePromise(promise) => Some(&promise.resolved),
             _ => None,
         }
     }

@@ -8,7 +8,7 @@ use capnp::any_pointer;
 use capnp::traits::{FromPointerBuilder, FromPointerReader, Owned, SetterInput};
 use capnp::MessageSize;
 
-use super::answer::{MadeCall, Pipeline};
+use super::answer::{LocalCall, Pipeline};
 use super::call::{unanswered, CallInfo, Responder, Route};
 use super::client::{Client, Kind};
 use super::contents::{Params, Payload, Response};
@@ -18,9 +18,9 @@ use super::request::{Builder, Request};
 use super::results::Results;
 use crate::error::{Error, Exception, Result};
 use crate::peer::Peer;
-use crate::promise::{Cancel, Promise, Stake};
+use crate::promise::{Cancel, Interest, Promise};
 use crate::sync::{foreign, Arc};
-use crate::wire::content::Place;
+use crate::wire::content::PayloadKind;
 
 /// A call, in the method that answers it.
 ///
@@ -88,7 +88,7 @@ impl Call {
 
     /// As [`results`](Self::results), with a hint of their size, which saves copying. Only the first hint counts.
     pub fn results_sized(&mut self, size_hint: Option<MessageSize>) -> any_pointer::Builder<'_> {
-        self.results.get_or_insert_with(|| Builder::new(Place::ReturnResults, size_hint)).get()
+        self.results.get_or_insert_with(|| Builder::new(PayloadKind::ReturnResults, size_hint)).get()
     }
 
     /// The results as a new struct of a type that `capnpc` generated.
@@ -146,7 +146,7 @@ impl Call {
     /// If the results hold a capability of another implementation, or the call was handed on already.
     pub fn set_pipeline(&mut self) -> Result<()> {
         let payload = match &mut self.results {
-            Some(results) => results.snapshot(Place::ReturnResults)?,
+            Some(results) => results.snapshot(PayloadKind::ReturnResults)?,
             None => super::request::empty(),
         };
         self.set_pipeline_to(Pipeline::of_payload(payload))
@@ -304,8 +304,8 @@ impl Duty {
             }
             return;
         }
-        let made = MadeCall::<R>::new();
-        let wanted = Stake::new(made.clone());
+        let made = LocalCall::<R>::new();
+        let wanted = Interest::new(made.clone());
         let answered: Promise<Response<R>> = Promise::new(made.clone(), None);
         answered.on_ready(move |outcome| {
             self.answer(outcome.map(|_| super::request::empty()).map_err(Exception::from));
@@ -372,7 +372,7 @@ impl<R: Owned + 'static> Deferred<R> {
     /// # Panics
     /// If `fill` does. The caller is told so.
     pub fn answer(mut self, fill: impl FnOnce(R::Builder<'_>) -> Result<()>) {
-        let mut results = Builder::new(Place::ReturnResults, None);
+        let mut results = Builder::new(PayloadKind::ReturnResults, None);
         let body = || results.get().get_as().map_err(Error::from).and_then(fill);
         match catch_unwind(AssertUnwindSafe(body)) {
             Ok(filled) => {

@@ -6,7 +6,9 @@ use super::client::Client;
 use super::contents::Payload;
 use super::object::Crowd;
 use super::permits::Permits;
-use super::port::{AnswerKey, ConnectionId, Generation, Notice, Port, QuestionRef, RemoteRef, Sent, To};
+use super::port::{
+    AnswerKey, CallTarget, ConnectionId, ConnectionOps, Generation, QuestionRef, RemoteRef, Sent, TableEvent,
+};
 use super::watchers::Watcher;
 use crate::error::Exception;
 use crate::peer::Peer;
@@ -15,7 +17,7 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Arc, Duration, Weak};
 
 /// The port of a connection that is gone.
-pub(crate) fn no_port() -> Weak<dyn Port> {
+pub(crate) fn no_port() -> Weak<dyn ConnectionOps> {
     Weak::<Posts>::new()
 }
 
@@ -31,7 +33,7 @@ impl Posts {
 
 const ONLY_NOTICES: &str = "only notices are posted in unit tests";
 
-impl Port for Posts {
+impl ConnectionOps for Posts {
     fn connection(&self) -> ConnectionId {
         ConnectionId(0)
     }
@@ -56,7 +58,7 @@ impl Port for Posts {
         unreachable!("{ONLY_NOTICES}")
     }
 
-    fn call(&self, _: To<'_>, _: CallInfo, _: Mode) -> Sent {
+    fn call(&self, _: CallTarget<'_>, _: CallInfo, _: Mode) -> Sent {
         unreachable!("{ONLY_NOTICES}")
     }
 
@@ -82,7 +84,7 @@ impl Port for Posts {
         unreachable!("{ONLY_NOTICES}")
     }
 
-    fn post(&self, _: Notice) {
+    fn post(&self, _: TableEvent) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }

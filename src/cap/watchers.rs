@@ -6,7 +6,7 @@ use std::mem;
 use im::Vector;
 
 use super::client::Client;
-use super::port::{Generation, Notice, Port};
+use super::port::{ConnectionOps, Generation, TableEvent};
 use crate::id::ExportId;
 use crate::promise::Fulfiller;
 use crate::sync::{Arc, Mutex, Rank, Weak};
@@ -17,13 +17,13 @@ pub(crate) struct Watcher(Arc<Watching>);
 
 enum Watching {
     /// The connection that exported the promise.
-    Export(Weak<dyn Port>, ExportId, Generation),
+    Export(Weak<dyn ConnectionOps>, ExportId, Generation),
     /// A thread, or whatever else waits for a promise.
     Waiter(Mutex<Option<Fulfiller<Client>>>),
 }
 
 impl Watcher {
-    pub(crate) fn export(port: Weak<dyn Port>, id: ExportId, generation: Generation) -> Self {
+    pub(crate) fn export(port: Weak<dyn ConnectionOps>, id: ExportId, generation: Generation) -> Self {
         Watcher(Arc::new(Watching::Export(port, id, generation)))
     }
 
@@ -45,7 +45,7 @@ impl Watcher {
         match &*self.0 {
             Watching::Export(port, id, generation) => {
                 if let Some(port) = port.upgrade() {
-                    port.post(Notice::ExportResolved(*id, *generation));
+                    port.post(TableEvent::ExportResolved(*id, *generation));
                 }
             }
             Watching::Waiter(fulfiller) => {
@@ -155,7 +155,7 @@ mod tests {
     use crate::promise::promise;
 
     fn export(posts: &Arc<Posts>, id: u32) -> Watcher {
-        let port: Arc<dyn Port> = posts.clone();
+        let port: Arc<dyn ConnectionOps> = posts.clone();
         Watcher::export(Arc::downgrade(&port), ExportId(id), 0)
     }
 

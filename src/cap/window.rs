@@ -28,18 +28,18 @@ use std::collections::VecDeque;
 use super::request::deadline_passed;
 use crate::error::{Exception, Result};
 use crate::promise::{
-    cancel, enter_blocking, enter_wait, Cancel, Interrupt, Reading, Sleeper, Stake, Waiter,
+    cancel, enter_blocking, enter_wait, Cancel, Interest, Interrupt, Reading, Sleeper, Waiter,
 };
 use crate::sync::{deadline, Arc, Condvar, Duration, Instant, Mutex, MutexGuard, OnceLock, Rank};
 
 /// The window of a stream. See Note [Room in a stream].
 pub(super) struct Window {
     bytes: usize,
-    state: Mutex<State>,
+    state: Mutex<WindowState>,
 }
 
 #[derive(Default)]
-struct State {
+struct WindowState {
     /// Bytes of params of the calls that have a place.
     in_flight: usize,
     /// The largest call so far, which the window is widened by, as in C++: else calls of its size would go one
@@ -54,7 +54,7 @@ struct State {
     grants: u64,
     stalled: bool,
     /// Where the answer to the last call comes from, while any is to come. A thread that waits may read there.
-    reading: Option<Stake<dyn Reading>>,
+    reading: Option<Interest<dyn Reading>>,
 }
 
 /// A thread in line. Numbers rise from the front to the end.
@@ -103,7 +103,7 @@ pub(super) struct Patience {
     pub(super) room_timeout: Option<Duration>,
 }
 
-impl State {
+impl WindowState {
     fn has_room(&self, window: usize) -> bool {
         self.calls == 0 || self.in_flight <= window.saturating_add(self.largest)
     }
@@ -183,7 +183,7 @@ impl State {
 
 impl Window {
     pub(super) fn new(bytes: usize) -> Arc<Self> {
-        Arc::new(Window { bytes, state: Mutex::new(Rank::Promise, State::default()) })
+        Arc::new(Window { bytes, state: Mutex::new(Rank::Promise, WindowState::default()) })
     }
 
     /// Takes a place for a call of so many bytes, waiting for it. The call must be sent then, and its answer told with
@@ -191,7 +191,7 @@ impl Window {
     pub(super) fn take_place(self: &Arc<Self>, bytes: usize, patience: Patience) -> Result<()> {
         let wanted = Wanted::Place(bytes);
         let Patience { deadline: own, room_timeout } = patience;
-        let begin = |state: &State| match state.stalled {
+        let begin = |state: &WindowState| match state.stalled {
             true => Err(self.no_room(state, room_timeout)),
             false => Ok(state.grants),
         };
@@ -237,7 +237,7 @@ impl Window {
     }
 
     /// The last call has been sent: its answer is read there.
-    pub(super) fn reads(&self, reading: Option<Stake<dyn Reading>>) {
+    pub(super) fn reads(&self, reading: Option<Interest<dyn Reading>>) {
         let mut state = self.state.lock();
         let before = std::mem::replace(&mut state.reading, reading);
         drop(state);
@@ -273,7 +273,7 @@ impl Window {
     fn wait<B>(
         self: &Arc<Self>,
         wanted: Wanted,
-        begin: impl Fn(&State) -> Result<B, Exception>,
+        begin: impl Fn(&WindowState) -> Result<B, Exception>,
         until: impl Fn() -> Option<Instant>,
     ) -> Result<Option<(B, Option<Instant>, End)>> {
         let current = cancel::current();
@@ -310,8 +310,8 @@ impl Window {
         Ok(Some((begun, waits.until, end)))
     }
 
-    fn no_room(&self, state: &State, room_timeout: Option<Duration>) -> Exception {
-        let (window, State { calls, in_flight, .. }) = (self.bytes, state);
+    fn no_room(&self, state: &WindowState, room_timeout: Option<Duration>) -> Exception {
+        let (window, WindowState { calls, in_flight, .. }) = (self.bytes, state);
         Exception::overloaded(format!(
             "no room in the window of a stream in {:?}: {calls} streaming calls of {in_flight} bytes have not been \
              answered, where {window} bytes may be under way",
@@ -328,7 +328,7 @@ impl std::fmt::Debug for Window {
 }
 
 /// Releases the lock. Then has those that were woken look, if they read: what is to be called may be foreign.
-fn wake(state: MutexGuard<'_, State>, woken: Vec<Waiting>) {
+fn wake(state: MutexGuard<'_, WindowState>, woken: Vec<Waiting>) {
     drop(state);
     // A thread that reads may have given that up by now, and sleep: it has been notified, too.
     woken.into_iter().filter_map(|each| each.reader).for_each(|reader| reader.interrupt());

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use super::port::Lease;
+use super::port::ConnectionRef;
 use super::shared::Shared;
 use super::stages::{Sender, Stages};
 use super::threads::{self, Threads, THREADS};
-use crate::cap::port::{ConnectionId, Port};
+use crate::cap::port::{ConnectionId, ConnectionOps};
 use crate::cap::{Capability, Client};
 use crate::error::{Error, Exception, Result};
 use crate::limits::Limits;
@@ -35,7 +35,7 @@ pub struct Options {
 /// the peer, is held; when the last of those goes, it is closed. A vat that only serves its peer must keep a
 /// handle.
 #[derive(Clone)]
-pub struct Connection(Arc<Lease>);
+pub struct Connection(Arc<ConnectionRef>);
 
 impl Connection {
     /// Starts a connection over a transport, with four threads of its own.
@@ -203,11 +203,11 @@ impl Connection {
 }
 
 /// A connection whose stages nobody drives yet.
-fn prepare(transport: Transport, options: Options) -> (Arc<Lease>, Stages) {
+fn prepare(transport: Transport, options: Options) -> (Arc<ConnectionRef>, Stages) {
     let Transport { sink, source, shutdown, peer } = transport;
-    let lease = Arc::new_cyclic(|lease: &Weak<Lease>| {
-        let port = |_: &Weak<Shared>| lease.clone() as Weak<dyn Port>;
-        Lease(Shared::new(peer, options, Sender::new(sink), shutdown, port))
+    let lease = Arc::new_cyclic(|lease: &Weak<ConnectionRef>| {
+        let port = |_: &Weak<Shared>| lease.clone() as Weak<dyn ConnectionOps>;
+        ConnectionRef(Shared::new(peer, options, Sender::new(sink), shutdown, port))
     });
     let stages = Stages::new(&lease.0, source);
     (lease, stages)

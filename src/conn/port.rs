@@ -7,33 +7,35 @@ use crate::cap::call::{CallInfo, Mode};
 use crate::cap::contents::Payload;
 use crate::cap::object::Crowd;
 use crate::cap::permits::Permits;
-use crate::cap::port::{AnswerKey, ConnectionId, Generation, Notice, Port, QuestionRef, RemoteRef, Sent, To};
+use crate::cap::port::{
+    AnswerKey, CallTarget, ConnectionId, ConnectionOps, Generation, QuestionRef, RemoteRef, Sent, TableEvent,
+};
 use crate::cap::watchers::Watcher;
 use crate::cap::Client;
 use crate::error::Exception;
 use crate::peer::Peer;
 use crate::promise::{cancel, Attachment, Waiter};
-use crate::state::{Asked, Effects, State};
+use crate::state::{CallDisposition, Effects, State};
 use crate::sync::{self, Arc, Duration, Timer};
-use crate::wire::content::{too_large, Place as ContentPlace};
+use crate::wire::content::{too_large, PayloadKind};
 
 /// What a message needs beside its content, at most, for a few capabilities.
 const HEADER_WORDS: usize = 64;
 
 /// The right to use a connection: held by its handles and by all references that lead over it. When the last
 /// one goes, nobody can use the connection any more, and it is closed.
-pub(super) struct Lease(pub(super) Arc<Shared>);
+pub(super) struct ConnectionRef(pub(super) Arc<Shared>);
 
-impl Drop for Lease {
+impl Drop for ConnectionRef {
     fn drop(&mut self) {
         // The last reference may go anywhere, under a lock too.
-        self.0.post(Notice::Unused);
+        self.0.post(TableEvent::Unused);
     }
 }
 
-impl Lease {
+impl ConnectionRef {
     /// Makes a payload what will be sent. It must be small enough.
-    fn prepare(&self, payload: &mut Payload, place: ContentPlace) -> Result<(), Exception> {
+    fn prepare(&self, payload: &mut Payload, place: PayloadKind) -> Result<(), Exception> {
         let limit = self.0.limits.message_words;
         payload.prepare(place, limit)?;
         let words = payload.content.words() + HEADER_WORDS + 4 * payload.caps.len();
@@ -43,11 +45,16 @@ impl Lease {
         }
     }
 
-    fn ask(&self, to: To<'_>, mut call: CallInfo, mode: Mode) -> Result<Asked, Box<(CallInfo, Exception)>> {
+    fn ask(
+        &self,
+        to: CallTarget<'_>,
+        mut call: CallInfo,
+        mode: Mode,
+    ) -> Result<CallDisposition, Box<(CallInfo, Exception)>> {
         if call.cancel.is_canceled() {
             return Err(Box::new((call, cancel::canceled())));
         }
-        if let Err(why) = self.prepare(&mut call.params, ContentPlace::CallParams) {
+        if let Err(why) = self.prepare(&mut call.params, PayloadKind::CallParams) {
             return Err(Box::new((call, why)));
         }
         // It leaves this vat: for the canceling of a call that must be delivered first, it is delivered.
@@ -57,8 +64,8 @@ impl Lease {
         let body = |state: &mut State, fx: &mut Effects| {
             let call = call.take().expect("a transaction's body is run once");
             match to {
-                To::Place(place) => state.call(place, call, fx),
-                To::Promise(promise) => state.call_promise(promise.id, call, fx),
+                CallTarget::Remote(place) => state.call(place, call, fx),
+                CallTarget::Promise(promise) => state.call_promise(promise.id, call, fx),
             }
         };
         let asked = match mode {
@@ -69,7 +76,7 @@ impl Lease {
             (Ok(asked), _) => Ok(asked),
             (Err(why), Some(call)) => Err(Box::new((call, why))),
             // The transaction has panicked, and the call was answered when that dropped it.
-            (Err(_), None) => Ok(Asked::Answered),
+            (Err(_), None) => Ok(CallDisposition::Answered),
         }
     }
 
@@ -79,7 +86,7 @@ impl Lease {
             let (shared, id, generation) = (Arc::downgrade(&self.0), question.id, question.generation);
             let key = Timer::global().at(sync::deadline(timeout), move || {
                 if let Some(shared) = shared.upgrade() {
-                    shared.post(Notice::QuestionLate(id, generation));
+                    shared.post(TableEvent::QuestionLate(id, generation));
                 }
             });
             let set = question.deadline.set(key);
@@ -88,7 +95,7 @@ impl Lease {
     }
 }
 
-impl Port for Lease {
+impl ConnectionOps for ConnectionRef {
     fn connection(&self) -> ConnectionId {
         self.0.id
     }
@@ -113,23 +120,23 @@ impl Port for Lease {
         Box::new(self.0.flow.in_crowd(crowd))
     }
 
-    fn call(&self, to: To<'_>, call: CallInfo, mode: Mode) -> Sent {
+    fn call(&self, to: CallTarget<'_>, call: CallInfo, mode: Mode) -> Sent {
         let promise = match to {
-            To::Promise(promise) => Some(promise),
-            To::Place(_) => None,
+            CallTarget::Promise(promise) => Some(promise),
+            CallTarget::Remote(_) => None,
         };
         match self.ask(to, call, mode) {
-            Ok(Asked::Question(question, route)) => {
+            Ok(CallDisposition::Question(question, route)) => {
                 self.0.after_question(question.generation);
                 self.limit_time(&question);
                 route.forwarded(question);
             }
-            Ok(Asked::Reflected | Asked::Answered) => {}
-            Ok(Asked::Refused(responder, why)) => responder.answer(Err(why)),
-            Ok(Asked::Follow(call)) => {
+            Ok(CallDisposition::Reflected | CallDisposition::Answered) => {}
+            Ok(CallDisposition::Refused(responder, why)) => responder.answer(Err(why)),
+            Ok(CallDisposition::Redirect(call)) => {
                 let resolved = promise.and_then(|promise| promise.resolved.get()).cloned();
                 let gone = || Client::broken(Exception::disconnected("the promise is gone"));
-                return Sent::follow(resolved.unwrap_or_else(gone), call);
+                return Sent::redirect(resolved.unwrap_or_else(gone), call);
             }
             Err(refused) => {
                 let (call, why) = *refused;
@@ -153,7 +160,7 @@ impl Port for Lease {
 
     fn answer(&self, key: AnswerKey, outcome: Result<Payload, Exception>) {
         let outcome = outcome.and_then(|mut payload| {
-            self.prepare(&mut payload, ContentPlace::ReturnResults)?;
+            self.prepare(&mut payload, PayloadKind::ReturnResults)?;
             self.0.flow.check_results(payload.content.words() * 8)?;
             Ok(payload)
         });
@@ -172,7 +179,7 @@ impl Port for Lease {
         self.0.wait_for_answer(question, waiter);
     }
 
-    fn post(&self, notice: Notice) {
+    fn post(&self, notice: TableEvent) {
         self.0.post(notice);
     }
 }

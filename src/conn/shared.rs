@@ -7,11 +7,11 @@ use super::shutdown::Ending;
 use super::stages::{Sender, SenderSlot};
 use super::threads::THREADS;
 use crate::cap::permits::Permits;
-use crate::cap::port::{ConnectionId, Port};
+use crate::cap::port::{ConnectionId, ConnectionOps};
 use crate::error::{Error, Exception};
 use crate::limits::Limits;
 use crate::peer::Peer;
-use crate::state::{Callback, Departure, Snapshot, State, Tables};
+use crate::state::{Callback, QueuedMessage, Snapshot, State, Tables};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{
     counted, Arc, Condvar, Duration, Instant, Lane, Mutex, MutexGuard, ProcessCounter, Rank, Weak,
@@ -40,7 +40,7 @@ pub(crate) struct Shared {
     /// A thread waits for the connection to be idle or to have ended.
     changed: Condvar,
     waiting: AtomicUsize,
-    pub(super) outgoing: Lane<Departure>,
+    pub(super) outgoing: Lane<QueuedMessage>,
     pub(super) incoming: Lane<Incoming>,
     pub(super) callbacks: Lane<Callback>,
     /// Used by whoever has the turn of `outgoing`.
@@ -72,7 +72,7 @@ impl Shared {
         options: Options,
         sender: Sender,
         shutdown: Box<dyn Shutdown>,
-        port: impl FnOnce(&Weak<Shared>) -> Weak<dyn Port>,
+        port: impl FnOnce(&Weak<Shared>) -> Weak<dyn ConnectionOps>,
     ) -> Arc<Self> {
         static NEXT: ProcessCounter = ProcessCounter::new(0);
         let id = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));

@@ -10,7 +10,7 @@ use crossbeam_channel::Receiver;
 
 use super::blocking::{Asleep, Sleeper};
 use super::cancel::{self, canceled, Cancel, Unwatch};
-use super::reading::{Interrupt, Reading, Stake, Waiter};
+use super::reading::{Interest, Interrupt, Reading, Waiter};
 use super::{enter_blocking, enter_wait};
 use crate::error::{catch_panic, Error, Exception, Result};
 use crate::sync::{
@@ -23,7 +23,7 @@ impl<T: Send + Sync> Attachment for T {}
 
 /// Where a promise's value arrives.
 pub(crate) struct Cell<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<CellState<T>>,
     changed: Condvar,
 }
 
@@ -39,7 +39,7 @@ pub(crate) trait HoldsCell<T>: Send + Sync {
 ///     '-----------> Called ------------------'
 ///                            settle (runs the callback)
 /// ```
-enum State<T> {
+enum CellState<T> {
     Pending(Option<Waiting>),
     Called(Callback<T>),
     Settled(Result<T, Exception>),
@@ -89,12 +89,12 @@ pub struct Promise<T> {
     holder: Arc<dyn HoldsCell<T>>,
     attached: Vec<Box<dyn Attachment>>,
     /// Where the value comes from; kept as what is attached is.
-    reading: Option<Stake<dyn Reading>>,
+    reading: Option<Interest<dyn Reading>>,
 }
 
 impl<T> Promise<T> {
     /// A promise for what arrives in a cell. Whoever waits for it may read where that comes from.
-    pub(crate) fn new(holder: Arc<dyn HoldsCell<T>>, reading: Option<Stake<dyn Reading>>) -> Self {
+    pub(crate) fn new(holder: Arc<dyn HoldsCell<T>>, reading: Option<Interest<dyn Reading>>) -> Self {
         Promise { holder, attached: Vec::new(), reading }
     }
 
@@ -141,7 +141,7 @@ impl<T: Send + 'static> Promise<T> {
 
     /// Whether the value is there.
     pub fn is_ready(&self) -> bool {
-        matches!(*self.cell().state.lock(), State::Settled(_))
+        matches!(*self.cell().state.lock(), CellState::Settled(_))
     }
 
     /// Has `callback` called with the value; at once, on this thread, if it is there already. The call is no
@@ -160,7 +160,7 @@ impl<T: Send + 'static> Promise<T> {
             drop(state);
             return call(callback, result);
         }
-        let called = State::Called(Box::new(move |result| {
+        let called = CellState::Called(Box::new(move |result| {
             drop((attached, reading));
             callback(result);
         }));
@@ -202,7 +202,7 @@ impl<T: Send + 'static> Promise<T> {
     }
 
     /// Where the value is read from.
-    pub(crate) fn reading(&self) -> Option<Stake<dyn Reading>> {
+    pub(crate) fn reading(&self) -> Option<Interest<dyn Reading>> {
         self.reading.clone()
     }
 
@@ -235,7 +235,7 @@ impl<T: Send + 'static> Promise<T> {
         drop(state);
         drop(before);
         let awaiting =
-            Awaiting { cell: self.cell(), call: current.as_ref(), deadline, sleeper: asleep.sleeper() };
+            CellWaiter { cell: self.cell(), call: current.as_ref(), deadline, sleeper: asleep.sleeper() };
         if let Some(reading) = &self.reading {
             reading.read_for(&awaiting);
         }
@@ -261,7 +261,7 @@ impl<T: Send + 'static> Promise<T> {
                 let cell = holder.cell();
                 // Under the lock, so that the waiter is either asleep or has yet to look.
                 let reader = match &*cell.state.lock() {
-                    State::Pending(Some(Waiting::Reader(_, reader))) => Some(reader.clone()),
+                    CellState::Pending(Some(Waiting::Reader(_, reader))) => Some(reader.clone()),
                     _ => None,
                 };
                 cell.changed.notify_all();
@@ -275,7 +275,7 @@ impl<T: Send + 'static> Promise<T> {
 }
 
 /// A wait for a promise, by a thread that reads meanwhile.
-struct Awaiting<'a, T> {
+struct CellWaiter<'a, T> {
     cell: &'a Cell<T>,
     /// The call whose method it is that waits.
     call: Option<&'a Cancel>,
@@ -283,13 +283,13 @@ struct Awaiting<'a, T> {
     sleeper: Option<Arc<Sleeper>>,
 }
 
-impl<T> Awaiting<'_, T> {
-    fn pends(&self, state: &State<T>) -> bool {
-        matches!(state, State::Pending(_)) && !self.call.is_some_and(Cancel::is_canceled)
+impl<T> CellWaiter<'_, T> {
+    fn pends(&self, state: &CellState<T>) -> bool {
+        matches!(state, CellState::Pending(_)) && !self.call.is_some_and(Cancel::is_canceled)
     }
 }
 
-impl<T> Waiter for Awaiting<'_, T> {
+impl<T> Waiter for CellWaiter<'_, T> {
     fn waits(&self) -> bool {
         self.pends(&self.cell.state.lock()) && self.deadline.is_none_or(|deadline| Instant::now() < deadline)
     }
@@ -311,8 +311,8 @@ impl<T> Waiter for Awaiting<'_, T> {
 }
 
 /// Has `waiter` woken when the promise is settled. Gives who was to be woken before, to be dropped outside the lock.
-fn wake_with<T>(state: &mut State<T>, mut waiter: Option<Waiting>) -> Option<Waiting> {
-    if let State::Pending(known) = state {
+fn wake_with<T>(state: &mut CellState<T>, mut waiter: Option<Waiting>) -> Option<Waiting> {
+    if let CellState::Pending(known) = state {
         mem::swap(known, &mut waiter);
     }
     waiter
@@ -323,9 +323,9 @@ fn call<T: Send + 'static>(callback: impl FnOnce(Result<T>) + 'static, result: R
     in_turn(move || foreign("a callback of a promise", || callback(result)));
 }
 
-fn take<T>(state: &mut State<T>) -> Option<Result<T>> {
-    match mem::replace(state, State::Taken) {
-        State::Settled(result) => Some(result.map_err(Error::from)),
+fn take<T>(state: &mut CellState<T>) -> Option<Result<T>> {
+    match mem::replace(state, CellState::Taken) {
+        CellState::Settled(result) => Some(result.map_err(Error::from)),
         other => {
             *state = other;
             None
@@ -344,7 +344,7 @@ impl<T: Send + 'static> Future for Promise<T> {
             drop(state);
             return Poll::Ready(result);
         }
-        let taken = matches!(*state, State::Taken);
+        let taken = matches!(*state, CellState::Taken);
         let before = wake_with(&mut state, waiter);
         drop(state);
         drop(before);
@@ -356,9 +356,9 @@ impl<T: Send + 'static> Future for Promise<T> {
 impl<T> fmt::Debug for Promise<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match *self.cell().state.lock() {
-            State::Pending(_) | State::Called(_) => "Promise(pending)",
-            State::Settled(_) => "Promise(settled)",
-            State::Taken => "Promise(taken)",
+            CellState::Pending(_) | CellState::Called(_) => "Promise(pending)",
+            CellState::Settled(_) => "Promise(settled)",
+            CellState::Taken => "Promise(taken)",
         })
     }
 }
@@ -392,14 +392,14 @@ impl<T: Send> Fulfiller<T> {
 
 impl<T: Send + 'static> Cell<T> {
     pub(crate) fn new() -> Self {
-        Cell { state: Mutex::new(Rank::Promise, State::Pending(None)), changed: Condvar::new() }
+        Cell { state: Mutex::new(Rank::Promise, CellState::Pending(None)), changed: Condvar::new() }
     }
 
     /// Nobody wants the value any more. Who has registered for it is told why; what has come is dropped.
     pub(crate) fn abandon(&self, why: impl FnOnce() -> Exception) {
         let mut state = self.state.lock();
         let settled = take(&mut state);
-        let taken = matches!(*state, State::Taken);
+        let taken = matches!(*state, CellState::Taken);
         drop(state);
         drop(settled);
         if !taken {
@@ -413,9 +413,9 @@ impl<T: Send + 'static> Cell<T> {
     pub(crate) fn settle(&self, result: Result<T, Exception>) {
         assert_unlocked();
         let mut state = self.state.lock();
-        match mem::replace(&mut *state, State::Taken) {
-            State::Pending(waiter) => {
-                *state = State::Settled(result);
+        match mem::replace(&mut *state, CellState::Taken) {
+            CellState::Pending(waiter) => {
+                *state = CellState::Settled(result);
                 if let Some(Waiting::Thread(sleeper) | Waiting::Reader(Some(sleeper), _)) = &waiter {
                     sleeper.woken();
                 }
@@ -427,12 +427,12 @@ impl<T: Send + 'static> Cell<T> {
                     Some(Waiting::Thread(_)) | None => {}
                 }
             }
-            State::Called(callback) => {
+            CellState::Called(callback) => {
                 drop(state);
                 call(callback, result.map_err(Error::from));
             }
-            settled @ State::Settled(_) => *state = settled,
-            State::Taken => {}
+            settled @ CellState::Settled(_) => *state = settled,
+            CellState::Taken => {}
         }
     }
 }

@@ -12,4 +12,4 @@ pub use cancel::Cancel;
 pub(crate) use cancel::{Cancelable, Token};
 pub use cell::Promise;
 pub(crate) use cell::{promise, Attachment, Cell, Fulfiller, HoldsCell};
-pub(crate) use reading::{Interrupt, Reading, Stake, Waiter, Wants};
+pub(crate) use reading::{Interest, InterestCounted, Interrupt, Reading, Waiter};

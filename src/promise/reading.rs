@@ -6,7 +6,7 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Arc, Instant};
 
 /// Something that goes on as long as somebody wants something of it. Others may refer to it too: those are not counted.
-pub(crate) trait Wants: Send + Sync {
+pub(crate) trait InterestCounted: Send + Sync {
     /// How many want something of it.
     fn wants(&self) -> &AtomicUsize;
 
@@ -15,13 +15,13 @@ pub(crate) trait Wants: Send + Sync {
 }
 
 /// Held by whoever wants something.
-pub(crate) struct Stake<T: Wants + ?Sized>(Arc<T>);
+pub(crate) struct Interest<T: InterestCounted + ?Sized>(Arc<T>);
 
-impl<T: Wants + ?Sized> Stake<T> {
+impl<T: InterestCounted + ?Sized> Interest<T> {
     /// Wants something of what is wanted already, or has just been made.
     pub(crate) fn new(of: Arc<T>) -> Self {
         of.wants().fetch_add(1, Ordering::Relaxed);
-        Stake(of)
+        Interest(of)
     }
 
     /// A reference that is not counted.
@@ -30,13 +30,13 @@ impl<T: Wants + ?Sized> Stake<T> {
     }
 }
 
-impl<T: Wants + ?Sized> Clone for Stake<T> {
+impl<T: InterestCounted + ?Sized> Clone for Interest<T> {
     fn clone(&self) -> Self {
-        Stake::new(self.0.clone())
+        Interest::new(self.0.clone())
     }
 }
 
-impl<T: Wants + ?Sized> Deref for Stake<T> {
+impl<T: InterestCounted + ?Sized> Deref for Interest<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -44,7 +44,7 @@ impl<T: Wants + ?Sized> Deref for Stake<T> {
     }
 }
 
-impl<T: Wants + ?Sized> Drop for Stake<T> {
+impl<T: InterestCounted + ?Sized> Drop for Interest<T> {
     fn drop(&mut self) {
         if self.0.wants().fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.clone().unwanted();
@@ -53,7 +53,7 @@ impl<T: Wants + ?Sized> Drop for Stake<T> {
 }
 
 /// Where the value of a promise is read from.
-pub(crate) trait Reading: Wants {
+pub(crate) trait Reading: InterestCounted {
     /// Reads on this thread until `waiter` no longer waits; has it sleep if somebody else reads. May return early.
     fn read_for(&self, waiter: &dyn Waiter);
 }

@@ -27,7 +27,7 @@ use super::targets::Addressee;
 use super::waiting::Waiting;
 use super::State;
 use crate::cap::answer::Pipeline;
-use crate::cap::call::{CallInfo, Hints, Parcel, Responder, Route};
+use crate::cap::call::{CallInfo, Hints, Responder, Route, TakeOnce};
 use crate::cap::client::Client;
 use crate::cap::contents::Payload;
 use crate::cap::port::{AnswerKey, Awaited, Generation, QuestionRef, Ticket};
@@ -44,7 +44,7 @@ use crate::wire::message::{
 };
 
 /// A message that has arrived, with its share of the limit on incoming calls.
-pub(crate) struct Arrival {
+pub(crate) struct ReceivedMessage {
     pub(crate) message: Message<Incoming>,
     pub(crate) share: Option<Arc<dyn Attachment>>,
 }
@@ -97,7 +97,7 @@ pub(super) enum Kept {
 #[derive(Clone, Debug)]
 pub(crate) enum OnReturn {
     /// Hand on a call that the peer pipelined on it.
-    Deliver { waiting: AnswerId, call: Parcel<CallInfo>, path: Path },
+    Deliver { waiting: AnswerId, call: TakeOnce<CallInfo>, path: Path },
     /// Say what a promise for a capability in it is, if anything holds that promise.
     Resolve { cell: Owed<Weak<PromiseCell>>, path: Path },
     /// It is the outcome of this question.
@@ -219,7 +219,7 @@ impl State {
                 let ticket = self.generation();
                 let answer = self.answers.get_mut(&key.id).expect("just entered");
                 answer.awaits = Some(Awaited { answer: awaited, ticket });
-                let waiting = OnReturn::Deliver { waiting: key.id, call: Parcel::new(info), path };
+                let waiting = OnReturn::Deliver { waiting: key.id, call: TakeOnce::new(info), path };
                 let awaited = self.answers.get_mut(&awaited).expect("addressee found it");
                 awaited.entry.on_return_mut().expect("addressee says so").push(ticket, waiting);
             }
@@ -438,7 +438,7 @@ impl State {
     fn deliver_waiting(
         &mut self,
         waiting: AnswerId,
-        call: &Parcel<CallInfo>,
+        call: &TakeOnce<CallInfo>,
         to: Destination,
         fx: &mut Effects,
     ) {

@@ -4,7 +4,7 @@
 use super::entry::Entry;
 use super::imports::ImportedPromise;
 use super::State;
-use crate::cap::port::Place;
+use crate::cap::port::RemoteTarget;
 
 /// Tells whether a transaction has changed anything. See Note [Rollback].
 #[derive(Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ impl State {
                 let pending = self.promises.get(promise);
                 let place = &pending.unwrap_or_else(|| panic!("{id} names a promise that is gone")).place;
                 assert!(
-                    matches!(place, Place::Answer(q, p) if q.id == id && p == path),
+                    matches!(place, RemoteTarget::Answer(q, p) if q.id == id && p == path),
                     "a promise in the results of {id} stands elsewhere: {place:?}"
                 );
             }
@@ -122,7 +122,7 @@ impl State {
             assert!(import.references > 0, "import {id} was never given");
             if let Some(ImportedPromise::Pending(promise)) = &import.promise {
                 if let Some(pending) = self.promises.get(promise) {
-                    let here = matches!(&pending.place, Place::Import(i) if i.id == id);
+                    let here = matches!(&pending.place, RemoteTarget::Import(i) if i.id == id);
                     assert!(here, "the promise of import {id} stands elsewhere");
                 }
             }

@@ -78,19 +78,19 @@ mod tests {
     use crate::state::embargoes::Embargo;
     use crate::state::exports::Export;
     use crate::state::imports::{Import, Pending};
-    use crate::state::outcome::Told;
+    use crate::state::outcome::PinnedDestination;
     use crate::state::questions::Question;
-    use crate::state::Departure;
+    use crate::state::QueuedMessage;
 
     #[test]
     fn an_entry_costs_no_less_than_its_place_in_the_table() {
         assert!(size_of::<Answer>() < ANSWER);
         assert!(size_of::<Question>() < QUESTION);
-        assert!(size_of::<Departure>() < MESSAGE);
+        assert!(size_of::<QueuedMessage>() < MESSAGE);
         assert!(size_of::<Export>() < EXPORT);
         assert!(size_of::<Import>() < IMPORT);
         assert!(size_of::<Pending>() < PROMISE);
         assert!(size_of::<Embargo>() < EMBARGO);
-        assert!(size_of::<Told>() <= TOLD);
+        assert!(size_of::<PinnedDestination>() <= TOLD);
     }
 }

@@ -2,31 +2,31 @@
 
 use super::effects::{Destination, Effects};
 use super::entry::Few;
-use super::exports::Described;
+use super::exports::DescribedCap;
 use super::named::Named;
-use super::outcome::Told;
+use super::outcome::PinnedDestination;
 use super::said::Said;
 use super::State;
 use crate::cap::client::{Client, Kind};
-use crate::cap::port::Place;
+use crate::cap::port::RemoteTarget;
 use crate::error::Exception;
 use crate::id::ExportId;
 use crate::short::Short;
 use crate::wire::message::{Descriptor, Incoming, Outgoing, PromisedAnswer, Target};
 
 /// The capabilities of a payload, described for the peer.
-pub(super) struct DescribedAll {
+pub(super) struct DescribedCaps {
     pub(super) descriptors: Short<Descriptor<Outgoing>>,
     /// Empty if all were told as themselves.
-    pub(super) told: Vec<Told>,
+    pub(super) told: Vec<PinnedDestination>,
     /// The exports that the descriptors count one reference each of.
     pub(super) exports: Few<ExportId>,
 }
 
-impl DescribedAll {
-    fn push(&mut self, Described { descriptor, told, export }: Described) {
-        if !self.told.is_empty() || !matches!(told, Told::Itself) {
-            self.told.resize(self.descriptors.len(), Told::Itself);
+impl DescribedCaps {
+    fn push(&mut self, DescribedCap { descriptor, told, export }: DescribedCap) {
+        if !self.told.is_empty() || !matches!(told, PinnedDestination::Itself) {
+            self.told.resize(self.descriptors.len(), PinnedDestination::Itself);
             self.told.push(told);
         }
         self.descriptors.push(descriptor);
@@ -66,28 +66,28 @@ impl Accepted {
 
 impl State {
     /// Describes a client to the peer, counting a reference if it is exported.
-    pub(super) fn describe(&mut self, client: &Client, fx: &mut Effects) -> Result<Described, Exception> {
+    pub(super) fn describe(&mut self, client: &Client, fx: &mut Effects) -> Result<DescribedCap, Exception> {
         if let Kind::Local(_) = &client.0 {
-            return self.export_settled(client.clone(), Told::Itself);
+            return self.export_settled(client.clone(), PinnedDestination::Itself);
         }
         let client = client.resolved();
-        let settled = || Told::Settled(Destination::Client(client.clone()));
+        let settled = || PinnedDestination::Settled(Destination::Client(client.clone()));
         match &client.0 {
-            Kind::Null => Ok(Described { descriptor: Descriptor::None, told: settled(), export: None }),
+            Kind::Null => Ok(DescribedCap { descriptor: Descriptor::None, told: settled(), export: None }),
             // A broken capability is a promise, which is told to be broken right after.
             Kind::Broken(_) | Kind::Promise(_) => self.export_promise(client, fx),
             Kind::Local(_) => self.export_settled(client.clone(), settled()),
             Kind::Import(import) if import.port.connection() == self.connection => {
-                Ok(reflect(Place::Import(import.clone())))
+                Ok(reflect(RemoteTarget::Import(import.clone())))
             }
             Kind::Import(_) => self.export_settled(client.clone(), settled()),
-            Kind::Remote(promise) if promise.port.connection() == self.connection => {
+            Kind::RemotePromise(promise) if promise.port.connection() == self.connection => {
                 match self.promises.get(&promise.id) {
                     Some(pending) => Ok(reflect(pending.place.clone())),
                     None => self.describe(&self.gone(), fx),
                 }
             }
-            Kind::Remote(_) => self.export_promise(client, fx),
+            Kind::RemotePromise(_) => self.export_promise(client, fx),
         }
     }
 
@@ -96,9 +96,9 @@ impl State {
         &mut self,
         clients: &[Client],
         fx: &mut Effects,
-    ) -> Result<DescribedAll, Exception> {
+    ) -> Result<DescribedCaps, Exception> {
         let descriptors = Short::with_capacity(clients.len());
-        let mut all = DescribedAll { descriptors, told: Vec::new(), exports: Few::None };
+        let mut all = DescribedCaps { descriptors, told: Vec::new(), exports: Few::None };
         for client in clients {
             match self.describe(client, fx) {
                 Ok(described) => all.push(described),
@@ -115,7 +115,7 @@ impl State {
     pub(super) fn is_promise_elsewhere(&self, client: &Client) -> bool {
         match &client.0 {
             Kind::Promise(_) => true,
-            Kind::Remote(promise) => promise.port.connection() != self.connection,
+            Kind::RemotePromise(promise) => promise.port.connection() != self.connection,
             _ => false,
         }
     }
@@ -173,19 +173,19 @@ impl State {
     }
 }
 
-fn reflect(place: Place) -> Described {
+fn reflect(place: RemoteTarget) -> DescribedCap {
     let descriptor = match target(&place) {
         Target::ImportedCap(id) => Descriptor::ReceiverHosted(id),
         Target::PromisedAnswer(promised) => Descriptor::ReceiverAnswer(promised),
     };
-    Described { descriptor, told: Told::Settled(Destination::Reflect(place)), export: None }
+    DescribedCap { descriptor, told: PinnedDestination::Settled(Destination::Reflect(place)), export: None }
 }
 
 /// How a place in the peer is addressed.
-pub(super) fn target(place: &Place) -> Target<Outgoing> {
+pub(super) fn target(place: &RemoteTarget) -> Target<Outgoing> {
     match place {
-        Place::Import(import) => Target::ImportedCap(import.id),
-        Place::Answer(question, path) => {
+        RemoteTarget::Import(import) => Target::ImportedCap(import.id),
+        RemoteTarget::Answer(question, path) => {
             Target::PromisedAnswer(PromisedAnswer { question: question.id, path: path.clone() })
         }
     }

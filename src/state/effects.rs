@@ -20,7 +20,7 @@ use crate::cap::answer::Pipeline;
 use crate::cap::call::{CallInfo, Responder};
 use crate::cap::client::Client;
 use crate::cap::contents::Payload;
-use crate::cap::port::{AnswerKey, Notice, Place};
+use crate::cap::port::{AnswerKey, RemoteTarget, TableEvent};
 use crate::cap::promised::PromiseCell;
 use crate::cap::watchers::{Watcher, Watchers};
 use crate::error::Exception;
@@ -36,11 +36,11 @@ pub(crate) struct Effects(Box<Lists>);
 /// What is to be done.
 #[derive(Default)]
 pub(crate) struct Lists {
-    pub(crate) send: Vec<Departure>,
+    pub(crate) send: Vec<QueuedMessage>,
     pub(crate) callbacks: Vec<Callback>,
     pub(crate) garbage: Garbage,
     /// Empty: memory for the notices that the transaction looks at.
-    pub(crate) notices: Vec<Notice>,
+    pub(crate) notices: Vec<TableEvent>,
 }
 
 per_thread! {
@@ -98,7 +98,7 @@ impl Effects {
     /// Sends a call that goes on, with its share of the limit on incoming calls.
     pub(crate) fn send_on(&mut self, message: Message<Outgoing>, share: Option<Arc<dyn Attachment>>) {
         let (bytes, held) = estimate(&message);
-        self.send.push(Departure { message, share, bytes, held });
+        self.send.push(QueuedMessage { message, share, bytes, held });
         fault_point();
     }
 
@@ -122,7 +122,7 @@ fn fault_point() {
 }
 
 /// A message to be sent.
-pub(crate) struct Departure {
+pub(crate) struct QueuedMessage {
     pub(crate) message: Message<Outgoing>,
     /// Given back once it is sent.
     pub(crate) share: Option<Arc<dyn Attachment>>,
@@ -183,13 +183,13 @@ pub(crate) enum Callback {
     /// Watch a promise.
     Watch { client: Client, watcher: Watcher },
     /// Send a Disembargo back.
-    Echo { embargo: PeerEmbargoId, to: Place },
+    Echo { embargo: PeerEmbargoId, to: RemoteTarget },
     /// Cancel a call of the peer's.
     Cancel { key: AnswerKey, token: Cancel, after_start: bool },
     /// Take back references that results gave to the peer.
     Release(Vec<ExportId>),
     /// Look at something that changed outside.
-    Notice(Notice),
+    TableEvent(TableEvent),
     /// Drop what may hold objects of users'.
     Discard(Garbage),
 }
@@ -215,7 +215,7 @@ pub(crate) enum Destination {
     /// To a client, and on with it if it is resolved.
     Client(Client),
     /// Back to the peer, to this very place.
-    Reflect(Place),
+    Reflect(RemoteTarget),
     /// To a capability that a method has said will be in its results.
     Pipeline(Pipeline),
 }

@@ -26,7 +26,7 @@ use super::named::Named;
 use super::owed::Owed;
 use super::State;
 use crate::cap::client::{Client, Kind};
-use crate::cap::port::{Name, Place};
+use crate::cap::port::{Name, RemoteTarget};
 use crate::cap::promised::PromiseCell;
 use crate::error::{Exception, ProtocolError};
 use crate::id::EmbargoId;
@@ -60,14 +60,14 @@ impl State {
     }
 
     /// A client for what `place` has become, on which calls stay behind those that were sent there.
-    pub(super) fn stay_behind(&mut self, place: &Place, to: Accepted, fx: &mut Effects) -> Client {
+    pub(super) fn stay_behind(&mut self, place: &RemoteTarget, to: Accepted, fx: &mut Effects) -> Client {
         let client = self.behind(place, to.said(), fx);
         fx.discard(to);
         client
     }
 
     /// Holds calls on what the peer has named back until those that were sent to `place` have come.
-    pub(super) fn embargo(&mut self, place: &Place, to: Named, fx: &mut Effects) -> Client {
+    pub(super) fn embargo(&mut self, place: &RemoteTarget, to: Named, fx: &mut Effects) -> Client {
         let (cell, keeps) = (PromiseCell::new(None), self.keep_answer(&to));
         let since = Moment::now();
         let id = self.embargoes.insert(|_| Embargo { cell: Owed::new(cell.clone()), to, since, keeps });
@@ -118,15 +118,17 @@ impl State {
     }
 
     /// The place in the peer that a client leads to, if it leads there.
-    fn reflected(&self, client: &Client) -> Result<Place, ProtocolError> {
+    fn reflected(&self, client: &Client) -> Result<RemoteTarget, ProtocolError> {
         match client.resolved().0 {
-            Kind::Import(import) if import.port.connection() == self.connection => Ok(Place::Import(import)),
+            Kind::Import(import) if import.port.connection() == self.connection => {
+                Ok(RemoteTarget::Import(import))
+            }
             _ => Err(ProtocolError::DisembargoNotReflected),
         }
     }
 
     /// The second half of [`echo`](Self::echo), when the calls before it have been handed on.
-    pub(crate) fn send_echo(&mut self, embargo: PeerEmbargoId, to: &Place, fx: &mut Effects) {
+    pub(crate) fn send_echo(&mut self, embargo: PeerEmbargoId, to: &RemoteTarget, fx: &mut Effects) {
         if self.ended.is_none() {
             fx.send(Message::Disembargo(Disembargo {
                 target: target(to),

@@ -2,7 +2,7 @@
 
 use super::effects::{Callback, Destination, Effects};
 use super::moment::Moment;
-use super::outcome::Told;
+use super::outcome::PinnedDestination;
 use super::State;
 use crate::cap::client::{null_call, Client, Kind};
 use crate::cap::port::Generation;
@@ -46,17 +46,21 @@ impl Export {
 }
 
 /// A descriptor, what it fixes, and the export that it counts, if it does.
-pub(super) struct Described {
+pub(super) struct DescribedCap {
     pub(super) descriptor: Descriptor<Outgoing>,
-    pub(super) told: Told,
+    pub(super) told: PinnedDestination,
     pub(super) export: Option<ExportId>,
 }
 
 impl State {
     /// Exports a settled capability of this vat, or counts one more reference to it.
-    pub(super) fn export_settled(&mut self, client: Client, told: Told) -> Result<Described, Exception> {
+    pub(super) fn export_settled(
+        &mut self,
+        client: Client,
+        told: PinnedDestination,
+    ) -> Result<DescribedCap, Exception> {
         let id = self.export(client, false)?;
-        Ok(Described { descriptor: Descriptor::SenderHosted(id), told, export: Some(id) })
+        Ok(DescribedCap { descriptor: Descriptor::SenderHosted(id), told, export: Some(id) })
     }
 
     /// Exports a promise, or counts one more reference to it, and sees to it that its resolution is told.
@@ -64,7 +68,7 @@ impl State {
         &mut self,
         client: Client,
         fx: &mut Effects,
-    ) -> Result<Described, Exception> {
+    ) -> Result<DescribedCap, Exception> {
         let id = self.export(client.clone(), true)?;
         let port = &self.port;
         let export = self.exports.get_mut(id).expect("just exported");
@@ -74,8 +78,8 @@ impl State {
             export.watcher = Some(watcher.clone());
             fx.later(Callback::Watch { client: client.clone(), watcher });
         }
-        let told = Told::Promise(client, frozen);
-        Ok(Described { descriptor: Descriptor::SenderPromise(id), told, export: Some(id) })
+        let told = PinnedDestination::Promise(client, frozen);
+        Ok(DescribedCap { descriptor: Descriptor::SenderPromise(id), told, export: Some(id) })
     }
 
     fn export(&mut self, client: Client, promise: bool) -> Result<ExportId, Exception> {

@@ -17,13 +17,13 @@ use crate::cap::answer::Pipeline;
 use crate::cap::call::CallInfo;
 use crate::cap::client::Client;
 use crate::cap::contents::Payload;
-use crate::cap::port::{Place, QuestionRef, RemoteRef};
+use crate::cap::port::{QuestionRef, RemoteRef, RemoteTarget};
 use crate::cap::watchers::Useless;
 use crate::error::Exception;
 use crate::promise::{Attachment, Cancel};
 use crate::short::Short;
 use crate::sync::Arc;
-use crate::table::Given;
+use crate::table::PeerTable;
 
 /// Values to be dropped.
 #[derive(Default)]
@@ -132,7 +132,7 @@ discard!(as Outcome: Result<Payload, Exception>);
 discard!(as Client: Client);
 discard!(as Cancel: Cancel);
 discard!(as Attachment: Arc<dyn Attachment>);
-discard!(boxed: Place, Pipeline, CallInfo, Arc<RemoteRef>, Named, Said);
+discard!(boxed: RemoteTarget, Pipeline, CallInfo, Arc<RemoteRef>, Named, Said);
 
 impl<T: Discard> Discard for Option<T> {
     fn discard(self, garbage: &mut Garbage) {
@@ -149,7 +149,7 @@ impl<A: Discard, B: Discard> Discard for (A, B) {
     }
 }
 
-impl<K: Ord + Clone + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Discard for Given<K, V> {
+impl<K: Ord + Clone + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Discard for PeerTable<K, V> {
     fn discard(self, garbage: &mut Garbage) {
         garbage.push(Box::new(self));
     }

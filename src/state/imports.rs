@@ -8,7 +8,7 @@ use super::owed::Owed;
 use super::said::Said;
 use super::State;
 use crate::cap::client::{Client, Kind};
-use crate::cap::port::{Generation, ImportRef, Place, RefId, RemoteRef};
+use crate::cap::port::{Generation, ImportRef, RefId, RemoteRef, RemoteTarget};
 use crate::cap::resolution::ResolvedTo;
 use crate::cap::watchers::{Watcher, Watchers};
 use crate::error::{Exception, ProtocolError};
@@ -69,7 +69,7 @@ impl Import {
     /// What the peer says when it names the import; `client` has been made for that.
     pub(super) fn said(&self, client: &Client) -> Said {
         match (&self.promise, self.handle.upgrade()) {
-            (Some(ImportedPromise::Pending(_)), Some(import)) => Said::promise(Place::Import(import)),
+            (Some(ImportedPromise::Pending(_)), Some(import)) => Said::promise(RemoteTarget::Import(import)),
             (Some(ImportedPromise::Resolved { said, .. }), _) => said.clone(),
             _ => Said::Theirs(client.clone()),
         }
@@ -80,7 +80,7 @@ impl Import {
 #[derive(Clone, Debug)]
 pub(crate) struct Pending {
     /// Where calls on it go.
-    pub(super) place: Place,
+    pub(super) place: RemoteTarget,
     /// Whether calls have gone there: then its resolution may need an embargo.
     pub(super) used: bool,
     pub(super) since: Moment,
@@ -119,19 +119,19 @@ impl State {
             Some(ImportedPromise::Pending(promise)) => {
                 let pending = self.promises.get(promise);
                 if let Some(cell) = pending.and_then(|pending| pending.cell.upgrade()) {
-                    return Client(Kind::Remote(cell));
+                    return Client(Kind::RemotePromise(cell));
                 }
                 // That its clients are gone has not been noticed yet.
                 used = pending.is_some_and(|pending| pending.used);
             }
             None => {}
         }
-        let cell = self.promise_at(Place::Import(handle.clone()), handle.port.clone());
+        let cell = self.promise_at(RemoteTarget::Import(handle.clone()), handle.port.clone());
         if let Some(import) = self.imports.get_mut(&id) {
             import.promise = Some(ImportedPromise::Pending(cell.id));
         }
         self.promises.get_mut(&cell.id).expect("just made").used = used;
-        Client(Kind::Remote(cell))
+        Client(Kind::RemotePromise(cell))
     }
 
     /// Counts a reference to an import; `None` once the connection is being closed.
@@ -160,8 +160,8 @@ impl State {
     /// A new reference to a promise of the peer's.
     pub(super) fn promise_at(
         &mut self,
-        place: Place,
-        port: Arc<dyn crate::cap::port::Port>,
+        place: RemoteTarget,
+        port: Arc<dyn crate::cap::port::ConnectionOps>,
     ) -> Arc<RemoteRef> {
         let id = RefId(self.next_ref);
         self.next_ref += 1;
@@ -191,7 +191,7 @@ impl State {
             fx.garbage.push(Box::new(watchers));
         }
         // If nobody else holds the place, that is noted in turn.
-        if let Place::Answer(question, _) = place {
+        if let RemoteTarget::Answer(question, _) = place {
             let outcome = Arc::into_inner(question).and_then(|mut question| question.outcome.take());
             fx.discard(outcome);
         }
@@ -248,7 +248,7 @@ impl State {
             fx.discard(to);
             return Ok(());
         };
-        let place = Place::Import(handle);
+        let place = RemoteTarget::Import(handle);
         let to = self.without_circle(&place, to, fx);
         let said = to.said();
         let client = self.resolve_promise(promise, to, fx);
@@ -266,7 +266,7 @@ impl State {
         let Some(cell) = pending.cell.upgrade() else {
             // The results of a question are there for others, too.
             let client = match (&pending.place, pending.used) {
-                (Place::Answer(..), true) => self.stay_behind(&pending.place, to, fx),
+                (RemoteTarget::Answer(..), true) => self.stay_behind(&pending.place, to, fx),
                 _ => self.client_for(to, fx),
             };
             fx.discard(pending);
@@ -287,7 +287,7 @@ impl State {
     /// the peer's, they watch that one instead.
     fn tell(&mut self, watchers: Owed<Watchers>, client: Client, fx: &mut Effects) {
         let next = match &client.0 {
-            Kind::Remote(next) if next.port.connection() == self.connection => {
+            Kind::RemotePromise(next) if next.port.connection() == self.connection => {
                 self.promises.get_mut(&next.id)
             }
             _ => None,

@@ -1,10 +1,10 @@
 //! Tests of what a peer may send a great many of. They drive the state itself: in a debug build, a connection checks all of
 //! its tables after each transaction.
 
-use super::{Arrival, Callback, Effects, State};
+use super::{Callback, Effects, ReceivedMessage, State};
 use crate::cap::client::{Client, Kind};
 use crate::cap::contents::Payload as Results;
-use crate::cap::port::{AnswerKey, ConnectionId, Port};
+use crate::cap::port::{AnswerKey, ConnectionId, ConnectionOps};
 use crate::cap::promised::PromiseCell;
 use crate::cap::testing::Posts;
 use crate::id::{AnswerId, ExportId};
@@ -20,13 +20,13 @@ const CALLS: u32 = 140_000;
 /// A connection, and the one capability that the peer holds.
 struct Connected {
     state: State,
-    _port: Arc<dyn Port>,
+    _port: Arc<dyn ConnectionOps>,
     object: ExportId,
 }
 
 impl Connected {
     fn new() -> Self {
-        let port: Arc<dyn Port> = Arc::new(Posts::default());
+        let port: Arc<dyn ConnectionOps> = Arc::new(Posts::default());
         let weak = Arc::downgrade(&port);
         let mut state = State::new(ConnectionId(0), weak, &Limits::default(), Client::null());
         let object = Client(Kind::Promise(PromiseCell::new(None)));
@@ -35,7 +35,7 @@ impl Connected {
     }
 
     fn receive(&mut self, message: Message<Incoming>, fx: &mut Effects) {
-        self.state.receive(Arrival { message, share: None }, fx).unwrap();
+        self.state.receive(ReceivedMessage { message, share: None }, fx).unwrap();
     }
 
     /// The peer calls, and is answered.

@@ -59,52 +59,52 @@ use exports::Export;
 use imports::{Import, Pending};
 use questions::Question;
 
-pub(crate) use effects::{Callback, Departure, Destination, Effects};
-pub(crate) use questions::Asked;
+pub(crate) use effects::{Callback, Destination, Effects, QueuedMessage};
+pub(crate) use questions::CallDisposition;
 pub use snapshot::Snapshot;
 pub(crate) use snapshot::Tables;
 
 use crate::cap::client::Client;
-use crate::cap::port::{ConnectionId, Generation, Notice, Port, RefId};
+use crate::cap::port::{ConnectionId, ConnectionOps, Generation, RefId, TableEvent};
 use crate::error::{Exception, ProtocolError};
 use crate::id::{AnswerId, EmbargoId, ExportId, ImportId, QuestionId};
 use crate::limits::Limits;
 use crate::sync::{Arc, Weak};
-use crate::table::{Allocated, ByAddress, Given, Remembered};
+use crate::table::{ByAddress, LocalTable, PeerTable, RetiredIds};
 use crate::wire::message::{Message, Outgoing};
 
-pub(crate) use answers::Arrival;
+pub(crate) use answers::ReceivedMessage;
 
 /// The state of a connection. See Note [Four tables].
 pub(crate) struct State {
     connection: ConnectionId,
-    port: Weak<dyn Port>,
+    port: Weak<dyn ConnectionOps>,
     limits: Limits,
     /// What the peer gets when it asks for our bootstrap object.
     bootstrap: Client,
-    questions: Allocated<QuestionId, Question>,
+    questions: LocalTable<QuestionId, Question>,
     /// Questions asked for the sake of pipelining alone; their IDs have the top bit set.
-    pipeline_questions: Given<QuestionId, Question>,
+    pipeline_questions: PeerTable<QuestionId, Question>,
     next_pipeline_question: u32,
     /// The peer answers questions asked for pipelining alone, against the hint: it is not given any more.
     peer_ignores_pipeline_hint: bool,
-    answers: Given<AnswerId, Answer>,
+    answers: PeerTable<AnswerId, Answer>,
     /// How many bytes the answers take besides their entries.
     answer_bytes: usize,
     /// Answers that were returned with `noFinishNeeded`, until the peer uses the ID again or finishes it.
-    ended_answers: Remembered,
+    ended_answers: RetiredIds,
     /// Those of them that were refused.
-    refused_answers: Remembered,
+    refused_answers: RetiredIds,
     /// The highest ID that the peer has used for a question.
     highest_answer: Option<AnswerId>,
-    exports: Allocated<ExportId, Export>,
+    exports: LocalTable<ExportId, Export>,
     /// The export of each client that has one, by the client's address.
     export_ids: ByAddress<ExportId>,
-    imports: Given<ImportId, Import>,
-    promises: Given<RefId, Pending>,
+    imports: PeerTable<ImportId, Import>,
+    promises: PeerTable<RefId, Pending>,
     /// How many of the promises somebody watches.
     watched: usize,
-    embargoes: Allocated<EmbargoId, Embargo>,
+    embargoes: LocalTable<EmbargoId, Embargo>,
     /// How many questions and answers have neither been returned nor finished, without those asked for pipelining alone.
     under_way: usize,
     next_generation: Generation,
@@ -118,7 +118,7 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn new(
         connection: ConnectionId,
-        port: Weak<dyn Port>,
+        port: Weak<dyn ConnectionOps>,
         limits: &Limits,
         bootstrap: Client,
     ) -> Self {
@@ -127,21 +127,21 @@ impl State {
             port,
             limits: limits.clone(),
             bootstrap,
-            questions: Allocated::new(),
-            pipeline_questions: Given::default(),
+            questions: LocalTable::new(),
+            pipeline_questions: PeerTable::default(),
             next_pipeline_question: 0,
             peer_ignores_pipeline_hint: false,
-            answers: Given::default(),
+            answers: PeerTable::default(),
             answer_bytes: 0,
-            ended_answers: Remembered::default(),
-            refused_answers: Remembered::default(),
+            ended_answers: RetiredIds::default(),
+            refused_answers: RetiredIds::default(),
             highest_answer: None,
-            exports: Allocated::new(),
+            exports: LocalTable::new(),
             export_ids: ByAddress::default(),
-            imports: Given::default(),
-            promises: Given::default(),
+            imports: PeerTable::default(),
+            promises: PeerTable::default(),
             watched: 0,
-            embargoes: Allocated::new(),
+            embargoes: LocalTable::new(),
             under_way: 0,
             next_generation: 0,
             asked: 0,
@@ -173,8 +173,12 @@ impl State {
     }
 
     /// Handles a message of the peer's.
-    pub(crate) fn receive(&mut self, arrival: Arrival, fx: &mut Effects) -> Result<(), ProtocolError> {
-        let Arrival { message, share } = arrival;
+    pub(crate) fn receive(
+        &mut self,
+        arrival: ReceivedMessage,
+        fx: &mut Effects,
+    ) -> Result<(), ProtocolError> {
+        let ReceivedMessage { message, share } = arrival;
         if self.ended.is_some() {
             return Ok(());
         }
@@ -219,17 +223,17 @@ impl State {
     }
 
     /// Looks at something that changed outside. What has been overtaken does nothing.
-    pub(crate) fn notice(&mut self, notice: Notice, fx: &mut Effects) {
+    pub(crate) fn notice(&mut self, notice: TableEvent, fx: &mut Effects) {
         match notice {
             // The connection's affair.
-            Notice::Unused => {}
-            Notice::ImportDropped(id, generation) => self.import_dropped(id, generation, fx),
-            Notice::PromiseDropped(id) => self.promise_dropped(id, fx),
-            Notice::NameDropped(awaited) => self.stop_waiting(awaited, fx),
-            Notice::QuestionDropped(id, generation) => self.question_dropped(id, generation, fx),
-            Notice::QuestionLate(id, generation) => self.question_late(id, generation, fx),
-            Notice::ExportResolved(id, generation) => self.export_resolved(id, generation, fx),
-            Notice::AnswerCanceled(key) => self.answer_canceled(key, fx),
+            TableEvent::Unused => {}
+            TableEvent::ImportDropped(id, generation) => self.import_dropped(id, generation, fx),
+            TableEvent::PromiseDropped(id) => self.promise_dropped(id, fx),
+            TableEvent::NameDropped(awaited) => self.stop_waiting(awaited, fx),
+            TableEvent::QuestionDropped(id, generation) => self.question_dropped(id, generation, fx),
+            TableEvent::QuestionLate(id, generation) => self.question_late(id, generation, fx),
+            TableEvent::ExportResolved(id, generation) => self.export_resolved(id, generation, fx),
+            TableEvent::AnswerCanceled(key) => self.answer_canceled(key, fx),
         }
     }
 
@@ -260,7 +264,7 @@ impl State {
         all.finish();
     }
 
-    fn port(&self) -> Option<Arc<dyn Port>> {
+    fn port(&self) -> Option<Arc<dyn ConnectionOps>> {
         self.port.upgrade()
     }
 

@@ -32,10 +32,10 @@ use super::answers::Answer;
 use super::descriptors::Accepted;
 use super::effects::{Callback, Destination, Effects};
 use super::exports::Frozen;
-use super::said::{circle, Said, To};
+use super::said::{circle, LinkTarget, Said};
 use super::State;
 use crate::cap::client::{Client, Kind};
-use crate::cap::port::{AnswerKey, Awaited, Name, Place};
+use crate::cap::port::{AnswerKey, Awaited, Name, RemoteTarget};
 use crate::cap::promised::{Keeps, PromiseCell};
 use crate::id::{AnswerId, ExportId};
 use crate::sync::Arc;
@@ -161,13 +161,13 @@ impl State {
     }
 
     /// What the peer has said of a place, if it has.
-    pub(super) fn known(&self, place: &Place) -> Option<Said> {
+    pub(super) fn known(&self, place: &RemoteTarget) -> Option<Said> {
         if let Some(was) = self.was_at(place) {
             return Some(Said::Theirs(was));
         }
         match place {
-            Place::Import(import) => self.imports.get(&import.id)?.known(import),
-            Place::Answer(question, path) => {
+            RemoteTarget::Import(import) => self.imports.get(&import.id)?.known(import),
+            RemoteTarget::Answer(question, path) => {
                 let payload = match question.outcome.get()? {
                     Ok(payload) => payload,
                     Err(why) => return Some(Said::Theirs(Client::broken(why.clone()))),
@@ -185,7 +185,7 @@ impl State {
     }
 
     /// A client for a place in the peer, on which calls stay behind those that have been sent there by now.
-    pub(crate) fn follow(&mut self, place: &Place, fx: &mut Effects) -> Client {
+    pub(crate) fn follow(&mut self, place: &RemoteTarget, fx: &mut Effects) -> Client {
         if self.ended.is_some() {
             return self.gone();
         }
@@ -199,13 +199,13 @@ impl State {
     }
 
     /// A client for what the peer has said of `place`, on which calls stay behind those that were sent to `place`.
-    pub(super) fn behind(&mut self, place: &Place, said: Said, fx: &mut Effects) -> Client {
+    pub(super) fn behind(&mut self, place: &RemoteTarget, said: Said, fx: &mut Effects) -> Client {
         let (last, said) = self.last_in_peer(place, said, fx);
         let client = match &said {
             None => self.called_promise(&last),
             Some(Said::Theirs(client)) => client.clone(),
             Some(said) => match said.to() {
-                Some(To::Ours(named)) => self.behind_name(&last, named.clone(), fx),
+                Some(LinkTarget::Ours(named)) => self.behind_name(&last, named.clone(), fx),
                 _ => circle(),
             },
         };
@@ -214,7 +214,7 @@ impl State {
     }
 
     /// The same where the peer has said that `place` is something of ours.
-    fn behind_name(&mut self, place: &Place, named: Named, fx: &mut Effects) -> Client {
+    fn behind_name(&mut self, place: &RemoteTarget, named: Named, fx: &mut Effects) -> Client {
         match self.leads_to(&named) {
             Some(Destination::Client(client)) if fails(&client.resolved()) => {
                 fx.discard(named);
@@ -225,12 +225,12 @@ impl State {
     }
 
     /// The promise of the peer's at a place. Calls have been sent there.
-    fn called_promise(&mut self, place: &Place) -> Client {
+    fn called_promise(&mut self, place: &RemoteTarget) -> Client {
         let client = match place {
-            Place::Import(import) => self.promise_of(import),
-            Place::Answer(question, path) => self.pipelined(question, path),
+            RemoteTarget::Import(import) => self.promise_of(import),
+            RemoteTarget::Answer(question, path) => self.pipelined(question, path),
         };
-        if let Kind::Remote(promise) = &client.0 {
+        if let Kind::RemotePromise(promise) = &client.0 {
             if let Some(pending) = self.promises.get_mut(&promise.id) {
                 pending.used = true;
             }

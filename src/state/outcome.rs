@@ -14,7 +14,7 @@ use super::effects::Destination;
 use super::exports::Frozen;
 use crate::cap::client::Client;
 use crate::cap::contents::Payload;
-use crate::cap::port::{Place, QuestionRef};
+use crate::cap::port::{QuestionRef, RemoteTarget};
 use crate::error::Exception;
 use crate::sync::Arc;
 use crate::wire::content::Content;
@@ -28,7 +28,7 @@ pub(crate) enum Returned {
         /// Where the capabilities stood in the content, if that is not kept: see Note [What is kept of results].
         places: Option<Places>,
         /// For each capability, how it was told to the peer, if it was; `None` if all were as themselves.
-        told: Option<Arc<Vec<Told>>>,
+        told: Option<Arc<Vec<PinnedDestination>>>,
     },
     Failed(Exception),
     /// The results are those of a question that the peer keeps: a tail call back to it.
@@ -37,7 +37,7 @@ pub(crate) enum Returned {
 
 /// How a capability was described to the peer, which fixes where calls go. See Note [Tribble].
 #[derive(Clone, Debug)]
-pub(crate) enum Told {
+pub(crate) enum PinnedDestination {
     /// As itself: it is no promise.
     Itself,
     /// As what it has become.
@@ -46,13 +46,13 @@ pub(crate) enum Told {
     Promise(Client, Frozen),
 }
 
-impl Told {
+impl PinnedDestination {
     /// Where calls on `client`, which was described so, go.
     pub(super) fn destination(&self, client: &Client) -> Destination {
         match self {
-            Told::Itself => Destination::Client(client.clone()),
-            Told::Settled(destination) => destination.clone(),
-            Told::Promise(client, frozen) => {
+            PinnedDestination::Itself => Destination::Client(client.clone()),
+            PinnedDestination::Settled(destination) => destination.clone(),
+            PinnedDestination::Promise(client, frozen) => {
                 frozen.get().cloned().unwrap_or_else(|| Destination::Client(client.clone()))
             }
         }
@@ -66,7 +66,7 @@ impl Returned {
     }
 
     /// What calls pipelined on some results need.
-    pub(super) fn for_calls(mut payload: Payload, told: Vec<Told>) -> Self {
+    pub(super) fn for_calls(mut payload: Payload, told: Vec<PinnedDestination>) -> Self {
         let places = payload.content.places();
         if places.is_some() {
             payload.content = Content::null();
@@ -101,7 +101,9 @@ impl Returned {
                 Err(why) => Destination::Client(Client::broken(why)),
             },
             Returned::Failed(why) => Destination::Client(Client::broken(why.clone())),
-            Returned::Tail(question) => Destination::Reflect(Place::Answer(question.clone(), path.into())),
+            Returned::Tail(question) => {
+                Destination::Reflect(RemoteTarget::Answer(question.clone(), path.into()))
+            }
         }
     }
 }

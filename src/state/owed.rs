@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use crate::cap::answer::Awaiting;
+use crate::cap::answer::PendingCall;
 use crate::cap::call::{Responder, Route};
 use crate::cap::promised::PromiseCell;
 use crate::cap::watchers::Watchers;
@@ -77,7 +77,7 @@ fn lost() -> Client {
     Client::broken(Exception::disconnected("the connection has ended in the middle of a transaction"))
 }
 
-impl Waits for Arc<dyn Awaiting> {
+impl Waits for Arc<dyn PendingCall> {
     fn fail(self) {
         drop(Responder::new(Route::Here(self)));
     }

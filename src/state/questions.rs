@@ -30,11 +30,11 @@ use super::moment::Moment;
 use super::owed::Owed;
 use super::said::Said;
 use super::State;
-use crate::cap::answer::Awaiting;
-use crate::cap::call::{CallInfo, Parcel, Responder, Route};
+use crate::cap::answer::PendingCall;
+use crate::cap::call::{CallInfo, Responder, Route, TakeOnce};
 use crate::cap::client::{Client, Kind};
 use crate::cap::contents::Payload;
-use crate::cap::port::{Awaited, ConnectionId, Generation, Place, QuestionRef, RefId};
+use crate::cap::port::{Awaited, ConnectionId, Generation, QuestionRef, RefId, RemoteTarget};
 use crate::cap::request;
 use crate::error::{Exception, ProtocolError};
 use crate::id::{AnswerId, ExportId, QuestionId};
@@ -67,7 +67,7 @@ pub(crate) struct Question {
     pub(super) interface_id: u64,
     pub(super) since: Moment,
     /// What the call counts towards the limit on incoming calls, where it came in.
-    pub(super) share: Option<Parcel<Arc<dyn Attachment>>>,
+    pub(super) share: Option<TakeOnce<Arc<dyn Attachment>>>,
 }
 
 /// Places in results that are to come.
@@ -78,7 +78,7 @@ pub(super) struct Places {
     /// Where calls were sent to by promises that are gone.
     pub(super) used: ByPath<()>,
     /// What the first call on each place counts towards the limit on incoming calls, where it came in.
-    pub(super) charged: Vector<Parcel<Arc<dyn Attachment>>>,
+    pub(super) charged: Vector<TakeOnce<Arc<dyn Attachment>>>,
     /// Once the results are there, what the peer has said of each capability in them.
     pub(super) said: Short<Said>,
 }
@@ -162,9 +162,9 @@ pub(crate) enum Ended {
 pub(crate) enum OnReturn {
     /// Tell a call made in this vat, which heeds the first answer only. It holds its question until it is answered or
     /// nobody wants the answer, so there is no duty to be kept.
-    Tell(Owed<Arc<dyn Awaiting>>),
+    Tell(Owed<Arc<dyn PendingCall>>),
     /// Answer a call that came in: over this connection, with this ID.
-    Respond(ConnectionId, AnswerId, Parcel<Responder>),
+    Respond(ConnectionId, AnswerId, TakeOnce<Responder>),
 }
 
 impl OnReturn {
@@ -174,7 +174,7 @@ impl OnReturn {
             Route::Remote(port, key) => {
                 let (connection, id) = (port.connection(), key.id);
                 let responder = Responder::new(Route::Remote(port, key));
-                OnReturn::Respond(connection, id, Parcel::new(responder))
+                OnReturn::Respond(connection, id, TakeOnce::new(responder))
             }
         }
     }
@@ -201,7 +201,7 @@ impl OnReturn {
 pub(crate) enum OnFinish {}
 
 /// What became of a call that was to be sent.
-pub(crate) enum Asked {
+pub(crate) enum CallDisposition {
     /// It was sent. Whoever asked is to hold the question, and may send calls on its results ahead.
     Question(Arc<QuestionRef>, Route),
     /// It was not: this is to be answered.
@@ -211,12 +211,17 @@ pub(crate) enum Asked {
     /// It has been answered.
     Answered,
     /// The promise is resolved; this is what to call instead.
-    Follow(CallInfo),
+    Redirect(CallInfo),
 }
 
 impl State {
     /// Sends a call to a promise of the peer's, unless that has been resolved.
-    pub(crate) fn call_promise(&mut self, promise: RefId, call: CallInfo, fx: &mut Effects) -> Asked {
+    pub(crate) fn call_promise(
+        &mut self,
+        promise: RefId,
+        call: CallInfo,
+        fx: &mut Effects,
+    ) -> CallDisposition {
         match self.promises.get_mut(&promise) {
             Some(pending) => {
                 let first = !std::mem::replace(&mut pending.used, true);
@@ -226,41 +231,41 @@ impl State {
                 }
                 self.call(&place, call, fx)
             }
-            None => Asked::Follow(call),
+            None => CallDisposition::Redirect(call),
         }
     }
 
     /// A place is called for the first time, by a call that counts where it came in.
-    fn charge_place(&mut self, place: &Place, share: &Arc<dyn Attachment>) {
-        let Place::Answer(question, _) = place else { return };
+    fn charge_place(&mut self, place: &RemoteTarget, share: &Arc<dyn Attachment>) {
+        let RemoteTarget::Answer(question, _) = place else { return };
         let entry = self.question_mut(question.id).filter(|entry| entry.generation == question.generation);
         if let Some(places) = entry.and_then(|entry| entry.places.as_mut()) {
-            places.charged.push_back(Parcel::new(share.clone()));
+            places.charged.push_back(TakeOnce::new(share.clone()));
         }
     }
 
     /// Sends a call to a place in the peer. A call that came from the peer goes back as a tail call.
-    pub(crate) fn call(&mut self, place: &Place, call: CallInfo, fx: &mut Effects) -> Asked {
+    pub(crate) fn call(&mut self, place: &RemoteTarget, call: CallInfo, fx: &mut Effects) -> CallDisposition {
         let CallInfo { interface_id, method_id, params, responder, cancel, hints } = call;
         fx.discard(cancel);
         if let Some(why) = self.ended.clone() {
             fx.discard(params);
-            return Asked::Refused(responder, why);
+            return CallDisposition::Refused(responder, why);
         }
         let Some(port) = self.port() else {
             fx.discard(params);
-            return Asked::Refused(responder, closed());
+            return CallDisposition::Refused(responder, closed());
         };
         if let Some(why) = self.why_unreachable(place) {
             fx.discard(params);
-            return Asked::Refused(responder, why);
+            return CallDisposition::Refused(responder, why);
         }
         let tail = responder.route().answer_on(self.connection).filter(|key| self.may_tail_call(*key));
         let described = match self.describe_all(&params.caps, fx) {
             Ok(described) => described,
             Err(why) => {
                 fx.discard(params);
-                return Asked::Refused(responder, why);
+                return CallDisposition::Refused(responder, why);
             }
         };
         let for_pipeline = hints.only_promise_pipeline && tail.is_none() && !self.peer_ignores_pipeline_hint;
@@ -278,7 +283,7 @@ impl State {
         (asking.interface_id, asking.method_id) = (interface_id, Some(method_id));
         asking.tail = tail.is_some();
         // No Return would give back what a question for pipelining alone holds.
-        asking.share = share.clone().filter(|_| !for_pipeline).map(Parcel::new);
+        asking.share = share.clone().filter(|_| !for_pipeline).map(TakeOnce::new);
         let question = self.ask(port, for_pipeline, asking);
         let call = Call {
             question: question.id,
@@ -293,9 +298,9 @@ impl State {
         fx.send_on(Message::Call(call), share);
         if let Some(key) = tail {
             self.return_tail(key, question, fx);
-            return Asked::Reflected;
+            return CallDisposition::Reflected;
         }
-        Asked::Question(question, route)
+        CallDisposition::Question(question, route)
     }
 
     /// Why a place in the peer can't be called any more. Whoever was told that calls are reflected there may still
@@ -304,13 +309,13 @@ impl State {
     /// - It is known to be broken. Without this, calls would go round for ever where two vats have made their
     ///   promises each other.
     /// - It was in the results of a question that is over.
-    fn why_unreachable(&self, place: &Place) -> Option<Exception> {
+    fn why_unreachable(&self, place: &RemoteTarget) -> Option<Exception> {
         if let Some(was) = self.was_at(place) {
             return Some(was.broken_with().unwrap_or_else(super::targets::closed));
         }
         match place {
-            Place::Import(import) => self.imports.get(&import.id)?.resolved()?.broken_with(),
-            Place::Answer(question, path) => match question.outcome.get()? {
+            RemoteTarget::Import(import) => self.imports.get(&import.id)?.resolved()?.broken_with(),
+            RemoteTarget::Answer(question, path) => match question.outcome.get()? {
                 Ok(payload) => payload.client_at(path).broken_with(),
                 Err(why) => Some(why.clone()),
             },
@@ -319,8 +324,8 @@ impl State {
 
     /// What was at a place in the results of a question that is over: null, or broken. Its ID may name another question
     /// by now, so it must not be used. `None` for any other place.
-    pub(super) fn was_at(&self, place: &Place) -> Option<Client> {
-        let Place::Answer(question, path) = place else { return None };
+    pub(super) fn was_at(&self, place: &RemoteTarget) -> Option<Client> {
+        let RemoteTarget::Answer(question, path) = place else { return None };
         let known = self.question(question.id).filter(|q| q.generation == question.generation);
         if known.is_some_and(|q| !q.entry.has_finished()) {
             return None;
@@ -342,7 +347,7 @@ impl State {
 
     fn ask(
         &mut self,
-        port: Arc<dyn crate::cap::port::Port>,
+        port: Arc<dyn crate::cap::port::ConnectionOps>,
         for_pipeline: bool,
         mut question: Question,
     ) -> Arc<QuestionRef> {
@@ -422,24 +427,25 @@ impl State {
         let Some(entry) = entry.filter(|q| q.has_promises()) else { return self.gone() };
         let known = entry.promised_at(path).and_then(|id| self.promises.get(&id));
         if let Some(cell) = known.and_then(|pending| pending.cell.upgrade()) {
-            return Client(Kind::Remote(cell));
+            return Client(Kind::RemotePromise(cell));
         }
         // That its clients are gone may not have been noticed yet.
         let used = known.is_some_and(|pending| pending.used);
         let path: Path = path.into();
-        let cell = self.promise_at(Place::Answer(question.clone(), path.clone()), question.port.clone());
+        let cell =
+            self.promise_at(RemoteTarget::Answer(question.clone(), path.clone()), question.port.clone());
         let entry = self.question_mut(question.id).expect("found above");
         let places = entry.places.get_or_insert_default();
         let used = places.used.remove(&path).is_some() || used;
         places.promised.insert(path, cell.id);
         self.promises.get_mut(&cell.id).expect("just made").used = used;
-        Client(Kind::Remote(cell))
+        Client(Kind::RemotePromise(cell))
     }
 
     /// A promise for a capability in some results is gone. That calls were made on it is remembered: who asks
     /// for the same place again, or takes it from the results, stays behind them. See Note [Embargo].
     pub(super) fn forget_pipelined(&mut self, pending: &Pending, id: RefId) {
-        let Place::Answer(question, path) = &pending.place else { return };
+        let RemoteTarget::Answer(question, path) = &pending.place else { return };
         let entry = self.question_mut(question.id).filter(|entry| entry.generation == question.generation);
         let Some(places) = entry.and_then(|entry| entry.places.as_mut()) else { return };
         if places.promised.get(path) == Some(&id) {
@@ -556,7 +562,7 @@ pub(super) fn closed() -> Exception {
 #[cfg(all(test, not(any(shuttle, loom))))]
 mod tests {
     use super::*;
-    use crate::cap::port::Port;
+    use crate::cap::port::ConnectionOps;
     use crate::cap::testing::Posts;
     use crate::limits::Limits;
 
@@ -564,7 +570,7 @@ mod tests {
     #[test]
     fn a_question_of_which_many_places_are_called_costs_near_linear_time() {
         const COUNT: u32 = 100_000;
-        let (port, mut fx): (Arc<dyn Port>, _) = (Arc::new(Posts::default()), Effects::default());
+        let (port, mut fx): (Arc<dyn ConnectionOps>, _) = (Arc::new(Posts::default()), Effects::default());
         let bootstrap = Client::null();
         let mut state = State::new(ConnectionId(0), Arc::downgrade(&port), &Limits::default(), bootstrap);
         let (_client, question) = state.ask_bootstrap(&mut fx);
@@ -574,14 +580,16 @@ mod tests {
         let held: Vec<_> = (0..COUNT).map(|n| state.pipelined(&question, &path(n))).collect();
         for (n, client) in (0..).zip(&held) {
             assert_eq!(*client, state.pipelined(&question, &path(n)));
-            let Kind::Remote(promise) = &client.0 else { panic!("a promise") };
+            let Kind::RemotePromise(promise) = &client.0 else { panic!("a promise") };
             state.promises.get_mut(&promise.id).unwrap().used = n % 2 == 0;
             state.promise_dropped(promise.id, &mut fx);
         }
         let places = state.question(question.id).and_then(|asked| asked.places.as_ref()).unwrap();
         assert_eq!((places.promised.len(), places.used.len()), (1, COUNT as usize / 2));
         for n in 0..COUNT {
-            let Kind::Remote(promise) = state.pipelined(&question, &path(n)).0 else { panic!("a promise") };
+            let Kind::RemotePromise(promise) = state.pipelined(&question, &path(n)).0 else {
+                panic!("a promise")
+            };
             assert_eq!(state.promises.get(&promise.id).unwrap().used, n % 2 == 0);
         }
     }

@@ -8,7 +8,7 @@ use super::questions::{Ended, OnReturn, Places, PIPELINE_BIT};
 use super::State;
 use crate::cap::client::Client;
 use crate::cap::contents::Payload;
-use crate::cap::port::{Place, QuestionRef, RefId};
+use crate::cap::port::{QuestionRef, RefId, RemoteTarget};
 use crate::error::{Exception, ProtocolError};
 use crate::id::QuestionId;
 use crate::short::Short;
@@ -211,7 +211,7 @@ impl State {
         let client = match index {
             Ok(Some(index)) => {
                 if let Some(question) = question {
-                    let place = Place::Answer(question.clone(), path);
+                    let place = RemoteTarget::Answer(question.clone(), path);
                     accepted[index] = self.without_circle(&place, accepted[index].clone(), fx);
                     fx.discard(place);
                 }
@@ -236,7 +236,7 @@ impl State {
         fx: &mut Effects,
     ) {
         let Ok(Some(index)) = payload.index_at(&path) else { return };
-        let place = Place::Answer(question.clone(), path);
+        let place = RemoteTarget::Answer(question.clone(), path);
         accepted[index] = self.without_circle(&place, accepted[index].clone(), fx);
         let client = self.stay_behind(&place, accepted[index].clone(), fx);
         fx.discard((made[index].replace(client), place));

@@ -27,7 +27,7 @@ use super::effects::{Destination, Effects};
 use super::named::Named;
 use super::State;
 use crate::cap::client::{Client, Kind};
-use crate::cap::port::{ImportRef, Place, QuestionRef};
+use crate::cap::port::{ImportRef, QuestionRef, RemoteTarget};
 use crate::error::Exception;
 use crate::sync::{Arc, Mutex, Rank, Weak};
 use crate::wire::message::Path;
@@ -43,22 +43,22 @@ pub(super) enum Said {
 
 /// What the peer has said of a promise. See Note [Chains of what was said].
 pub(super) struct Link {
-    to: To,
+    to: LinkTarget,
     shortcuts: Mutex<Shortcuts>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum To {
+pub(super) enum LinkTarget {
     /// Another promise of the peer's.
-    Promise(Place),
+    Promise(RemoteTarget),
     Ours(Named),
 }
 
 /// The furthest place that is known, by each way.
 #[derive(Default)]
 struct Shortcuts {
-    in_peer: Option<WeakPlace>,
-    anywhere: Option<WeakPlace>,
+    in_peer: Option<WeakTarget>,
+    anywhere: Option<WeakTarget>,
 }
 
 /// A way to follow a chain.
@@ -72,26 +72,26 @@ enum Way {
 
 /// A place in the peer, as long as anything else holds it.
 #[derive(Clone)]
-enum WeakPlace {
+enum WeakTarget {
     Import(Weak<ImportRef>),
     Answer(Weak<QuestionRef>, Path),
 }
 
 impl Said {
-    fn new(to: To) -> Self {
+    fn new(to: LinkTarget) -> Self {
         Said::Link(Arc::new(Link { to, shortcuts: Mutex::new(Rank::Queue, Shortcuts::default()) }))
     }
 
-    pub(super) fn promise(place: Place) -> Self {
-        Said::new(To::Promise(place))
+    pub(super) fn promise(place: RemoteTarget) -> Self {
+        Said::new(LinkTarget::Promise(place))
     }
 
     pub(super) fn ours(named: Named) -> Self {
-        Said::new(To::Ours(named))
+        Said::new(LinkTarget::Ours(named))
     }
 
     /// What it leads to, if it may lead further.
-    pub(super) fn to(&self) -> Option<&To> {
+    pub(super) fn to(&self) -> Option<&LinkTarget> {
         match self {
             Said::Theirs(_) => None,
             Said::Link(link) => Some(&link.to),
@@ -100,11 +100,11 @@ impl Said {
 }
 
 impl Link {
-    fn shortcut(&self, way: Way) -> Option<Place> {
-        self.shortcuts.lock().by(way).as_ref().and_then(WeakPlace::upgrade)
+    fn shortcut(&self, way: Way) -> Option<RemoteTarget> {
+        self.shortcuts.lock().by(way).as_ref().and_then(WeakTarget::upgrade)
     }
 
-    fn shorten(&self, way: Way, to: &WeakPlace) {
+    fn shorten(&self, way: Way, to: &WeakTarget) {
         *self.shortcuts.lock().by(way) = Some(to.clone());
     }
 }
@@ -116,7 +116,7 @@ impl fmt::Debug for Link {
 }
 
 impl Shortcuts {
-    fn by(&mut self, way: Way) -> &mut Option<WeakPlace> {
+    fn by(&mut self, way: Way) -> &mut Option<WeakTarget> {
         match way {
             Way::InPeer => &mut self.in_peer,
             Way::Anywhere => &mut self.anywhere,
@@ -124,18 +124,20 @@ impl Shortcuts {
     }
 }
 
-impl WeakPlace {
-    fn of(place: &Place) -> Self {
+impl WeakTarget {
+    fn of(place: &RemoteTarget) -> Self {
         match place {
-            Place::Import(import) => WeakPlace::Import(Arc::downgrade(import)),
-            Place::Answer(question, path) => WeakPlace::Answer(Arc::downgrade(question), path.clone()),
+            RemoteTarget::Import(import) => WeakTarget::Import(Arc::downgrade(import)),
+            RemoteTarget::Answer(question, path) => {
+                WeakTarget::Answer(Arc::downgrade(question), path.clone())
+            }
         }
     }
 
-    fn upgrade(&self) -> Option<Place> {
+    fn upgrade(&self) -> Option<RemoteTarget> {
         Some(match self {
-            WeakPlace::Import(import) => Place::Import(import.upgrade()?),
-            WeakPlace::Answer(question, path) => Place::Answer(question.upgrade()?, path.clone()),
+            WeakTarget::Import(import) => RemoteTarget::Import(import.upgrade()?),
+            WeakTarget::Answer(question, path) => RemoteTarget::Answer(question.upgrade()?, path.clone()),
         })
     }
 }
@@ -143,7 +145,7 @@ impl WeakPlace {
 /// Where a chain ends, or that it does not.
 struct Walk {
     /// The last place, if there is any.
-    place: Option<Place>,
+    place: Option<RemoteTarget>,
     /// What the peer has said of that, if it has; of what the walk began with, if there was no place.
     said: Option<Said>,
     is_circle: bool,
@@ -184,7 +186,7 @@ impl State {
     }
 
     /// The place in the peer that something leads to next, as far as is known, and whether that lasts.
-    fn next_place(&self, said: &Said, way: Way) -> Option<(Place, bool)> {
+    fn next_place(&self, said: &Said, way: Way) -> Option<(RemoteTarget, bool)> {
         let link = match (said, way) {
             (Said::Link(link), _) => link,
             (Said::Theirs(client), Way::Anywhere) => return Some((self.place_of(client)?, false)),
@@ -194,9 +196,9 @@ impl State {
             return Some((place, true));
         }
         match (&link.to, way) {
-            (To::Promise(place), _) => Some((place.clone(), true)),
-            (To::Ours(_), Way::InPeer) => None,
-            (To::Ours(named), Way::Anywhere) => match self.leads_to(named)? {
+            (LinkTarget::Promise(place), _) => Some((place.clone(), true)),
+            (LinkTarget::Ours(_), Way::InPeer) => None,
+            (LinkTarget::Ours(named), Way::Anywhere) => match self.leads_to(named)? {
                 Destination::Reflect(place) => Some((place, true)),
                 Destination::Client(client) => Some((self.place_of(&client)?, false)),
                 Destination::Pipeline(_) => None,
@@ -205,9 +207,9 @@ impl State {
     }
 
     /// The place in this peer that a client stands for, as far as it has been resolved.
-    fn place_of(&self, client: &Client) -> Option<Place> {
+    fn place_of(&self, client: &Client) -> Option<RemoteTarget> {
         match client.resolved().0 {
-            Kind::Remote(promise) if promise.port.connection() == self.connection => {
+            Kind::RemotePromise(promise) if promise.port.connection() == self.connection => {
                 self.promises.get(&promise.id).map(|pending| pending.place.clone())
             }
             _ => None,
@@ -215,7 +217,7 @@ impl State {
     }
 
     /// Whether what the peer has said of a place leads back to that place, by all that we know, or in another circle.
-    pub(super) fn leads_back(&self, place: &Place, said: Said, fx: &mut Effects) -> bool {
+    pub(super) fn leads_back(&self, place: &RemoteTarget, said: Said, fx: &mut Effects) -> bool {
         let Walk { place: last, said, is_circle } = self.walk(said, Way::Anywhere, fx);
         let leads_back = is_circle || last.as_ref().is_some_and(|last| last.is(place));
         fx.discard((last, said));
@@ -223,7 +225,7 @@ impl State {
     }
 
     /// What the peer has said of a place; that it is broken if that leads back to the place.
-    pub(super) fn without_circle(&self, place: &Place, to: Accepted, fx: &mut Effects) -> Accepted {
+    pub(super) fn without_circle(&self, place: &RemoteTarget, to: Accepted, fx: &mut Effects) -> Accepted {
         if !self.leads_back(place, to.said(), fx) {
             return to;
         }
@@ -233,21 +235,26 @@ impl State {
 
     /// Follows what the peer has said of `place` from promise to promise, as long as that is in the peer. Gives the last
     /// place, and what the peer has said of that, if it has.
-    pub(super) fn last_in_peer(&self, place: &Place, said: Said, fx: &mut Effects) -> (Place, Option<Said>) {
+    pub(super) fn last_in_peer(
+        &self,
+        place: &RemoteTarget,
+        said: Said,
+        fx: &mut Effects,
+    ) -> (RemoteTarget, Option<Said>) {
         let walk = self.walk(said, Way::InPeer, fx);
         (walk.place.unwrap_or_else(|| place.clone()), walk.said)
     }
 }
 
 /// Has each of the links that were passed lead to the place where the walk is.
-fn shorten(passed: &mut Vec<Arc<Link>>, way: Way, place: Option<&Place>, is_circle: bool) {
+fn shorten(passed: &mut Vec<Arc<Link>>, way: Way, place: Option<&RemoteTarget>, is_circle: bool) {
     // The last of them leads there by itself. In a circle it leads away from there, too, so that the next walk finds the
     // circle at once.
     if !is_circle {
         passed.pop();
     }
     if let (false, Some(place)) = (passed.is_empty(), place) {
-        let place = WeakPlace::of(place);
+        let place = WeakTarget::of(place);
         passed.iter().for_each(|link| link.shorten(way, &place));
     }
     passed.clear();
@@ -262,10 +269,10 @@ mod tests {
     use std::cell::Cell;
 
     use super::super::imports::ImportedPromise;
-    use super::super::{Arrival, Callback, State};
+    use super::super::{Callback, ReceivedMessage, State};
     use super::*;
     use crate::cap::masses::shuffled;
-    use crate::cap::port::{ConnectionId, Port};
+    use crate::cap::port::{ConnectionId, ConnectionOps};
     use crate::cap::promised::PromiseCell;
     use crate::cap::resolution;
     use crate::cap::testing::Posts;
@@ -298,22 +305,22 @@ mod tests {
     /// A connection, and the peer's promises that are held here.
     struct Chain {
         state: State,
-        _port: Arc<dyn Port>,
+        _port: Arc<dyn ConnectionOps>,
         clients: Vec<Client>,
-        places: Vec<Place>,
+        places: Vec<RemoteTarget>,
         /// How each promise can be named.
         names: Vec<Descriptor<Incoming>>,
     }
 
     impl Chain {
         fn new(count: usize, name: Name, used: bool) -> Self {
-            let port: Arc<dyn Port> = Arc::new(Posts::default());
+            let port: Arc<dyn ConnectionOps> = Arc::new(Posts::default());
             let limits = Limits { exports: usize::MAX, ..Limits::default() };
             let mut state = State::new(ConnectionId(0), Arc::downgrade(&port), &limits, Client::null());
             let (mut clients, mut places, mut names) = (Vec::new(), Vec::new(), Vec::new());
             for n in 0..count as u32 {
                 let client = state.import_promise(ImportId(n));
-                let Kind::Remote(promise) = &client.0 else { panic!("a promise") };
+                let Kind::RemotePromise(promise) = &client.0 else { panic!("a promise") };
                 let pending = state.promises.get_mut(&promise.id).unwrap();
                 pending.used = used;
                 places.push(pending.place.clone());
@@ -331,7 +338,7 @@ mod tests {
 
         fn resolves(&mut self, promise: usize, to: Resolution<Incoming>) {
             let resolve = Resolve { promise: ImportId(promise as u32), to };
-            let arrival = Arrival { message: Message::Resolve(resolve), share: None };
+            let arrival = ReceivedMessage { message: Message::Resolve(resolve), share: None };
             let mut fx = Effects::default();
             self.state.receive(arrival, &mut fx).unwrap();
             for callback in fx.callbacks.drain(..) {
@@ -343,7 +350,7 @@ mod tests {
 
         /// A promise for what a promise of the peer's turns out to be.
         fn watch(&mut self, promise: usize) -> Promise<Client> {
-            let Kind::Remote(remote) = self.clients[promise].0.clone() else { panic!("a promise") };
+            let Kind::RemotePromise(remote) = self.clients[promise].0.clone() else { panic!("a promise") };
             let (told, fulfiller) = promise::promise();
             let watcher = self.state.watch(&remote, Watcher::waiter(fulfiller), &mut Effects::default());
             assert!(watcher.is_none(), "it is pending");
@@ -377,7 +384,8 @@ mod tests {
             }
             Name::Answer => {
                 state.bootstrap = client.clone();
-                let arrival = Arrival { message: Message::Bootstrap { question: AnswerId(n) }, share: None };
+                let arrival =
+                    ReceivedMessage { message: Message::Bootstrap { question: AnswerId(n) }, share: None };
                 state.receive(arrival, &mut fx).unwrap();
                 Descriptor::ReceiverAnswer(PromisedAnswer { question: AnswerId(n), path: [].into() })
             }
@@ -509,7 +517,7 @@ mod tests {
             for (n, place) in chain.places.iter().enumerate() {
                 let next = if n + 1 < COUNT { n + 1 } else { tail };
                 let said = Said::promise(chain.places[next].clone());
-                let Place::Import(import) = place else { panic!("an import") };
+                let RemoteTarget::Import(import) = place else { panic!("an import") };
                 let import = state.imports.get_mut(&import.id).unwrap();
                 import.promise = Some(ImportedPromise::Resolved { client: Client::null(), said });
             }

@@ -48,7 +48,7 @@ pub(super) fn closed() -> Exception {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Arrival, Effects};
+    use super::super::{Effects, ReceivedMessage};
     use super::*;
     use crate::cap::port::ConnectionId;
     use crate::cap::testing::no_port;
@@ -70,12 +70,12 @@ mod tests {
             state.addressee(target).map(drop).unwrap();
             let finish =
                 Finish { question: AnswerId(id), release_result_caps: true, cancel_after_delivery: false };
-            let arrival = Arrival { message: Message::Finish(finish), share: None };
+            let arrival = ReceivedMessage { message: Message::Finish(finish), share: None };
             state.receive(arrival, &mut fx).unwrap();
         }
         let finish =
             Finish { question: AnswerId(MANY), release_result_caps: true, cancel_after_delivery: false };
-        let arrival = Arrival { message: Message::Finish(finish), share: None };
+        let arrival = ReceivedMessage { message: Message::Finish(finish), share: None };
         assert_eq!(state.receive(arrival, &mut fx), Err(ProtocolError::UnknownAnswer(AnswerId(MANY))));
     }
 }

@@ -287,10 +287,10 @@ impl State {
 mod tests {
     use std::cell::Cell;
 
-    use super::super::{Arrival, Asked};
+    use super::super::{CallDisposition, ReceivedMessage};
     use super::*;
     use crate::cap::client::Kind;
-    use crate::cap::port::{ConnectionId, Place, Port};
+    use crate::cap::port::{ConnectionId, ConnectionOps, RemoteTarget};
     use crate::cap::promised::PromiseCell;
     use crate::cap::testing::Posts;
     use crate::id::ImportId;
@@ -313,7 +313,7 @@ mod tests {
         let promise = Client(Kind::Promise(PromiseCell::new(None)));
         let export = state.describe(&promise, &mut fx).ok().and_then(|described| described.export);
         let Kind::Import(theirs) = state.import_settled(ImportId(0)).0 else { panic!("settled") };
-        let place = Place::Import(theirs);
+        let place = RemoteTarget::Import(theirs);
         let mut questions = Vec::new();
         for id in 0..calls {
             let mut fx = Effects::default();
@@ -327,9 +327,9 @@ mod tests {
                 no_promise_pipelining: false,
                 only_promise_pipeline: false,
             };
-            state.receive(Arrival { message: Message::Call(call), share: None }, &mut fx).unwrap();
+            state.receive(ReceivedMessage { message: Message::Call(call), share: None }, &mut fx).unwrap();
             let Some(Callback::Deliver { call, .. }) = fx.callbacks.pop() else { panic!("a call") };
-            let Asked::Question(question, _) = state.call(&place, call, &mut fx) else {
+            let CallDisposition::Question(question, _) = state.call(&place, call, &mut fx) else {
                 panic!("a question")
             };
             questions.push(question.id);
@@ -342,7 +342,7 @@ mod tests {
     /// The results of each call are to be taken from the next one's, in an order; at last it is tried to close the circle.
     /// Gives the steps for each call.
     fn take_from_next(calls: u32, order: Order) -> f64 {
-        let port: Arc<dyn Port> = Arc::new(Posts::default());
+        let port: Arc<dyn ConnectionOps> = Arc::new(Posts::default());
         let limits = Limits { answer_bytes: usize::MAX, ..Limits::default() };
         let mut state = State::new(ConnectionId(0), Arc::downgrade(&port), &limits, Client::null());
         let questions = handed_on(&mut state, calls + 1);
@@ -352,7 +352,7 @@ mod tests {
             let outcome = Outcome::TakeFromOtherQuestion(AnswerId(to));
             let answer = questions[from as usize];
             let ret = Return { answer, release_param_caps: false, no_finish_needed: false, outcome };
-            let arrival = Arrival { message: Message::Return(ret), share: None };
+            let arrival = ReceivedMessage { message: Message::Return(ret), share: None };
             state.receive(arrival, &mut Effects::default()).unwrap();
             let takes = state.question(answer).unwrap().taking.is_some();
             assert_eq!(takes, (from, to) != last, "{from} of {calls} calls takes results of {to}");

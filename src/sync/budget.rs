@@ -57,12 +57,12 @@ impl fmt::Display for Exhausted {
 
 /// The places for threads of a process. See Note [Thread budget].
 pub(crate) struct Budget {
-    state: Mutex<State>,
+    state: Mutex<BudgetState>,
     /// How many threads more the system has room for.
     room: fn() -> usize,
 }
 
-struct State {
+struct BudgetState {
     used: usize,
     bound: usize,
     /// What the user has set.
@@ -73,7 +73,7 @@ struct State {
 impl Budget {
     /// A budget that asks `room` how many threads more the system has room for.
     fn new(room: fn() -> usize) -> Arc<Self> {
-        let state = State { used: 0, bound: 0, chosen: None, measured: None };
+        let state = BudgetState { used: 0, bound: 0, chosen: None, measured: None };
         Arc::new(Budget { state: Mutex::new(Rank::Queue, state), room })
     }
 
@@ -133,7 +133,7 @@ impl Budget {
     }
 }
 
-impl State {
+impl BudgetState {
     /// Whether the bound need not be measured.
     fn is_fresh(&self) -> bool {
         self.chosen.is_some() || self.measured.is_some_and(|at| at.elapsed() < FRESH)

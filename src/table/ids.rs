@@ -75,7 +75,7 @@ fn bit(id: u32) -> u64 {
 /// A set of IDs that somebody else chooses, of limited size: low ones take a bit each. Of the others there are no
 /// more than `MANY`: then the lowest of them is forgotten.
 #[derive(Default)]
-pub(crate) struct Remembered {
+pub(crate) struct RetiredIds {
     low: Vec<u64>,
     high: BTreeSet<u32>,
     /// Whether one has been forgotten.
@@ -86,7 +86,7 @@ pub(crate) struct Remembered {
 /// remember them all.
 const MANY: u32 = 1 << 16;
 
-impl Remembered {
+impl RetiredIds {
     pub(crate) fn contains(&self, id: u32) -> bool {
         match id < MANY {
             true => self.low.get((id / BITS) as usize).is_some_and(|word| word & bit(id) != 0),
@@ -128,7 +128,7 @@ impl Remembered {
     }
 
     pub(crate) fn clear(&mut self) {
-        *self = Remembered::default();
+        *self = RetiredIds::default();
     }
 
     /// How many there are.
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_limited_number_of_high_ids_is_remembered() {
-        let mut ids = Remembered::default();
+        let mut ids = RetiredIds::default();
         for id in (0..10).chain(MANY..2 * MANY) {
             ids.insert(id);
         }

@@ -11,7 +11,7 @@
 //!
 //! Note [What a clone costs]
 //! =========================
-//! A clone of `Given` shares the pages and the map's nodes with the original. It takes one reference count for each of the
+//! A clone of `PeerTable` shares the pages and the map's nodes with the original. It takes one reference count for each of the
 //! first 64 pages (2,048 entries), one for each further 64 pages, and one for the map: 112 for 100,000 entries.
 //!
 //! What is changed while a clone exists is copied first: the page (32 entries), and the list of the 64 pages that it stands
@@ -34,7 +34,7 @@ use ids::Ids;
 use pages::Pages;
 
 pub(crate) use addresses::ByAddress;
-pub(crate) use ids::Remembered;
+pub(crate) use ids::RetiredIds;
 pub(crate) use paths::ByPath;
 
 /// What names an entry.
@@ -56,14 +56,14 @@ impl<T: Copy + Ord + From<u32> + Into<u32>> Key for T {
 }
 
 /// A table in which we choose the IDs: questions, exports, embargoes. Lowest free ID first.
-pub(crate) struct Allocated<K: Ord + Clone, V: Clone> {
-    entries: Given<K, V>,
+pub(crate) struct LocalTable<K: Ord + Clone, V: Clone> {
+    entries: PeerTable<K, V>,
     ids: Ids,
 }
 
-impl<K: Key + From<u32> + Into<u32>, V: Clone> Allocated<K, V> {
+impl<K: Key + From<u32> + Into<u32>, V: Clone> LocalTable<K, V> {
     pub(crate) fn new() -> Self {
-        Allocated { entries: Given::default(), ids: Ids::default() }
+        LocalTable { entries: PeerTable::default(), ids: Ids::default() }
     }
 
     /// Puts an entry at the lowest free ID.
@@ -97,7 +97,7 @@ impl<K: Key + From<u32> + Into<u32>, V: Clone> Allocated<K, V> {
     }
 
     /// The entries, without the IDs that are free.
-    pub(crate) fn entries(&self) -> &Given<K, V> {
+    pub(crate) fn entries(&self) -> &PeerTable<K, V> {
         &self.entries
     }
 
@@ -107,7 +107,7 @@ impl<K: Key + From<u32> + Into<u32>, V: Clone> Allocated<K, V> {
     }
 
     /// Takes all entries out.
-    pub(crate) fn clear(&mut self) -> Given<K, V> {
+    pub(crate) fn clear(&mut self) -> PeerTable<K, V> {
         self.ids = Ids::default();
         self.entries.take()
     }
@@ -121,20 +121,20 @@ impl<K: Key + From<u32> + Into<u32>, V: Clone> Allocated<K, V> {
 
 /// A table in which somebody else chooses the IDs: the peer, or whoever counts them. See Note [Low IDs are dense].
 #[derive(Clone)]
-pub(crate) struct Given<K: Ord + Clone, V: Clone> {
+pub(crate) struct PeerTable<K: Ord + Clone, V: Clone> {
     low: Pages<V>,
     /// `None` if there are none.
     others: Option<OrdMap<K, Arc<V>>>,
     changes: u64,
 }
 
-impl<K: Ord + Clone, V: Clone> Default for Given<K, V> {
+impl<K: Ord + Clone, V: Clone> Default for PeerTable<K, V> {
     fn default() -> Self {
-        Given { low: Pages::default(), others: None, changes: 0 }
+        PeerTable { low: Pages::default(), others: None, changes: 0 }
     }
 }
 
-impl<K: Key, V: Clone> Given<K, V> {
+impl<K: Key, V: Clone> PeerTable<K, V> {
     /// Puts an entry where there is none.
     pub(crate) fn insert(&mut self, id: K, entry: V) {
         debug_assert!(!self.contains_key(&id), "an ID is used once at a time");
@@ -217,7 +217,7 @@ mod tests {
     /// In a debug build, on a thread with the usual stack. See Note [Low IDs are dense].
     #[test]
     fn large_entries_take_no_deep_stack() {
-        let mut t = Allocated::<QuestionId, [u64; 100]>::new();
+        let mut t = LocalTable::<QuestionId, [u64; 100]>::new();
         let ids: Vec<_> = (0..5000).map(|n| t.insert(|_| [n; 100])).collect();
         let before = t.entries().clone();
         ids.iter().for_each(|id| assert_eq!(t.remove(*id).unwrap()[99], u64::from(id.0)));
@@ -227,7 +227,7 @@ mod tests {
     /// The peer may choose any IDs: pages are for dense ones only.
     #[test]
     fn any_id_will_do_and_takes_no_more_than_its_entry() {
-        let mut t = Given::<AnswerId, u64>::default();
+        let mut t = PeerTable::<AnswerId, u64>::default();
         let ids: Vec<_> = (0..1000u32).map(|n| n.wrapping_mul(0x9e37_79b9)).chain([u32::MAX]).collect();
         ids.iter().for_each(|id| t.insert(AnswerId(*id), u64::from(*id)));
         assert!(t.low.len() < 10 && t.len() == 1001, "{} of {} in pages", t.low.len(), t.len());
@@ -244,7 +244,7 @@ mod tests {
     /// An ID that stands in the map, as it came too soon, is found when the pages have come as far.
     #[test]
     fn pages_grow_past_entries_in_the_map() {
-        let mut t = Given::<AnswerId, u32>::default();
+        let mut t = PeerTable::<AnswerId, u32>::default();
         t.insert(AnswerId(5000), 5000);
         assert_eq!((t.low.len(), t.len()), (0, 1));
         (0..10_000).filter(|id| *id != 5000).for_each(|id| t.insert(AnswerId(id), id));
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn gives_the_lowest_id_first() {
-        let mut t = Allocated::<QuestionId, &str>::new();
+        let mut t = LocalTable::<QuestionId, &str>::new();
         let ids: Vec<_> = ["a", "b", "c"].into_iter().map(|v| t.insert(|_| v).0).collect();
         assert_eq!(ids, [0, 1, 2]);
         let before = t.entries().clone();

@@ -18,13 +18,13 @@ use crate::transport::{
 pub struct Line(Arc<Ways>);
 
 struct Ways {
-    state: Mutex<State>,
+    state: Mutex<LineState>,
     /// How many steps of the receive stage find something: messages, and then the end.
     arriving: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
-struct State {
+struct LineState {
     sent: VecDeque<Frame>,
     arriving: VecDeque<Frame>,
     cut: bool,
@@ -33,7 +33,7 @@ struct State {
 /// A vat's end of a connection without threads, and the line that it hangs on. The stages are driven as the options
 /// say.
 pub fn line(options: Options) -> (Side, Line) {
-    let state = Mutex::new(Rank::Queue, State::default());
+    let state = Mutex::new(Rank::Queue, LineState::default());
     let line = Line(Arc::new(Ways { state, arriving: Arc::new(AtomicUsize::new(0)) }));
     let transport = Transport {
         sink: Box::new(line.clone()),

@@ -10,9 +10,9 @@ use crate::limits::Limits;
 use crate::short::Short;
 use crate::state::Tables;
 use crate::sync::{Arc, Lane, Waited};
-use crate::table::Allocated;
+use crate::table::LocalTable;
 use crate::transport::{Frame, Outbound};
-use crate::wire::content::{Content, ContentBuilder, Place, Received};
+use crate::wire::content::{Content, ContentBuilder, PayloadKind, Received};
 use crate::wire::message::{Call, Finish, Incoming, Message, Outcome, Outgoing, Payload, Return, Target};
 use crate::wire::{decode, encode, usual};
 
@@ -22,12 +22,12 @@ pub struct Unsent(Message<Outgoing>);
 impl Unsent {
     /// A call of an imported capability.
     pub fn call(params: &[u8]) -> Self {
-        Unsent(call_of(payload(Place::CallParams, params)))
+        Unsent(call_of(payload(PayloadKind::CallParams, params)))
     }
 
     /// A Return with results.
     pub fn results(results: &[u8]) -> Self {
-        Unsent(return_of(payload(Place::ReturnResults, results)))
+        Unsent(return_of(payload(PayloadKind::ReturnResults, results)))
     }
 
     /// A Finish.
@@ -67,7 +67,7 @@ fn return_of(results: Payload<Outgoing>) -> Message<Outgoing> {
     })
 }
 
-fn payload(place: Place, data: &[u8]) -> Payload<Outgoing> {
+fn payload(place: PayloadKind, data: &[u8]) -> Payload<Outgoing> {
     let size = MessageSize { word_count: 2 + data.len().div_ceil(8) as u64, cap_count: 0 };
     let mut content = ContentBuilder::new(place, Some(size));
     content.content().initn_as::<capnp::data::Builder<'_>>(data.len() as u32).copy_from_slice(data);
@@ -123,10 +123,12 @@ fn may_read_root(words: &[Word]) -> bool {
 }
 
 /// The content of a payload, where it stands, and how many capabilities it may name.
-fn take_content(message: &mut Message<Incoming>) -> Option<(Content, Place, usize)> {
+fn take_content(message: &mut Message<Incoming>) -> Option<(Content, PayloadKind, usize)> {
     let (payload, place) = match message {
-        Message::Call(call) => (&mut call.params, Place::CallParams),
-        Message::Return(Return { outcome: Outcome::Results(results), .. }) => (results, Place::ReturnResults),
+        Message::Call(call) => (&mut call.params, PayloadKind::CallParams),
+        Message::Return(Return { outcome: Outcome::Results(results), .. }) => {
+            (results, PayloadKind::ReturnResults)
+        }
         _ => return None,
     };
     let caps = payload.descriptors.len();
@@ -134,26 +136,26 @@ fn take_content(message: &mut Message<Incoming>) -> Option<(Content, Place, usiz
 }
 
 /// A copy of the content as it would be sent on, and the capabilities that it names; `None` if it can't be read.
-fn copied(content: Content, place: Place, caps: usize) -> Option<(Vec<u8>, Vec<u32>)> {
+fn copied(content: Content, place: PayloadKind, caps: usize) -> Option<(Vec<u8>, Vec<u32>)> {
     let Some((content, indices)) = content.copy_received(place, caps, usize::MAX).ok()? else {
         return Some(Default::default());
     };
     let payload = Payload { content, descriptors: Short::new() };
     let message = match place {
-        Place::CallParams => call_of(payload),
-        Place::ReturnResults => return_of(payload),
+        PayloadKind::CallParams => call_of(payload),
+        PayloadKind::ReturnResults => return_of(payload),
     };
     let bytes = encode::encode(message).ok()?.with_segments(|segments| segments.concat());
     Some((bytes, indices))
 }
 
 /// A table whose IDs we choose, with entries of about a question's size.
-pub struct Table(Allocated<QuestionId, [u64; 16]>);
+pub struct Table(LocalTable<QuestionId, [u64; 16]>);
 
 impl Table {
     /// A table of so many entries.
     pub fn new(entries: u32) -> Self {
-        let mut table = Allocated::new();
+        let mut table = LocalTable::new();
         for _ in 0..entries {
             table.insert(entry);
         }

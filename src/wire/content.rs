@@ -70,27 +70,27 @@ impl fmt::Debug for Received {
 
 /// Which payload of an rpc `Message` a content is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum PayloadKind {
     /// `call.params`.
     CallParams,
     /// `return.results`.
     ReturnResults,
 }
 
-impl Place {
+impl PayloadKind {
     /// The pointer fields that lead to the content, from the root of a message.
     fn path_in_message(self) -> [u16; 3] {
         match self {
-            Place::CallParams => [0, 1, 0],
-            Place::ReturnResults => [0, 0, 0],
+            PayloadKind::CallParams => [0, 1, 0],
+            PayloadKind::ReturnResults => [0, 0, 0],
         }
     }
 
     /// The payload at this place of a message.
     pub(super) fn read(self, message: message::Reader<'_>) -> Result<payload::Reader<'_>, capnp::Error> {
         match (self, message.which()?) {
-            (Place::CallParams, message::Call(call)) => call?.get_params(),
-            (Place::ReturnResults, message::Return(ret)) => match ret?.which()? {
+            (PayloadKind::CallParams, message::Call(call)) => call?.get_params(),
+            (PayloadKind::ReturnResults, message::Return(ret)) => match ret?.which()? {
                 return_::Results(results) => results,
                 _ => Err(absent()),
             },
@@ -107,12 +107,12 @@ fn absent() -> capnp::Error {
 ///
 /// See Note [Contents are kept in their message].
 #[derive(Clone)]
-pub(crate) struct Content(Source);
+pub(crate) struct Content(ContentSource);
 
 #[derive(Clone)]
-enum Source {
+enum ContentSource {
     Null,
-    Received(Arc<Received>, Place),
+    Received(Arc<Received>, PayloadKind),
     Lifted(Arc<Lifted>),
     Built(Arc<Built>),
 }
@@ -120,37 +120,37 @@ enum Source {
 impl Content {
     /// No content: a null pointer.
     pub(crate) fn null() -> Self {
-        Content(Source::Null)
+        Content(ContentSource::Null)
     }
 
     /// The content at a place of a received message.
-    pub(crate) fn received(message: Arc<Received>, place: Place) -> Self {
-        Content(Source::Received(message, place))
+    pub(crate) fn received(message: Arc<Received>, place: PayloadKind) -> Self {
+        Content(ContentSource::Received(message, place))
     }
 
     /// The content that is the root of a received message, to be read within the given limits.
     pub(super) fn lifted(frame: Frame, limits: &Limits) -> Self {
         let reader = reader(frame, limits, limits.nesting - usual::LEVELS);
-        Content(Source::Lifted(Arc::new(Lifted { reader })))
+        Content(ContentSource::Lifted(Arc::new(Lifted { reader })))
     }
 
     /// The content, without a table of capabilities.
     pub(crate) fn reader(&self) -> Result<any_pointer::Reader<'_>, capnp::Error> {
         match &self.0 {
-            Source::Null => Ok(any_pointer::Reader::new(PointerReader::get_root_from_arena(&NULL)?)),
-            Source::Received(message, place) => Ok(place.read(message.message()?)?.get_content()),
-            Source::Lifted(message) => message.reader.get_root(),
-            Source::Built(built) => built.content(),
+            ContentSource::Null => Ok(any_pointer::Reader::new(PointerReader::get_root_from_arena(&NULL)?)),
+            ContentSource::Received(message, place) => Ok(place.read(message.message()?)?.get_content()),
+            ContentSource::Lifted(message) => message.reader.get_root(),
+            ContentSource::Built(built) => built.content(),
         }
     }
 
     /// How many words of memory the content keeps, with the message around it.
     pub(crate) fn words(&self) -> usize {
         match &self.0 {
-            Source::Null => 0,
-            Source::Received(message, _) => message.words(),
-            Source::Lifted(message) => message.reader.get_segments().words(),
-            Source::Built(built) => built.message.size_in_words(),
+            ContentSource::Null => 0,
+            ContentSource::Received(message, _) => message.words(),
+            ContentSource::Lifted(message) => message.reader.get_segments().words(),
+            ContentSource::Built(built) => built.message.size_in_words(),
         }
     }
 
@@ -162,14 +162,16 @@ impl Content {
     /// If something on the way is no struct, or what is at the end no capability of the table.
     pub(crate) fn cap_index_at(&self, path: &[u16], caps: usize) -> Result<Option<u32>, Exception> {
         let index = match &self.0 {
-            Source::Null => return Ok(None),
-            Source::Received(message, place) => {
+            ContentSource::Null => return Ok(None),
+            ContentSource::Received(message, place) => {
                 // That it is there, and is of this kind, was checked when it was received.
                 let before = place.path_in_message();
                 places::index_in(message.reader.get_segments(), before.iter().chain(path).copied())
             }
-            Source::Lifted(message) => places::index_in(message.reader.get_segments(), path.iter().copied()),
-            Source::Built(built) => {
+            ContentSource::Lifted(message) => {
+                places::index_in(message.reader.get_segments(), path.iter().copied())
+            }
+            ContentSource::Built(built) => {
                 let path = std::iter::once(0).chain(path.iter().copied());
                 places::index_in(&built.message.get_segments_for_output(), path)
             }
@@ -184,7 +186,7 @@ impl Content {
     /// How many words of memory the content takes: one that was built has a first segment of a fixed size, or more.
     pub(crate) fn words_held(&self) -> usize {
         match &self.0 {
-            Source::Built(_) => self.words().max(UNKNOWN_WORDS as usize),
+            ContentSource::Built(_) => self.words().max(UNKNOWN_WORDS as usize),
             _ => self.words(),
         }
     }
@@ -192,7 +194,7 @@ impl Content {
     /// Where its capabilities stand, if it was built here.
     pub(crate) fn places(&self) -> Option<Places> {
         match &self.0 {
-            Source::Built(built) => places::find(&built.message.get_segments_for_output()),
+            ContentSource::Built(built) => places::find(&built.message.get_segments_for_output()),
             _ => None,
         }
     }
@@ -206,11 +208,11 @@ impl Content {
     /// larger than what was received, where many pointers lead to one place.
     pub(crate) fn copy_received(
         &self,
-        place: Place,
+        place: PayloadKind,
         caps: usize,
         most_words: usize,
     ) -> Result<Option<(Self, Vec<u32>)>, Exception> {
-        let (Source::Received(..) | Source::Lifted(_)) = &self.0 else { return Ok(None) };
+        let (ContentSource::Received(..) | ContentSource::Lifted(_)) = &self.0 else { return Ok(None) };
         let from = self.reader()?;
         let mut size = from.target_size()?;
         if size.word_count > most_words as u64 {
@@ -223,9 +225,9 @@ impl Content {
     }
 
     /// What the content was built in, if it was built for this place.
-    pub(super) fn into_built(self, place: Place) -> Result<Arc<Built>, Content> {
+    pub(super) fn into_built(self, place: PayloadKind) -> Result<Arc<Built>, Content> {
         match self.0 {
-            Source::Built(built) if built.place == place => Ok(built),
+            ContentSource::Built(built) if built.place == place => Ok(built),
             other => Err(Content(other)),
         }
     }
@@ -234,10 +236,10 @@ impl Content {
 impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Source::Null => f.write_str("Content(null)"),
-            Source::Received(message, place) => write!(f, "Content({place:?} of {message:?})"),
-            Source::Lifted(_) => write!(f, "Content(received, {} words)", self.words()),
-            Source::Built(built) => write!(f, "Content({:?}, {} words)", built.place, self.words()),
+            ContentSource::Null => f.write_str("Content(null)"),
+            ContentSource::Received(message, place) => write!(f, "Content({place:?} of {message:?})"),
+            ContentSource::Lifted(_) => write!(f, "Content(received, {} words)", self.words()),
+            ContentSource::Built(built) => write!(f, "Content({:?}, {} words)", built.place, self.words()),
         }
     }
 }
@@ -253,7 +255,7 @@ static NULL: GeneratedCodeArena = GeneratedCodeArena::new(&[capnp::word(0, 0, 0,
 /// A content in the envelope for its place.
 pub(super) struct Built {
     message: Building,
-    place: Place,
+    place: PayloadKind,
 }
 
 impl Built {
@@ -264,8 +266,8 @@ impl Built {
 
     fn content(&self) -> Result<any_pointer::Reader<'_>, capnp::Error> {
         Ok(match self.place {
-            Place::CallParams => self.message.get_root_as_reader::<InCall<_>>()?.0,
-            Place::ReturnResults => self.message.get_root_as_reader::<InReturn<_>>()?.0,
+            PayloadKind::CallParams => self.message.get_root_as_reader::<InCall<_>>()?.0,
+            PayloadKind::ReturnResults => self.message.get_root_as_reader::<InReturn<_>>()?.0,
         })
     }
 }
@@ -290,13 +292,13 @@ pub(crate) struct ContentBuilder(Built);
 
 impl ContentBuilder {
     /// An empty content for a place, with room for what the hint says.
-    pub(crate) fn new(place: Place, size_hint: Option<MessageSize>) -> Self {
+    pub(crate) fn new(place: PayloadKind, size_hint: Option<MessageSize>) -> Self {
         let words = size_hint.map_or(UNKNOWN_WORDS, |size| size.word_count.min(MAX_HINT_WORDS));
         Self::with_room(place, words)
     }
 
     /// An empty content for a place, whose first segment has room for so many words.
-    pub(super) fn with_room(place: Place, words: u64) -> Self {
+    pub(super) fn with_room(place: PayloadKind, words: u64) -> Self {
         let words = words.saturating_add(place.words_before() as u64).clamp(1, MAX_SEGMENT_WORDS);
         let message = Building::new(words as u32);
         ContentBuilder(Built { message, place })
@@ -306,8 +308,8 @@ impl ContentBuilder {
     pub(crate) fn content(&mut self) -> any_pointer::Builder<'_> {
         let Built { message, place } = &mut self.0;
         let content = match place {
-            Place::CallParams => message.get_root::<InCall<_>>().map(|root| root.0),
-            Place::ReturnResults => message.get_root::<InReturn<_>>().map(|root| root.0),
+            PayloadKind::CallParams => message.get_root::<InCall<_>>().map(|root| root.0),
+            PayloadKind::ReturnResults => message.get_root::<InReturn<_>>().map(|root| root.0),
         };
         content.expect("the root is what was made here, the first time")
     }
@@ -323,7 +325,7 @@ impl ContentBuilder {
             // Nobody has looked at it: without that it has no root.
             self.content();
         }
-        Content(Source::Built(Arc::new(self.0)))
+        Content(ContentSource::Built(Arc::new(self.0)))
     }
 }
 

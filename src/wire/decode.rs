@@ -13,7 +13,7 @@ use crate::generated::rpc_capnp::{
 };
 use crate::limits::Limits;
 use crate::sync::Arc;
-use crate::wire::content::{Content, Place, Received};
+use crate::wire::content::{Content, PayloadKind, Received};
 use crate::wire::frame::Frame;
 use crate::wire::message::{
     Call, Descriptor, Disembargo, DisembargoContext, Finish, Incoming, Message, Outcome, Outgoing, Path,
@@ -135,7 +135,7 @@ impl Decoder<'_> {
             target: target(reader.get_target()?)?,
             interface_id: reader.get_interface_id(),
             method_id: reader.get_method_id(),
-            params: self.payload(reader.get_params()?, Place::CallParams)?,
+            params: self.payload(reader.get_params()?, PayloadKind::CallParams)?,
             keep_results,
             no_promise_pipelining: reader.get_no_promise_pipelining(),
             only_promise_pipeline: reader.get_only_promise_pipeline(),
@@ -153,7 +153,9 @@ impl Decoder<'_> {
 
     fn outcome<S: Side>(self, reader: return_::Reader<'_>) -> Result<Outcome<S>, Stop> {
         Ok(match reader.which() {
-            Ok(return_::Results(results)) => Outcome::Results(self.payload(results?, Place::ReturnResults)?),
+            Ok(return_::Results(results)) => {
+                Outcome::Results(self.payload(results?, PayloadKind::ReturnResults)?)
+            }
             Ok(return_::Exception(e)) => Outcome::Exception(self.exception(e?)?),
             Ok(return_::Canceled(())) => Outcome::Canceled,
             Ok(return_::ResultsSentElsewhere(())) => Outcome::ResultsSentElsewhere,
@@ -165,7 +167,7 @@ impl Decoder<'_> {
         })
     }
 
-    fn payload<S: Side>(self, reader: payload::Reader<'_>, place: Place) -> Result<Payload<S>, Stop> {
+    fn payload<S: Side>(self, reader: payload::Reader<'_>, place: PayloadKind) -> Result<Payload<S>, Stop> {
         let content = if self.contents && !reader.get_content().is_null() {
             Content::received(self.source.clone(), place)
         } else {

@@ -9,7 +9,7 @@ use crate::generated::rpc_capnp::{
     cap_descriptor, disembargo, exception, message, message_target, promised_answer, resolve,
 };
 use crate::sync::Arc;
-use crate::wire::content::{self, Built, Content, ContentBuilder, Place, Received};
+use crate::wire::content::{self, Built, Content, ContentBuilder, PayloadKind, Received};
 use crate::wire::envelope::{self, CallFields, Envelope, ReturnFields};
 use crate::wire::frame::Outbound;
 use crate::wire::message::{
@@ -69,7 +69,7 @@ fn encode_call(call: Call<Outgoing>) -> Result<Outbound, Exception> {
         no_promise_pipelining: call.no_promise_pipelining,
         only_promise_pipeline: call.only_promise_pipeline,
     };
-    enclose(call.params, Place::CallParams, |segment, descriptors| {
+    enclose(call.params, PayloadKind::CallParams, |segment, descriptors| {
         Envelope::call(segment, &fields, &call.target, descriptors)
     })
 }
@@ -79,7 +79,7 @@ fn encode_return(ret: Return<Outgoing>) -> Result<Outbound, Exception> {
     let outcome = match outcome {
         Outcome::Results(results) => {
             let fields = ReturnFields { answer: answer.into(), release_param_caps, no_finish_needed };
-            return enclose(results, Place::ReturnResults, |segment, descriptors| {
+            return enclose(results, PayloadKind::ReturnResults, |segment, descriptors| {
                 Envelope::results(segment, &fields, descriptors)
             });
         }
@@ -105,7 +105,7 @@ fn encode_return(ret: Return<Outgoing>) -> Result<Outbound, Exception> {
 /// A payload in the envelope that `around` makes for the first segment of its content.
 fn enclose(
     payload: Payload<Outgoing>,
-    place: Place,
+    place: PayloadKind,
     around: impl FnOnce(&[u8], &[Descriptor<Outgoing>]) -> Result<Envelope, Exception>,
 ) -> Result<Outbound, Exception> {
     let Payload { content, descriptors } = payload;
@@ -127,7 +127,7 @@ fn enclose(
 }
 
 /// A copy of a content, to be sent from `place`. See Note [Copies keep indices].
-fn copy(content: &Content, place: Place, caps: usize) -> Result<(Arc<Built>, Vec<u32>), Exception> {
+fn copy(content: &Content, place: PayloadKind, caps: usize) -> Result<(Arc<Built>, Vec<u32>), Exception> {
     let from = content.reader()?;
     let words = from.target_size()?.word_count;
     if words > content::MAX_SEGMENT_WORDS {
@@ -166,8 +166,8 @@ fn copy_whole(
 
 /// How many descriptors the message has, as far as it can be read.
 fn cap_table_len(original: message::Reader<'_>) -> usize {
-    let len = |place: Place| Some(place.read(original).ok()?.get_cap_table().ok()?.len() as usize);
-    len(Place::CallParams).or_else(|| len(Place::ReturnResults)).unwrap_or(0)
+    let len = |place: PayloadKind| Some(place.read(original).ok()?.get_cap_table().ok()?.len() as usize);
+    len(PayloadKind::CallParams).or_else(|| len(PayloadKind::ReturnResults)).unwrap_or(0)
 }
 
 /// What its sender needs to know which call comes back.

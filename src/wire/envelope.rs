@@ -24,7 +24,7 @@ use capnp::private::layout::{PointerBuilder, PointerReader, StructSize};
 use capnp::traits::{FromPointerBuilder, FromPointerReader};
 use capnp::Word;
 
-use super::content::Place;
+use super::content::PayloadKind;
 use super::message::{Descriptor, Finish, Outgoing, PromisedAnswer, Target};
 use crate::error::Exception;
 
@@ -32,12 +32,12 @@ use crate::error::Exception;
 const CALL_WORDS: usize = 13;
 const RETURN_WORDS: usize = 8;
 
-impl Place {
+impl PayloadKind {
     /// How many words go before a content at this place.
     pub(super) const fn words_before(self) -> usize {
         match self {
-            Place::CallParams => CALL_WORDS,
-            Place::ReturnResults => RETURN_WORDS,
+            PayloadKind::CallParams => CALL_WORDS,
+            PayloadKind::ReturnResults => RETURN_WORDS,
         }
     }
 
@@ -80,8 +80,8 @@ macro_rules! root {
     };
 }
 
-root!(InCall, Place::CallParams);
-root!(InReturn, Place::ReturnResults);
+root!(InCall, PayloadKind::CallParams);
+root!(InReturn, PayloadKind::ReturnResults);
 
 /// What is written before and behind the content in the first segment of a message.
 pub(crate) struct Envelope {

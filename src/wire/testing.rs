@@ -12,7 +12,7 @@ use crate::generated::rpc_capnp::bootstrap;
 use crate::limits::Limits;
 use crate::short::Short;
 use crate::sync::Arc;
-use crate::wire::content::{Content, ContentBuilder, Place, Received};
+use crate::wire::content::{Content, ContentBuilder, PayloadKind, Received};
 use crate::wire::encode::encode;
 use crate::wire::frame::{Frame, Outbound};
 use crate::wire::message::{
@@ -52,7 +52,7 @@ pub(super) fn transfer(message: Message<Outgoing>) -> Message<Incoming> {
 }
 
 /// A content that is a list of capability pointers with the given indices.
-pub(super) fn list_of_caps(place: Place, indices: &[u32]) -> Content {
+pub(super) fn list_of_caps(place: PayloadKind, indices: &[u32]) -> Content {
     let mut builder = ContentBuilder::new(place, None);
     let mut list: struct_list::Builder<'_, bootstrap::Owned> =
         builder.content().initn_as(indices.len() as u32);

@@ -6,7 +6,7 @@ use crate::cap::permits::Output;
 use crate::error::Exception;
 use crate::limits::Limits;
 use crate::memory::{self, WaitsForMemory};
-use crate::state::Departure;
+use crate::state::QueuedMessage;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{assert_unlocked, deadline, Arc, Condvar, Duration, Instant, Mutex, Rank, Weak};
 use crate::transport::EndWatch;
@@ -171,7 +171,7 @@ const CALL: u64 = 1 << 40;
 
 impl Sending {
     /// With one message more.
-    pub(in crate::conn) fn and(self, departure: &Departure) -> Self {
+    pub(in crate::conn) fn and(self, departure: &QueuedMessage) -> Self {
         let calls = usize::from(matches!(departure.message, Message::Call(_)));
         Sending {
             calls: self.calls + calls,

@@ -27,7 +27,7 @@
 
 use std::mem;
 
-use crate::cap::port::Notice;
+use crate::cap::port::TableEvent;
 use crate::conn::shared::Shared;
 use crate::state::{Callback, Effects, State};
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -46,7 +46,7 @@ pub(in crate::conn) struct Drops {
 }
 
 struct Noted {
-    notices: Vec<Notice>,
+    notices: Vec<TableEvent>,
     watched: bool,
     /// Something has been noted since the callback thread looked last.
     since: bool,
@@ -60,7 +60,7 @@ impl Drops {
     }
 
     /// Notes something; whether the callback thread is to be told.
-    fn note(&self, notice: Notice) -> bool {
+    fn note(&self, notice: TableEvent) -> bool {
         let mut noted = self.noted.lock();
         if noted.closed {
             return false;
@@ -72,7 +72,7 @@ impl Drops {
     }
 
     /// Takes what is noted, if there is anything, into `notices`, whose memory is used again.
-    fn take(&self, notices: &mut Vec<Notice>) -> bool {
+    fn take(&self, notices: &mut Vec<TableEvent>) -> bool {
         if !self.any.load(Ordering::Relaxed) {
             return false;
         }
@@ -125,7 +125,7 @@ impl Watch {
 
 impl Shared {
     /// Notes a drop. May be called under any lock.
-    pub(super) fn note_drop(&self, notice: Notice) {
+    pub(super) fn note_drop(&self, notice: TableEvent) {
         if self.drive.drops.note(notice) {
             self.callbacks.call();
         }
@@ -164,7 +164,7 @@ mod tests {
     fn the_callback_thread_is_told_of_the_first_and_all_are_taken_in_order() {
         let (drops, mut taken) = (Drops::new(), Vec::new());
         assert!(!drops.take(&mut taken));
-        let notice = |n| Notice::PromiseDropped(RefId(n));
+        let notice = |n| TableEvent::PromiseDropped(RefId(n));
         assert_eq!([1, 2, 3].map(|n| drops.note(notice(n))), [true, false, false]);
         assert!(drops.take(&mut taken));
         assert_eq!(std::mem::take(&mut taken), [notice(1), notice(2), notice(3)]);

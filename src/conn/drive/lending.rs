@@ -37,7 +37,7 @@ use crate::cap::port::{ConnectionId, Generation};
 use crate::conn::backpressure::Sending;
 use crate::conn::shared::Shared;
 use crate::promise::slept;
-use crate::state::Departure;
+use crate::state::QueuedMessage;
 use crate::sync::{per_thread, Duration, Turn};
 
 /// How many bytes a borrower sends at most; more is left to the send thread.
@@ -164,7 +164,7 @@ impl Shared {
         }
     }
 
-    fn send_now(&self, mut turn: Turn<'_, Departure>) {
+    fn send_now(&self, mut turn: Turn<'_, QueuedMessage>) {
         for _ in 0..MOST_BATCHES {
             if self.flow.sending().bytes > MOST_BYTES {
                 break;

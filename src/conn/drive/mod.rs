@@ -31,7 +31,7 @@ pub(super) use drops::Watch;
 use super::shared::Shared;
 use super::stages::{Progress, ReceiveStage, Sender, Wait};
 use super::threads::Threads;
-use crate::cap::port::{Generation, Notice};
+use crate::cap::port::{Generation, TableEvent};
 use crate::promise::Waiter;
 use crate::state::Callback;
 use crate::sync::Arc;
@@ -107,12 +107,12 @@ impl Shared {
     }
 
     /// Has a notice looked at. May be called under any lock.
-    pub(super) fn post(&self, notice: Notice) {
+    pub(super) fn post(&self, notice: TableEvent) {
         if self.drive.inline && notice.is_of_a_drop() {
             return self.note_drop(notice);
         }
         // After the end nothing is left for a notice to change.
-        let _ = self.callbacks.push(Callback::Notice(notice));
+        let _ = self.callbacks.push(Callback::TableEvent(notice));
     }
 
     /// A stage is about to wait: what this thread has left undone is done before.

@@ -2,7 +2,7 @@
 
 use super::{work_off, Progress, Wait};
 use crate::cap::call::{CallInfo, Mode};
-use crate::cap::port::Notice;
+use crate::cap::port::TableEvent;
 use crate::cap::Client;
 use crate::conn::drive::Watch;
 use crate::conn::shared::Shared;
@@ -62,7 +62,7 @@ impl CallbackStage {
             }
             Callback::Cancel { key, token, after_start } => {
                 let shared = self.shared.clone();
-                token.on_cancel(move || shared.post(Notice::AnswerCanceled(key)));
+                token.on_cancel(move || shared.post(TableEvent::AnswerCanceled(key)));
                 token.cancel(after_start);
                 let doomed = || self.shared.transact(|state, fx| state.call_doomed(key, fx));
                 if token.is_doomed() && doomed().unwrap_or(false) {
@@ -77,13 +77,13 @@ impl CallbackStage {
                 }
             }
             Callback::Discard(garbage) => drop(garbage),
-            Callback::Notice(Notice::Unused) => {
+            Callback::TableEvent(TableEvent::Unused) => {
                 // The peer is told of what was dropped before.
                 self.shared.see_to_drops();
                 let why = Exception::disconnected("nobody uses the connection any more");
                 self.shared.end(Error::Exception(why), false);
             }
-            Callback::Notice(notice) => self.shared.transact_or_end(|state, fx| state.notice(notice, fx)),
+            Callback::TableEvent(notice) => self.shared.transact_or_end(|state, fx| state.notice(notice, fx)),
         }
     }
 

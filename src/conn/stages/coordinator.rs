@@ -6,7 +6,7 @@ use crate::conn::shared::{Incoming, Shared};
 use crate::conn::transaction::Failed;
 use crate::error::Error;
 use crate::promise::Attachment;
-use crate::state::Arrival;
+use crate::state::ReceivedMessage;
 use crate::sync::Arc;
 use crate::wire::decode::decode;
 use crate::wire::frame::Frame;
@@ -61,7 +61,7 @@ impl CoordinatorStage {
             }
             in_service = Some(Arc::new(share) as Arc<dyn Attachment>);
         }
-        let arrival = Arrival { message, share: in_service };
+        let arrival = ReceivedMessage { message, share: in_service };
         self.shared.try_transact(|state, fx| state.receive(arrival, fx))
     }
 }

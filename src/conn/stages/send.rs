@@ -7,7 +7,7 @@ use super::{turn, Progress, Wait};
 use crate::conn::backpressure::Sending;
 use crate::conn::shared::Shared;
 use crate::error::{Exception, TransportError};
-use crate::state::Departure;
+use crate::state::QueuedMessage;
 use crate::sync::{self, Arc, Foreign, Instant, Mutex, Rank};
 use crate::transport::MessageSink;
 use crate::wire::encode::encode;
@@ -40,7 +40,7 @@ impl Sender {
     fn write<R>(
         &mut self,
         shared: &Shared,
-        batch: Drain<'_, Departure>,
+        batch: Drain<'_, QueuedMessage>,
         send: impl FnOnce(&mut dyn MessageSink, &[Outbound]) -> Result<R, TransportError>,
     ) -> Option<R> {
         if self.failed.is_some() {
@@ -52,7 +52,7 @@ impl Sender {
         let mut shares = Vec::new();
         for departure in batch {
             all = all.and(&departure);
-            let Departure { message, share, .. } = departure;
+            let QueuedMessage { message, share, .. } = departure;
             shares.extend(share);
             match encode(message) {
                 Ok(message) => messages.push(message),
@@ -70,7 +70,7 @@ impl Sender {
     }
 
     /// Sends a batch without waiting. False if the send thread has to go on.
-    pub(in crate::conn) fn send_now(&mut self, shared: &Shared, batch: Drain<'_, Departure>) -> bool {
+    pub(in crate::conn) fn send_now(&mut self, shared: &Shared, batch: Drain<'_, QueuedMessage>) -> bool {
         let sent = self.write(shared, batch, |sink, messages| sink.send_now(messages));
         sent == Some(true) && self.broken.is_none()
     }

@@ -19,7 +19,7 @@ use super::*;
 use crate::cap::client::{Client, Kind};
 use crate::cap::port::{self, RefId};
 use crate::error::Exception;
-use crate::table::{Given, Key};
+use crate::table::{Key, PeerTable};
 
 /// The tables at one moment, shared with the state. They hold all that their entries hold, so that they may not be dropped
 /// under a lock, or on a thread of a user's. See Note [Snapshots].
@@ -27,13 +27,13 @@ pub(crate) struct Tables {
     connection: ConnectionId,
     ended: Option<Exception>,
     now: Moment,
-    questions: Given<QuestionId, Question>,
-    pipeline_questions: Given<QuestionId, Question>,
-    answers: Given<AnswerId, Answer>,
-    exports: Given<ExportId, Export>,
-    imports: Given<ImportId, Import>,
-    promises: Given<RefId, Pending>,
-    embargoes: Given<EmbargoId, Embargo>,
+    questions: PeerTable<QuestionId, Question>,
+    pipeline_questions: PeerTable<QuestionId, Question>,
+    answers: PeerTable<AnswerId, Answer>,
+    exports: PeerTable<ExportId, Export>,
+    imports: PeerTable<ImportId, Import>,
+    promises: PeerTable<RefId, Pending>,
+    embargoes: PeerTable<EmbargoId, Embargo>,
 }
 
 impl State {
@@ -224,17 +224,17 @@ fn client(client: &Client) -> Destination {
         Kind::Import(import) => {
             Destination::Import { connection: import.port.connection(), import: import.id }
         }
-        Kind::Remote(promise) => {
+        Kind::RemotePromise(promise) => {
             Destination::RemotePromise { connection: promise.port.connection(), promise: promise.id.0 }
         }
     }
 }
 
-fn reflected(place: &port::Place) -> Destination {
+fn reflected(place: &port::RemoteTarget) -> Destination {
     let connection = place.port().connection();
     match place {
-        port::Place::Import(import) => Destination::Import { connection, import: import.id },
-        port::Place::Answer(question, path) => {
+        port::RemoteTarget::Import(import) => Destination::Import { connection, import: import.id },
+        port::RemoteTarget::Answer(question, path) => {
             Destination::Results { connection, question: question.id, path: path.to_vec() }
         }
     }
@@ -253,8 +253,10 @@ fn read_import(id: ImportId, import: &Import, age: Duration) -> ImportEntry {
 
 fn read_promise(id: RefId, pending: &Pending, age: Duration) -> PromiseEntry {
     let place = match &pending.place {
-        port::Place::Import(import) => Place::Import(import.id),
-        port::Place::Answer(question, path) => Place::Results { question: question.id, path: path.to_vec() },
+        port::RemoteTarget::Import(import) => Place::Import(import.id),
+        port::RemoteTarget::Answer(question, path) => {
+            Place::Results { question: question.id, path: path.to_vec() }
+        }
     };
     PromiseEntry { id: id.0, place, is_called: pending.used, watchers: pending.watchers.len(), age }
 }

@@ -10,7 +10,7 @@ use crate::wire::testing::{indices_in, list_of_caps, set_cap};
 
 /// `join { target = null, keyPart = provide { recipient = capability 2 } }`
 fn nested() -> Content {
-    let mut builder = ContentBuilder::new(Place::CallParams, None);
+    let mut builder = ContentBuilder::new(PayloadKind::CallParams, None);
     let join: join::Builder<'_> = builder.content().init_as();
     let provide: provide::Builder<'_> = join.init_key_part().init_as();
     set_cap(provide.init_recipient(), 2);
@@ -28,7 +28,7 @@ fn null_content_has_nothing() {
 
 #[test]
 fn building_goes_on_where_it_was() {
-    for place in [Place::CallParams, Place::ReturnResults] {
+    for place in [PayloadKind::CallParams, PayloadKind::ReturnResults] {
         let mut builder = ContentBuilder::new(place, Some(MessageSize { word_count: 4, cap_count: 1 }));
         assert!(builder.content().is_null());
         builder.content().init_as::<exception::Builder<'_>>().set_reason("first");
@@ -46,7 +46,7 @@ fn building_goes_on_where_it_was() {
 #[test]
 fn hint_sizes_the_first_segment() {
     let mut builder =
-        ContentBuilder::new(Place::ReturnResults, Some(MessageSize { word_count: 5000, cap_count: 0 }));
+        ContentBuilder::new(PayloadKind::ReturnResults, Some(MessageSize { word_count: 5000, cap_count: 0 }));
     builder.content().initn_as::<capnp::data::Builder<'_>>(39_000);
     assert_eq!(builder.0.message.get_segments_for_output().len(), 1);
 }
@@ -54,7 +54,7 @@ fn hint_sizes_the_first_segment() {
 #[test]
 fn immense_hints_are_harmless() {
     let size = MessageSize { word_count: u64::MAX, cap_count: u32::MAX };
-    let mut builder = ContentBuilder::new(Place::CallParams, Some(size));
+    let mut builder = ContentBuilder::new(PayloadKind::CallParams, Some(size));
     builder.content().init_as::<exception::Builder<'_>>();
 }
 
@@ -81,21 +81,21 @@ fn following_a_path_does_not_cost_more_the_more_capabilities_there_are() {
 
 #[test]
 fn lists_are_no_way() {
-    let content = list_of_caps(Place::CallParams, &[0]);
+    let content = list_of_caps(PayloadKind::CallParams, &[0]);
     assert!(content.cap_index_at(&[0], 1).is_err());
     assert_eq!(indices_in(&content, 1), [0]);
 }
 
 #[test]
 fn a_capability_may_be_the_root() {
-    let mut builder = ContentBuilder::new(Place::ReturnResults, None);
+    let mut builder = ContentBuilder::new(PayloadKind::ReturnResults, None);
     set_cap(builder.content(), 0);
     assert_eq!(builder.freeze().cap_index_at(&[], 1), Ok(Some(0)));
 }
 
 #[test]
 fn debug_shows_no_content() {
-    let mut builder = ContentBuilder::new(Place::CallParams, None);
+    let mut builder = ContentBuilder::new(PayloadKind::CallParams, None);
     let bootstrap: bootstrap::Builder<'_> = builder.content().init_as();
     bootstrap.init_deprecated_object_id().set_as::<capnp::text::Owned>("secret").unwrap();
     let shown = format!("{builder:?}");
@@ -117,9 +117,9 @@ fn a_copy_that_is_much_larger_than_what_was_received_is_refused() {
     Word::words_to_bytes_mut(&mut memory).copy_from_slice(words.as_flattened());
     let content = Content::lifted(Frame::new(memory, [words.len()]), &Limits::default());
     let most = (POINTERS * TEXT_WORDS) as usize;
-    let why = content.copy_received(Place::CallParams, 0, most).unwrap_err();
+    let why = content.copy_received(PayloadKind::CallParams, 0, most).unwrap_err();
     assert_eq!(why.reason(), format!("a message of {} words, where {most} are allowed", 101 * POINTERS));
-    let (copy, _) = content.copy_received(Place::CallParams, 0, 2 * most).unwrap().unwrap();
+    let (copy, _) = content.copy_received(PayloadKind::CallParams, 0, 2 * most).unwrap().unwrap();
     assert!(copy.words() > most);
 }
 
@@ -150,7 +150,7 @@ fn a_content_that_nests_as_deep_as_any_limit_allows_is_copied() {
             let most = (MOST_NESTING - usual::LEVELS) as usize;
             let copies = |depth| {
                 let content = Content::lifted(deep(shape, depth), &limits);
-                content.copy_received(Place::CallParams, 0, 1 << 20)
+                content.copy_received(PayloadKind::CallParams, 0, 1 << 20)
             };
             let deepest = (1..2 * most).rev().find(|depth| copies(*depth).is_ok());
             assert!(deepest.is_some_and(|deepest| deepest >= most / 2 - 1), "{shape}: {deepest:?}");

@@ -272,7 +272,7 @@ fn messages() -> Vec<Message<Outgoing>> {
     let mut messages = samples();
     for indices in [&[0][..], &[1, 0, 3], &[4, 4]] {
         let mut call = call(Target::ImportedCap(1.into()), false, false, false);
-        call.params.content = list_of_caps(Place::CallParams, indices);
+        call.params.content = list_of_caps(PayloadKind::CallParams, indices);
         messages.push(Message::Call(call));
     }
     messages

@@ -39,7 +39,7 @@ fn payload(message: Message<Incoming>) -> Payload<Incoming> {
 }
 
 /// A content that is a blob, and where its bytes are.
-fn blob(place: Place, len: u32) -> (Content, *const u8) {
+fn blob(place: PayloadKind, len: u32) -> (Content, *const u8) {
     let mut builder = ContentBuilder::new(place, None);
     let bytes = builder.content().initn_as::<capnp::data::Builder<'_>>(len);
     bytes.fill(7);
@@ -102,8 +102,8 @@ fn sizes_are_foreseen() {
 #[test]
 fn what_was_built_for_a_message_is_sent_in_place() {
     for (place, wrap) in [
-        (Place::CallParams, call_with as fn(_, u32) -> _),
-        (Place::ReturnResults, return_with as fn(_, u32) -> _),
+        (PayloadKind::CallParams, call_with as fn(_, u32) -> _),
+        (PayloadKind::ReturnResults, return_with as fn(_, u32) -> _),
     ] {
         let (content, start) = blob(place, 100_000);
         // Also if somebody else holds it: results are kept for calls pipelined on them.
@@ -119,7 +119,7 @@ fn what_was_built_for_a_message_is_sent_in_place() {
 
 #[test]
 fn misplaced_contents_are_copied() {
-    let (content, start) = blob(Place::CallParams, 1000);
+    let (content, start) = blob(PayloadKind::CallParams, 1000);
     let _kept = content.clone();
     let message = encode(return_with(content, 0)).unwrap();
     message.with_segments(|s| {
@@ -132,7 +132,7 @@ fn misplaced_contents_are_copied() {
 
 #[test]
 fn received_contents_are_passed_on() {
-    let first = payload(transfer(call_with(list_of_caps(Place::CallParams, &[2, 0]), 3)));
+    let first = payload(transfer(call_with(list_of_caps(PayloadKind::CallParams, &[2, 0]), 3)));
     let second = payload(transfer(return_with(first.content, 3)));
     let third = payload(transfer(call_with(second.content, 3)));
     assert_eq!(indices_in(&third.content, 3), [2, 0]);
@@ -141,7 +141,7 @@ fn received_contents_are_passed_on() {
 #[test]
 fn copies_keep_indices() {
     for indices in [&[][..], &[0], &[0, 1, 2], &[1, 0], &[2], &[0, 0, 0], &[3, 1, 3, 0]] {
-        let content = list_of_caps(Place::CallParams, indices);
+        let content = list_of_caps(PayloadKind::CallParams, indices);
         let received = payload(transfer(return_with(content, 4)));
         assert_eq!(indices_in(&received.content, 4), indices);
         let ids = received.descriptors.iter().map(|d| format!("{d:?}")).collect::<Vec<_>>();
@@ -152,7 +152,7 @@ fn copies_keep_indices() {
 
 #[test]
 fn indices_in_nested_lists_are_patched() {
-    let mut builder = ContentBuilder::new(Place::CallParams, None);
+    let mut builder = ContentBuilder::new(PayloadKind::CallParams, None);
     let join: join::Builder<'_> = builder.content().init_as();
     let mut outer: capnp::list_list::Builder<
         '_,
@@ -178,7 +178,7 @@ fn indices_in_nested_lists_are_patched() {
 
 #[test]
 fn a_capability_beyond_the_descriptors_fails_the_copy() {
-    let content = list_of_caps(Place::CallParams, &[1]);
+    let content = list_of_caps(PayloadKind::CallParams, &[1]);
     assert!(encode(return_with(content, 1)).is_err());
 }
 
@@ -209,7 +209,8 @@ fn every_message_comes_back() {
 
 #[test]
 fn calls_with_contents_come_back() {
-    let there = whole(receive(&encode(call_with(list_of_caps(Place::CallParams, &[2, 0, 2]), 3)).unwrap()));
+    let there =
+        whole(receive(&encode(call_with(list_of_caps(PayloadKind::CallParams, &[2, 0, 2]), 3)).unwrap()));
     let Message::Unimplemented(back) = transfer(Message::Unimplemented(there)) else { panic!("not back") };
     let Message::Call(back) = *back else { panic!("no call") };
     assert_eq!(back.params.descriptors, hosted(3));
@@ -218,7 +219,7 @@ fn calls_with_contents_come_back() {
 
 #[test]
 fn calls_with_bad_contents_come_back_in_outline() {
-    let message = encode(call_with(list_of_caps(Place::CallParams, &[1, 0]), 2)).unwrap();
+    let message = encode(call_with(list_of_caps(PayloadKind::CallParams, &[1, 0]), 2)).unwrap();
     let mut bytes = message.with_segments(|s| s[0].to_vec());
     let capability = (1u64 << 32 | 3).to_le_bytes();
     let at = bytes.chunks(8).position(|word| word == capability).unwrap();
@@ -254,7 +255,7 @@ fn patching_refuses_what_is_not_whole() {
 
 #[test]
 fn a_shared_content_stays_readable() {
-    let (content, _) = blob(Place::CallParams, 10);
+    let (content, _) = blob(PayloadKind::CallParams, 10);
     let kept = content.clone();
     // With different heads and tails around it.
     let first = encode(call_with(content, 0)).unwrap();

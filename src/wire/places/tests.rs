@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::generated::rpc_capnp::{join, provide};
-use crate::wire::content::{Content, ContentBuilder, Place};
+use crate::wire::content::{Content, ContentBuilder, PayloadKind};
 use crate::wire::testing::{list_of_caps, set_cap};
 
 fn places(content: &Content) -> Vec<(Vec<u16>, u32)> {
@@ -13,7 +13,7 @@ fn places(content: &Content) -> Vec<(Vec<u16>, u32)> {
 /// `join { target = null, keyPart = provide { recipient = capability 2 } }`, with so much data besides, which may need
 /// another segment.
 fn nested(data: u32) -> Content {
-    let mut builder = ContentBuilder::with_room(Place::ReturnResults, 4);
+    let mut builder = ContentBuilder::with_room(PayloadKind::ReturnResults, 4);
     let mut join: join::Builder<'_> = builder.content().init_as();
     join.reborrow().init_target().init_promised_answer().init_transform(data);
     let provide: provide::Builder<'_> = join.init_key_part().init_as();
@@ -23,7 +23,7 @@ fn nested(data: u32) -> Content {
 
 #[test]
 fn a_content_that_is_a_capability_has_it_at_the_empty_path() {
-    let mut builder = ContentBuilder::new(Place::ReturnResults, None);
+    let mut builder = ContentBuilder::new(PayloadKind::ReturnResults, None);
     set_cap(builder.content(), 7);
     assert_eq!(places(&builder.freeze()), [(vec![], 7)]);
 }
@@ -44,7 +44,7 @@ fn a_capability_is_found_where_paths_lead_to_it_in_any_segment() {
 /// No path leads into a list.
 #[test]
 fn capabilities_in_lists_are_left_out() {
-    assert_eq!(places(&list_of_caps(Place::ReturnResults, &[2, 0, 1])), []);
+    assert_eq!(places(&list_of_caps(PayloadKind::ReturnResults, &[2, 0, 1])), []);
 }
 
 /// A message that was received is not looked through: its content is kept.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::generated::rpc_capnp::{exception, message};
-use crate::wire::content::{ContentBuilder, Place};
+use crate::wire::content::{ContentBuilder, PayloadKind};
 use crate::wire::decode::decode_any;
 use crate::wire::encode::encode;
 use crate::wire::frame::Outbound;
@@ -38,13 +38,13 @@ fn take_content(message: &mut Message<Incoming>) -> Option<Content> {
 
 /// What stands in a content, if it can be read.
 fn copy(content: &Content) -> Option<(Vec<u8>, Vec<u32>)> {
-    let mut to = ContentBuilder::with_room(Place::CallParams, 1000);
+    let mut to = ContentBuilder::with_room(PayloadKind::CallParams, 1000);
     let indices = index::copy(content.reader().ok()?, to.content(), 10).ok()?;
-    let built = to.freeze().into_built(Place::CallParams).ok()?;
+    let built = to.freeze().into_built(PayloadKind::CallParams).ok()?;
     Some((built.message().get_segments_for_output().concat(), indices))
 }
 
-fn contents(place: Place) -> Vec<Content> {
+fn contents(place: PayloadKind) -> Vec<Content> {
     let mut contents = vec![Content::null(), list_of_caps(place, &[2, 0]), list_of_caps(place, &[])];
     let mut built = |build: &dyn Fn(capnp::any_pointer::Builder<'_>)| {
         let mut builder = ContentBuilder::new(place, None);
@@ -65,7 +65,7 @@ fn some_descriptors() -> Vec<Descriptor<Outgoing>> {
 fn usual() -> Vec<Message<Outgoing>> {
     let mut messages = Vec::new();
     for target in targets() {
-        for (content, descriptors) in contents(Place::CallParams)
+        for (content, descriptors) in contents(PayloadKind::CallParams)
             .into_iter()
             .flat_map(|c| [(c.clone(), vec![]), (c, some_descriptors())])
         {
@@ -75,7 +75,7 @@ fn usual() -> Vec<Message<Outgoing>> {
             messages.push(Message::Call(call));
         }
     }
-    for (flags, content) in contents(Place::ReturnResults).into_iter().enumerate() {
+    for (flags, content) in contents(PayloadKind::ReturnResults).into_iter().enumerate() {
         let descriptors = if flags & 4 == 0 { some_descriptors() } else { vec![] };
         messages.push(Message::Return(Return {
             answer: 9.into(),
