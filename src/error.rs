@@ -17,6 +17,7 @@ use crate::sync::{foreign_outcome, panic_text, Arc, Foreign};
 
 /// How a failed call may be reacted to: `rpc.capnp`'s `Exception.Type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ExceptionKind {
     /// A generic problem; trying again is not expected to help.
     Failed,
@@ -41,6 +42,7 @@ impl fmt::Display for ExceptionKind {
 
 /// Further facts about an exception, for programs: `rpc.capnp`'s `Exception.Detail`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Detail {
     /// A 64-bit ID that tells what `data` means, unique like the ID of a type.
     pub id: u64,
@@ -61,6 +63,18 @@ struct Body {
     trace: String,
     details: Vec<Detail>,
     source: Option<Arc<dyn Source>>,
+    cause: Cause,
+}
+
+/// What this vat knows of the cause of an exception that it made, beyond the kind. It does not travel: the protocol has
+/// no place for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Other,
+    /// A time that had been set for something has passed.
+    Timeout,
+    /// The call, or the one whose method waits for it, was canceled.
+    Cancellation,
 }
 
 /// An error that caused an exception: it may be of a type of the user's.
@@ -77,13 +91,22 @@ impl<E: StdError + Send + Sync> Source for Foreign<E> {
 impl Exception {
     /// An exception of the given kind.
     pub fn new(kind: ExceptionKind, reason: impl Into<String>) -> Self {
-        Exception(Arc::new(Body {
-            kind,
-            reason: reason.into(),
-            trace: String::new(),
-            details: Vec::new(),
-            source: None,
-        }))
+        Self::caused(Cause::Other, kind, reason)
+    }
+
+    fn caused(cause: Cause, kind: ExceptionKind, reason: impl Into<String>) -> Self {
+        let (reason, trace, details) = (reason.into(), String::new(), Vec::new());
+        Exception(Arc::new(Body { kind, reason, trace, details, source: None, cause }))
+    }
+
+    /// Of kind `overloaded`: a time that had been set for something has passed.
+    pub(crate) fn timed_out(reason: impl Into<String>) -> Self {
+        Self::caused(Cause::Timeout, ExceptionKind::Overloaded, reason)
+    }
+
+    /// Of kind `failed`: the call, or the one whose method waits for it, was canceled.
+    pub(crate) fn canceled(reason: impl Into<String>) -> Self {
+        Self::caused(Cause::Cancellation, ExceptionKind::Failed, reason)
     }
 
     /// An exception of kind [`Failed`](ExceptionKind::Failed).
@@ -109,6 +132,21 @@ impl Exception {
     /// The kind.
     pub fn kind(&self) -> ExceptionKind {
         self.0.kind
+    }
+
+    /// Whether a time that was set in this vat has passed: as [`Error::is_timeout`] says.
+    pub fn is_timeout(&self) -> bool {
+        self.0.cause == Cause::Timeout || self.source().is_some_and(is_timeout)
+    }
+
+    /// Whether a connection that was needed is gone: the kind is [`Disconnected`](ExceptionKind::Disconnected).
+    pub fn is_disconnected(&self) -> bool {
+        self.kind() == ExceptionKind::Disconnected
+    }
+
+    /// Whether a call was canceled: as [`Error::is_canceled`] says.
+    pub fn is_canceled(&self) -> bool {
+        self.0.cause == Cause::Cancellation
     }
 
     /// The reason, for people.
@@ -160,7 +198,8 @@ impl Exception {
     /// C++ implementation.
     pub(crate) fn as_disconnected(&self, reason: String) -> Self {
         let (trace, details) = (self.0.trace.clone(), self.0.details.clone());
-        Exception(Arc::new(Body { kind: ExceptionKind::Disconnected, reason, trace, details, source: None }))
+        let (kind, cause) = (ExceptionKind::Disconnected, Cause::Other);
+        Exception(Arc::new(Body { kind, reason, trace, details, source: None, cause }))
     }
 
     /// What callers are told of a panic in the user's code `what`.
@@ -365,14 +404,37 @@ pub enum TransportError {
 }
 
 impl TransportError {
+    /// Whether a time has passed: the peer's first message is late, or the system says that what was being done has taken
+    /// too long ([`io::ErrorKind::TimedOut`]): to connect, say, or to get a sign of life from the peer.
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            TransportError::FirstMessageLate(_) => true,
+            TransportError::Io { source, .. } => source.kind() == io::ErrorKind::TimedOut,
+            TransportError::Truncated | TransportError::BadFrame(_) | TransportError::TooLarge { .. } => {
+                false
+            }
+        }
+    }
+
     /// Wraps an I/O error with what was being done.
     pub fn io(context: &'static str, source: io::Error) -> Self {
         TransportError::Io { context, source: Arc::new(source) }
     }
 }
 
+/// Whether this error of the crate, which is the source of another, says that a time has passed.
+fn is_timeout(source: &(dyn StdError + 'static)) -> bool {
+    let exception = || source.downcast_ref().is_some_and(Exception::is_timeout);
+    let transport = || source.downcast_ref().is_some_and(TransportError::is_timeout);
+    source.downcast_ref().map_or_else(|| exception() || transport(), Error::is_timeout)
+}
+
 /// Any error of this crate.
+///
+/// The [`kind`](Self::kind) says what may help. Of timeouts and cancellations, which have no kind of their own, this vat
+/// knows besides: [`is_timeout`](Self::is_timeout), [`is_canceled`](Self::is_canceled).
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A call failed.
     #[error(transparent)]
@@ -393,6 +455,48 @@ impl Error {
             Error::Protocol(_) => ExceptionKind::Failed,
             Error::Transport(_) => ExceptionKind::Disconnected,
         }
+    }
+
+    /// Whether a time that was set in this vat, or by its system, has passed:
+    ///
+    /// - a call was not answered within [`Request::timeout`](crate::Request::timeout) or
+    ///   [`Vat::call_timeout`](crate::Vat::call_timeout);
+    /// - there was no room for a call within [`Limits::room_timeout`](crate::Limits::room_timeout) or
+    ///   [`Stream::room_timeout`](crate::Stream::room_timeout), or it was refused because none was found for calls before it;
+    /// - [`Stream::finish_timeout`](crate::Stream::finish_timeout) has passed;
+    /// - [`TransportError::is_timeout`] says so.
+    ///
+    /// All but the last are of kind [`Overloaded`](ExceptionKind::Overloaded). An error whose source is one of these is one
+    /// too: so is each that a connection's end caused, if it ended because of a timeout. Those are
+    /// [`Disconnected`](ExceptionKind::Disconnected) as well.
+    ///
+    /// A timeout in another vat arrives as `Overloaded`. The protocol does not tell it from other lack of resources, and this
+    /// says false.
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            Error::Exception(e) => e.is_timeout(),
+            Error::Transport(e) => e.is_timeout(),
+            Error::Protocol(_) => false,
+        }
+    }
+
+    /// Whether a connection that was needed is gone, or could not be made: the [`kind`](Self::kind) is
+    /// [`Disconnected`](ExceptionKind::Disconnected).
+    ///
+    /// That is each [`TransportError`], each exception that a connection's end causes (closed here or by the peer, aborted by
+    /// either side, broken off, ended by a [`ProtocolError`]), and each exception of that kind that another vat sends: there it
+    /// is a connection further on that is gone. A `ProtocolError` by itself is of kind `Failed`.
+    pub fn is_disconnected(&self) -> bool {
+        self.kind() == ExceptionKind::Disconnected
+    }
+
+    /// Whether a call was canceled: a wait in a method whose own call was canceled ends with this, and so do calls that
+    /// were canceled before they reached their method, and one of which the peer says so in its `Return`.
+    ///
+    /// The kind is [`Failed`](ExceptionKind::Failed). A method that returns such an error to another vat sends an exception
+    /// of that kind: the protocol does not tell it from other failures, and there this says false.
+    pub fn is_canceled(&self) -> bool {
+        matches!(self, Error::Exception(e) if e.is_canceled())
     }
 
     /// An error of kind [`Failed`](ExceptionKind::Failed).

@@ -90,7 +90,7 @@ pub use error::{Error, Exception, ExceptionKind, ProtocolError, Result, Transpor
 pub use limits::{InvalidLimits, Limits};
 pub use memory::{process_memory, set_process_memory, ProcessMemory};
 pub use peer::{Peer, PeerCredentials};
-pub use promise::{Cancel, Promise};
+pub use promise::{Cancel, Promise, WaitError};
 pub use state::{snapshot, Snapshot};
 pub use sync::{set_thread_limit, thread_count};
 pub use vat::{Listener, Vat};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use capnp_threads::{Client, Connection, Vat};
+use capnp_threads::{Client, Connection, Vat, WaitError};
 
 use crate::generated::bench_capnp::bench::callback_params as fields;
 use crate::server::{Method, INTERFACE};
@@ -93,7 +93,12 @@ fn call(object: &Client) -> Result<Duration> {
     let begun = Instant::now();
     let mut request = object.request(INTERFACE, Method::Echo as u16);
     request.get().init_as::<fields::Builder<'_>>().set_data(&[0; 16]);
-    let answer = request.send().wait_timeout(PATIENCE);
-    answer.map_err(|_| format!("a polite call was not answered within {PATIENCE:?}"))??;
+    match request.send().wait_timeout(PATIENCE) {
+        Ok(_) => {}
+        Err(WaitError::Failed(why)) => return Err(why.into()),
+        Err(WaitError::Pending(_)) => {
+            return Err(format!("a polite call was not answered within {PATIENCE:?}").into())
+        }
+    }
     Ok(begun.elapsed())
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use capnp_threads::testing::{record, Side, Stage};
 use capnp_threads::{
     Call, Client, ClientFulfiller, Deferred, Error, Options, Pipeline, Pool, Promise, Response, Result,
-    Server,
+    Server, WaitError,
 };
 
 /// The most of each kind that is kept: so that a run stays small.
@@ -167,14 +167,16 @@ impl Program {
             5 => {
                 let promise = take(&mut self.world.lock().promises, a);
                 match promise.map(Promise::try_take) {
-                    Some(Ok(Ok(response))) => {
+                    Some(Ok(response)) => {
                         let caps = response.get().and_then(record::read).map_or(Vec::new(), |(_, caps)| caps);
                         drop(response);
                         caps.into_iter().for_each(|client| self.world.keep(client));
                     }
-                    Some(Ok(Err(_))) | None => {}
-                    Some(Err(promise)) if b & 1 == 0 => self.world.lock().promises.push(promise),
-                    Some(Err(promise)) => drop(promise),
+                    Some(Err(WaitError::Failed(_))) | None => {}
+                    Some(Err(WaitError::Pending(promise))) if b & 1 == 0 => {
+                        self.world.lock().promises.push(promise);
+                    }
+                    Some(Err(WaitError::Pending(promise))) => drop(promise),
                 }
             }
             6 => self.world.drop_one(|things| take(&mut things.clients, a)),

@@ -18,7 +18,7 @@ use super::client::Client;
 use super::contents::{Payload, Response};
 use super::hook::{take_clients, BuildTable};
 use crate::error::{Exception, Result};
-use crate::promise::{Cancel, Interest, Promise, Reading};
+use crate::promise::{Cancel, Interest, Promise, Reading, WaitError};
 use crate::short::Short;
 use crate::sync::{self, role, Arc, Duration, Instant, Role, Timer, TimerKey};
 use crate::wire::content::{Content, ContentBuilder, PayloadKind};
@@ -250,7 +250,7 @@ fn time_out(at: Instant, call: &Arc<dyn PendingCall>) -> TimeOut {
 
 /// The exception of a call whose deadline passed.
 pub(crate) fn deadline_passed() -> Exception {
-    Exception::overloaded("the call's deadline has passed")
+    Exception::timed_out("the call's deadline has passed")
 }
 
 struct TimeOut(TimerKey);
@@ -326,20 +326,31 @@ impl<R: 'static> RemotePromise<R> {
     }
 
     /// Waits for the response for at most `timeout`: [`Promise::wait_timeout`].
-    pub fn wait_timeout(self, timeout: Duration) -> Result<Result<Response<R>>, Self> {
+    ///
+    /// # Errors
+    /// As there, with this whole.
+    pub fn wait_timeout(self, timeout: Duration) -> Result<Response<R>, WaitError<Self>> {
         self.wait_until(sync::deadline(timeout))
     }
 
     /// Waits for the response until `deadline`: [`Promise::wait_until`].
-    pub fn wait_until(self, deadline: Instant) -> Result<Result<Response<R>>, Self> {
+    ///
+    /// # Errors
+    /// As there, with this whole.
+    pub fn wait_until(self, deadline: Instant) -> Result<Response<R>, WaitError<Self>> {
         let RemotePromise { promise, pipeline } = self;
-        promise.wait_until(deadline).map_err(|promise| RemotePromise { promise, pipeline })
+        promise
+            .wait_until(deadline)
+            .map_err(|why| why.map_pending(|promise| RemotePromise { promise, pipeline }))
     }
 
     /// The response if it is there: [`Promise::try_take`].
-    pub fn try_take(self) -> Result<Result<Response<R>>, Self> {
+    ///
+    /// # Errors
+    /// As there, with this whole.
+    pub fn try_take(self) -> Result<Response<R>, WaitError<Self>> {
         let RemotePromise { promise, pipeline } = self;
-        promise.try_take().map_err(|promise| RemotePromise { promise, pipeline })
+        promise.try_take().map_err(|why| why.map_pending(|promise| RemotePromise { promise, pipeline }))
     }
 
     /// Whether the response is there: [`Promise::is_ready`].

@@ -219,7 +219,7 @@ impl Window {
                 let calls = self.state.lock().calls;
                 let time = timeout.unwrap_or_default();
                 let why = format!("{calls} streaming calls have not been answered in {time:?}");
-                Err(Exception::overloaded(why).into())
+                Err(Exception::timed_out(why).into())
             }
             Some((_, _, end)) => self.outcome(end),
         }
@@ -312,7 +312,7 @@ impl Window {
 
     fn no_room(&self, state: &WindowState, room_timeout: Option<Duration>) -> Exception {
         let (window, WindowState { calls, in_flight, .. }) = (self.bytes, state);
-        Exception::overloaded(format!(
+        Exception::timed_out(format!(
             "no room in the window of a stream in {:?}: {calls} streaming calls of {in_flight} bytes have not been \
              answered, where {window} bytes may be under way",
             room_timeout.unwrap_or_default(),

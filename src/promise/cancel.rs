@@ -282,7 +282,7 @@ impl fmt::Debug for Cancel {
 
 /// The error of a wait in a method whose call was canceled.
 pub(crate) fn canceled() -> Exception {
-    Exception::failed("the call was canceled by its caller")
+    Exception::canceled("the call was canceled by its caller")
 }
 
 /// The call whose method this thread runs.

@@ -11,7 +11,7 @@ use crossbeam_channel::Receiver;
 use super::blocking::{Asleep, Sleeper};
 use super::cancel::{self, canceled, Cancel, Unwatch};
 use super::reading::{Interest, Interrupt, Reading, Waiter};
-use super::{enter_blocking, enter_wait};
+use super::{enter_blocking, enter_wait, WaitError};
 use crate::error::{catch_panic, Error, Exception, Result};
 use crate::sync::{
     self, assert_unlocked, foreign, in_turn, Arc, Condvar, Duration, Foreign, Instant, Mutex, Rank,
@@ -114,29 +114,43 @@ impl<T: Send + 'static> Promise<T> {
     /// Why the call failed; that the method that waits was canceled; that this is one of a connection's own
     /// threads (a callback), where nothing may wait; that a bounded pool has no thread left.
     pub fn wait(self) -> Result<T> {
-        self.wait_for(None).unwrap_or_else(|_| unreachable!("a wait without a deadline ends with a value"))
+        self.wait_for(None).map_err(|why| {
+            why.into_failed().unwrap_or_else(|| unreachable!("a wait without a deadline ends with a value"))
+        })
     }
 
-    /// Waits for the value for at most `timeout`; gives the promise back if it has not come by then.
+    /// Waits for the value for at most `timeout`.
     ///
     /// # Blocking
     /// As [`wait`](Self::wait).
-    pub fn wait_timeout(self, timeout: Duration) -> Result<Result<T>, Self> {
+    ///
+    /// # Errors
+    /// [`WaitError::Pending`] with the promise if the value has not come by then. Else as [`wait`](Self::wait).
+    pub fn wait_timeout(self, timeout: Duration) -> Result<T, WaitError<Self>> {
         self.wait_until(sync::deadline(timeout))
     }
 
-    /// Waits for the value until `deadline`; gives the promise back if it has not come by then.
+    /// Waits for the value until `deadline`.
     ///
     /// # Blocking
     /// As [`wait`](Self::wait).
-    pub fn wait_until(self, deadline: Instant) -> Result<Result<T>, Self> {
+    ///
+    /// # Errors
+    /// As [`wait_timeout`](Self::wait_timeout).
+    pub fn wait_until(self, deadline: Instant) -> Result<T, WaitError<Self>> {
         self.wait_for(Some(deadline))
     }
 
-    /// The value if it is there; the promise if not.
-    pub fn try_take(self) -> Result<Result<T>, Self> {
+    /// The value if it is there. Never waits.
+    ///
+    /// # Errors
+    /// [`WaitError::Pending`] with the promise if the value is not there. Else why the call failed.
+    pub fn try_take(self) -> Result<T, WaitError<Self>> {
         let taken = take(&mut self.cell().state.lock());
-        taken.ok_or(self)
+        match taken {
+            Some(result) => result.map_err(WaitError::Failed),
+            None => Err(WaitError::Pending(self)),
+        }
     }
 
     /// Whether the value is there.
@@ -176,8 +190,9 @@ impl<T: Send + 'static> Promise<T> {
         let send = move |result| drop(sender.send(result));
         match self.try_take() {
             // At once, however deep this is in other callbacks: this thread may be about to wait at the channel.
-            Ok(result) => send(result),
-            Err(promise) => promise.on_ready(send),
+            Ok(value) => send(Ok(value)),
+            Err(WaitError::Failed(why)) => send(Err(why)),
+            Err(WaitError::Pending(promise)) => promise.on_ready(send),
         }
         receiver
     }
@@ -206,7 +221,7 @@ impl<T: Send + 'static> Promise<T> {
         self.reading.clone()
     }
 
-    fn wait_for(self, deadline: Option<Instant>) -> Result<Result<T>, Self> {
+    fn wait_for(self, deadline: Option<Instant>) -> Result<T, WaitError<Self>> {
         assert_unlocked();
         let mut state = self.cell().state.lock();
         let mut settled = take(&mut state);
@@ -214,7 +229,7 @@ impl<T: Send + 'static> Promise<T> {
             drop(state);
             let in_wait = match enter_wait() {
                 Ok(in_wait) => in_wait,
-                Err(why) => return Ok(Err(why.into())),
+                Err(why) => return Err(WaitError::Failed(why.into())),
             };
             state = self.cell().state.lock();
             settled = take(&mut state);
@@ -223,13 +238,13 @@ impl<T: Send + 'static> Promise<T> {
             None
         };
         if let Some(result) = settled {
-            return Ok(result);
+            return result.map_err(WaitError::Failed);
         }
         // Under the lock: whoever settles the promise finds who has been counted as asleep.
         let current = cancel::current();
         let (asleep, _watch) = match self.fall_asleep(current.as_ref()) {
             Ok(asleep) => asleep,
-            Err(e) => return Ok(Err(e.into())),
+            Err(why) => return Err(WaitError::Failed(why.into())),
         };
         let before = wake_with(&mut state, asleep.sleeper().map(Waiting::Thread));
         drop(state);
@@ -241,12 +256,12 @@ impl<T: Send + 'static> Promise<T> {
         }
         awaiting.sleep_on();
         if let Some(result) = take(&mut self.cell().state.lock()) {
-            return Ok(result);
+            return result.map_err(WaitError::Failed);
         }
         if current.as_ref().is_some_and(Cancel::is_canceled) {
-            return Ok(Err(canceled().into()));
+            return Err(WaitError::Failed(canceled().into()));
         }
-        Err(self)
+        Err(WaitError::Pending(self))
     }
 
     /// Asks whether this thread may sleep. It wakes if `call`, whose method it runs, is canceled.
@@ -467,9 +482,10 @@ mod tests {
     #[test]
     fn a_deadline_gives_the_promise_back() {
         let (p, f) = promise();
-        let p = p.wait_until(Instant::now()).unwrap_err();
+        let p = p.wait_until(Instant::now()).unwrap_err().into_pending().unwrap();
+        let p = p.try_take().unwrap_err().into_pending().unwrap();
         f.fulfill(1);
-        assert_eq!(p.try_take().unwrap().unwrap(), 1);
+        assert_eq!(p.try_take().unwrap(), 1);
     }
 
     /// Nobody would ever wake whoever polls it.

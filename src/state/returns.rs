@@ -68,7 +68,7 @@ impl State {
             }
             Outcome::ResultsSentElsewhere => return self.answered_elsewhere(id),
             Outcome::Exception(why) => why,
-            Outcome::Canceled => Exception::failed("the callee says that the call was canceled"),
+            Outcome::Canceled => Exception::canceled("the callee says that the call was canceled"),
             Outcome::Unknown(variant, whole) => {
                 fx.send(Message::Unimplemented(whole));
                 Exception::unimplemented(format!("the peer returned in an unknown way ({variant})"))

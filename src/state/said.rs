@@ -467,8 +467,8 @@ mod tests {
         assert!(matches!(end.0, Kind::Import(_)));
         assert!(chain.clients.iter().all(|client| client.resolved() == end), "all are the object");
         for told in watching {
-            let told = told.try_take().unwrap_or_else(|_| panic!("all that watch are told"));
-            assert!(told.unwrap() == end, "none is told before it is known what its promise is");
+            let told = told.try_take().expect("all that watch are told");
+            assert!(told == end, "none is told before it is known what its promise is");
         }
         assert!(steps() <= most, "{} steps in the end for {count} promises", steps());
         steps().div_ceil(count)

@@ -151,7 +151,7 @@ fn rule_broken_by_the_peer_is_the_source_of_the_callers_error() {
     peer.expect_call_of(1);
     peer.send_wrong(return_of(9));
     peer.expect_abort("question 9");
-    let why = answer.wait_timeout(peer::DEADLINE).unwrap().unwrap_err();
+    let why = answer.wait_timeout(peer::DEADLINE).unwrap_err().into_failed().unwrap();
     assert_eq!(why.kind(), ExceptionKind::Disconnected);
     let source = why.source().and_then(|e| e.downcast_ref::<Error>());
     assert!(

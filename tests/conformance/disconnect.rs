@@ -111,7 +111,10 @@ fn disconnect_fails_every_kind_of_wait_for_a_question() {
         (1..=5).for_each(|tag| drop(peer.expect_call_of(tag)));
         vec![
             waits,
-            Box::new(|| with_timeout.wait_timeout(peer::DEADLINE).expect("in time").expect_err("no answer")),
+            Box::new(|| {
+                let why = with_timeout.wait_timeout(peer::DEADLINE).expect_err("no answer");
+                why.into_failed().expect("in time")
+            }),
             Box::new(move || told.recv_timeout(peer::DEADLINE).expect("told").expect_err("no answer")),
             Box::new(move || channel.recv_timeout(peer::DEADLINE).expect("told").expect_err("no answer")),
             Box::new(|| failed(plain.promise)),
@@ -382,6 +385,6 @@ fn on_thread(wait: impl FnOnce() -> Error + Send + 'static) -> Waiter {
 
 #[track_caller]
 fn failed<T: Send + 'static>(promise: Promise<T>) -> Error {
-    let outcome: Result<T> = promise.wait_timeout(peer::DEADLINE).expect("in time");
-    outcome.map(drop).expect_err("never answered")
+    let why = promise.wait_timeout(peer::DEADLINE).map(drop).expect_err("never answered");
+    why.into_failed().expect("in time")
 }

@@ -519,3 +519,19 @@ impl Server for Turns {
         Ok(())
     }
 }
+
+/// The caller of a call that the peer says was canceled is told so.
+/// Rules: 10.
+#[test]
+fn return_that_says_canceled_fails_the_call_as_canceled() {
+    let mut peer = Peer::new(Client::null());
+    let client = peer.introduce(Cap::Hosted(7));
+    let answer = send(&client, NOTE, 1, &[]);
+    let question = peer.expect_call_of(1).question;
+    peer.answer(question, Outcome::Canceled);
+    let why = answer.wait_timeout(peer::DEADLINE).unwrap_err().into_failed().expect("an answer in time");
+    assert!(why.is_canceled() && !why.is_timeout() && !why.is_disconnected(), "{why}");
+    peer.expect_finish(question);
+    drop(client);
+    peer.finish_clean();
+}

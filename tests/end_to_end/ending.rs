@@ -153,8 +153,8 @@ fn disconnect_callback_may_call_register_and_panic() {
     two.here.on_disconnect(|_| panic!("on purpose"));
     let (connection, again) = (two.here.clone(), put.clone());
     two.here.on_disconnect(move |_| {
-        let call = send(&remote, 0, "").try_take().expect("it fails at once");
-        put.send(call.unwrap_err().kind()).unwrap();
+        let why = send(&remote, 0, "").try_take().unwrap_err().into_failed().expect("it fails at once");
+        put.send(why.kind()).unwrap();
         connection.on_disconnect(move |why| again.send(why.kind()).unwrap());
     });
     two.cut.cut();

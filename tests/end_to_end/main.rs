@@ -9,6 +9,7 @@ mod connected;
 mod deadlines;
 mod drops;
 mod ending;
+mod error_tests;
 mod errors;
 mod in_place;
 mod killed;

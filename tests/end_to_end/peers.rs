@@ -79,7 +79,9 @@ fn factory_that_waits_fails_or_panics_delays_or_fails_the_calls_on_its_object() 
     let waiting = two();
     let call = send(&waiting.here.bootstrap::<Client>(), 0, "waited")
         .wait_timeout(Duration::from_millis(1))
-        .unwrap_err();
+        .unwrap_err()
+        .into_pending()
+        .unwrap();
     go.send(0).unwrap();
     assert_eq!(said(&call.soon().unwrap()), "waited");
     let refused = two();

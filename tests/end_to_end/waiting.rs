@@ -57,10 +57,10 @@ fn a_wait_with_a_deadline_gives_the_promise_back() {
     let (held, go) = held();
     near_and_far(&held, |client| {
         let call = send(client, 0, "late");
-        let call = call.wait_timeout(Duration::ZERO).unwrap_err();
-        let call = call.wait_timeout(Duration::from_millis(2)).unwrap_err();
-        let RemotePromise { promise, pipeline } = call.try_take().unwrap_err();
-        let promise = promise.wait_until(Instant::now()).unwrap_err();
+        let call = call.wait_timeout(Duration::ZERO).unwrap_err().into_pending().unwrap();
+        let call = call.wait_timeout(Duration::from_millis(2)).unwrap_err().into_pending().unwrap();
+        let RemotePromise { promise, pipeline } = call.try_take().unwrap_err().into_pending().unwrap();
+        let promise = promise.wait_until(Instant::now()).unwrap_err().into_pending().unwrap();
         assert!(!promise.is_ready());
         go.send(()).unwrap();
         assert_eq!(said(&promise.soon().unwrap()), "late");
@@ -75,7 +75,7 @@ fn wait_with_the_longest_time_ends_with_the_answer() {
     near_and_far(&held, |client| {
         let call = send(client, 0, "x");
         go.send(()).unwrap();
-        assert!(call.wait_timeout(Duration::MAX).unwrap().is_ok());
+        assert!(call.wait_timeout(Duration::MAX).is_ok());
         go.send(()).unwrap();
         let request = crate::support::request(client, 0, "x").timeout(Duration::MAX);
         assert!(request.send().soon().is_ok());
@@ -182,7 +182,8 @@ const WAITS: [(&str, Wait); 5] = [
         stream.finish()
     }),
     ("an answer for a while", |_, remote| {
-        send(remote, 0, "").wait_timeout(DEADLINE).expect("refused at once").map(drop)
+        let outcome = send(remote, 0, "").wait_timeout(DEADLINE);
+        outcome.map(drop).map_err(|why| why.into_failed().expect("refused at once"))
     }),
 ];
 

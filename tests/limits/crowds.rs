@@ -88,7 +88,7 @@ fn a_flood_leaves_room_for_others_on_the_same_object() {
     let others: Vec<_> = log.into_iter().filter(|text| text != "polite").collect();
     assert_eq!(others, numbers(5000).collect::<Vec<_>>(), "in order, and none is lost");
     for call in flood.into_iter().chain(polite) {
-        call.try_take().expect("it is answered").unwrap();
+        call.try_take().expect("it is answered");
     }
 }
 
@@ -114,11 +114,11 @@ fn each_of_many_floods_has_no_more_than_its_part_of_an_object() {
         };
         assert!(at - since <= CROWD + FLOODS * PART, "round {round}: {} were before it", at - since);
         since = shared.log.lock().unwrap().len();
-        polite.into_iter().for_each(|call| drop(call.try_take().expect("it is answered").unwrap()));
+        polite.into_iter().for_each(|call| drop(call.try_take().expect("it is answered")));
     }
     shared.run();
     for call in floods.into_iter().flatten() {
-        call.try_take().expect("it is answered").unwrap();
+        call.try_take().expect("it is answered");
     }
 }
 
@@ -131,7 +131,7 @@ fn canceled_calls_leave_the_crowd() {
     drop(flood);
     let last = shared.callers[0].send(["last".into()].into_iter());
     shared.run();
-    last.into_iter().for_each(|call| drop(call.try_take().expect("it is answered").unwrap()));
+    last.into_iter().for_each(|call| drop(call.try_take().expect("it is answered")));
 }
 
 /// The method that keeps the crowd waiting waits itself for a call that comes behind all others, to another object.

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use capnp_threads::transport::Transport;
-use capnp_threads::{Client, Deferred, ExceptionKind, Limits, Vat};
+use capnp_threads::{Client, Deferred, ExceptionKind, Limits, Vat, WaitError};
 use crossbeam_channel::{unbounded, Sender};
 
 use crate::support::{
@@ -31,9 +31,10 @@ fn hub(length: usize) -> Client {
         let subscriber = subscriber.lock().unwrap().clone();
         if let Some(subscriber) = subscriber {
             match request(&subscriber, &"x".repeat(length)).send().try_take() {
-                Ok(outcome) => drop(outcome?),
+                Ok(_) => {}
+                Err(WaitError::Failed(why)) => return Err(why),
                 // Nobody waits for the answer.
-                Err(pending) => calls.lock().unwrap().push(pending),
+                Err(WaitError::Pending(pending)) => calls.lock().unwrap().push(pending),
             }
         }
         Ok(call.results().set_as("sent")?)

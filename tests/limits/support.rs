@@ -78,7 +78,7 @@ pub fn give(client: &Client, cap: &Client) -> RemotePromise {
 /// Waits for an answer that comes.
 #[track_caller]
 pub fn answer(promise: RemotePromise) -> Result<Response> {
-    promise.wait_timeout(DEADLINE).unwrap_or_else(|_| panic!("no answer"))
+    promise.wait_timeout(DEADLINE).map_err(|why| why.into_failed().expect("an answer in time"))
 }
 
 #[track_caller]

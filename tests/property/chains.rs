@@ -11,6 +11,7 @@ use capnp_threads::testing::{record, untraced_pair, Side, Stage};
 use capnp_threads::transport::Transport;
 use capnp_threads::{
     Call, Client, ClientFulfiller, Connection, Deferred, Options, Pool, Promise, Response, Server, Threads,
+    WaitError,
 };
 
 const INTERFACE: u64 = 0xc4a1;
@@ -561,13 +562,18 @@ impl Round {
 
     fn wait(&mut self, answer: Promise<Response>) -> Result<capnp_threads::Result<Response>, String> {
         if let Drive::Stepped { .. } = self.drive {
-            return answer.try_take().map_err(|_| "a call has no answer".to_owned());
+            return match answer.try_take() {
+                Ok(response) => Ok(Ok(response)),
+                Err(WaitError::Failed(why)) => Ok(Err(why)),
+                Err(WaitError::Pending(_)) => Err("a call has no answer".to_owned()),
+            };
         }
         let (start, mut answer) = (std::time::Instant::now(), answer);
         while start.elapsed() < DEADLINE {
             answer = match answer.wait_timeout(Duration::from_millis(1)) {
-                Ok(response) => return Ok(response),
-                Err(answer) => answer,
+                Ok(response) => return Ok(Ok(response)),
+                Err(WaitError::Failed(why)) => return Ok(Err(why)),
+                Err(WaitError::Pending(answer)) => answer,
             };
             // A method that has been called meanwhile may wait for this.
             self.answer();
@@ -638,7 +644,7 @@ impl Round {
 }
 
 fn capability(response: Promise<Response>) -> Client {
-    capability_of(response.try_take().unwrap_or_else(|_| panic!("it is ready")))
+    capability_of(response.try_take().map_err(|why| why.into_failed().expect("it is ready")))
 }
 
 fn capability_of(response: capnp_threads::Result<Response>) -> Client {

@@ -215,7 +215,7 @@ impl Run {
     fn response_of(&self, side: usize, call: usize) {
         let ready = |p: &mut Pending| p.promise.take_if(|promise| p.call == call && promise.is_ready());
         if let Some((call, promise)) = self.take(side, 0, ready) {
-            let response = promise.try_take().expect("it is ready");
+            let response = promise.try_take().map_err(|why| why.into_failed().expect("it is ready"));
             self.world.check_response(side, call, response, 0);
         }
     }
@@ -303,7 +303,7 @@ impl Run {
     fn response(&self, side: usize, which: u8, keep: u8) {
         let ready = |p: &mut Pending| p.promise.take_if(|promise| promise.is_ready());
         if let Some((call, promise)) = self.take(side, which, ready) {
-            let response = promise.try_take().expect("it is ready");
+            let response = promise.try_take().map_err(|why| why.into_failed().expect("it is ready"));
             self.world.check_response(side, call, response, keep);
         }
     }
@@ -481,10 +481,10 @@ impl Run {
             let pending = std::mem::take(&mut self.world.lock().pending[side]);
             for Pending { call, promise, pipeline: _pipeline } in pending {
                 let Some(promise) = promise else { continue };
-                match promise.try_take() {
-                    Ok(response) => self.world.check_response(side, call, response, 0),
-                    Err(_) => panic!("call {call} has no answer"),
-                }
+                let response = promise
+                    .try_take()
+                    .map_err(|why| why.into_failed().unwrap_or_else(|| panic!("call {call} has no answer")));
+                self.world.check_response(side, call, response, 0);
             }
         }
         self.check();
@@ -508,7 +508,12 @@ impl Run {
         for (side, call, sent) in probes {
             let promise = sent.promise;
             assert!(promise.is_ready(), "probe {call} has no answer");
-            self.world.check_response(side, call, promise.try_take().expect("it is ready"), 255);
+            self.world.check_response(
+                side,
+                call,
+                promise.try_take().map_err(|why| why.into_failed().expect("it is ready")),
+                255,
+            );
             let world = self.world.lock();
             let node = &world.graph.calls[call];
             let arrived = matches!(world.graph.meaning(node.target), Meaning::Object(_));

@@ -142,7 +142,7 @@ fn one_call_at_a_time_without_that(setting: Setting) {
         let ahead = worker.ahead();
         let Event::Ahead(go) = (&told).soon() else { panic!("another event") };
         let sum = worker.add(|mut params| params.set_a(1));
-        let sum = sum.try_take().unwrap_err();
+        let sum = sum.try_take().unwrap_err().into_pending().unwrap();
         go.send(()).unwrap();
         ahead.soon().unwrap();
         assert_eq!(sum_in(sum.soon().unwrap()), 1);

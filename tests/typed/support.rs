@@ -95,14 +95,14 @@ pub trait Soon {
 impl<T: Send + 'static> Soon for Promise<T> {
     type Output = Result<T>;
     fn soon(self) -> Result<T> {
-        self.wait_timeout(DEADLINE).unwrap_or_else(|_| panic!("no answer"))
+        self.wait_timeout(DEADLINE).map_err(|why| why.into_failed().expect("an answer in time"))
     }
 }
 
 impl<R: 'static> Soon for RemotePromise<R> {
     type Output = Result<Response<R>>;
     fn soon(self) -> Result<Response<R>> {
-        self.wait_timeout(DEADLINE).unwrap_or_else(|_| panic!("no answer"))
+        self.wait_timeout(DEADLINE).map_err(|why| why.into_failed().expect("an answer in time"))
     }
 }
 

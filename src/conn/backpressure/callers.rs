@@ -76,7 +76,7 @@ impl Shared {
 
     fn no_room(&self, outstanding: usize) -> Exception {
         let unsent = self.flow.sending().bytes;
-        Exception::overloaded(format!(
+        Exception::timed_out(format!(
             "no room for a call in {:?}: the peer has left {outstanding} calls unanswered, and {unsent} bytes unread",
             self.limits.room_timeout.unwrap_or_default(),
         ))

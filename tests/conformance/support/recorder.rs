@@ -147,7 +147,8 @@ pub fn send(client: &Client, method: u16, tag: u64, caps: &[Client]) -> RemotePr
 /// Waits for an answer: its tag and capabilities.
 #[track_caller]
 pub fn wait(promise: RemotePromise) -> Result<(u64, Vec<Client>)> {
-    let response: Response = promise.wait_timeout(DEADLINE).expect("an answer in time")?;
+    let outcome = promise.wait_timeout(DEADLINE);
+    let response: Response = outcome.map_err(|why| why.into_failed().expect("an answer in time"))?;
     let content = response.get()?;
     Ok((content::tag(content), content::caps(content)?))
 }
@@ -155,5 +156,6 @@ pub fn wait(promise: RemotePromise) -> Result<(u64, Vec<Client>)> {
 /// Waits for an answer that is an exception: its reason.
 #[track_caller]
 pub fn wait_failed(promise: RemotePromise) -> String {
-    promise.wait_timeout(DEADLINE).expect("an answer in time").expect_err("an exception").to_string()
+    let why = promise.wait_timeout(DEADLINE).expect_err("an exception");
+    why.into_failed().expect("an answer in time").to_string()
 }

@@ -131,14 +131,14 @@ pub trait Soon {
 impl<T: Send + 'static> Soon for Promise<T> {
     type Output = Result<T>;
     fn soon(self) -> Result<T> {
-        self.wait_timeout(DEADLINE).unwrap_or_else(|_| panic!("no answer"))
+        self.wait_timeout(DEADLINE).map_err(|why| why.into_failed().expect("an answer in time"))
     }
 }
 
 impl Soon for RemotePromise {
     type Output = Result<Response>;
     fn soon(self) -> Result<Response> {
-        self.wait_timeout(DEADLINE).unwrap_or_else(|_| panic!("no answer"))
+        self.wait_timeout(DEADLINE).map_err(|why| why.into_failed().expect("an answer in time"))
     }
 }
 
