@@ -204,12 +204,12 @@ impl Connection {
 
 /// A connection whose stages nobody drives yet.
 fn prepare(transport: Transport, options: Options) -> (Arc<ConnectionRef>, Stages) {
-    let Transport { sink, source, shutdown, peer } = transport;
+    let Transport { sink, source, shutdown, peer, first_message } = transport;
     let lease = Arc::new_cyclic(|lease: &Weak<ConnectionRef>| {
         let port = |_: &Weak<Shared>| lease.clone() as Weak<dyn ConnectionOps>;
         ConnectionRef(Shared::new(peer, options, Sender::new(sink), shutdown, port))
     });
-    let stages = Stages::new(&lease.0, source);
+    let stages = Stages::new(&lease.0, source, first_message);
     (lease, stages)
 }
 

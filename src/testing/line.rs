@@ -10,7 +10,8 @@ use crate::error::TransportError;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Arc, Instant, Mutex, Rank};
 use crate::transport::{
-    Arrived, EndWatch, Frame, MessageSink, MessageSource, Outbound, Peer, Shutdown, Transport,
+    Arrived, EndWatch, Frame, MessageSink, MessageSource, NonblockingSink, NonblockingSource, Outbound, Peer,
+    Shutdown, Sink, Source, Transport,
 };
 
 /// What a vat has sent and is to receive.
@@ -35,12 +36,8 @@ struct LineState {
 pub fn line(options: Options) -> (Side, Line) {
     let state = Mutex::new(Rank::Queue, LineState::default());
     let line = Line(Arc::new(Ways { state, arriving: Arc::new(AtomicUsize::new(0)) }));
-    let transport = Transport {
-        sink: Box::new(line.clone()),
-        source: Box::new(line.clone()),
-        shutdown: Box::new(line.clone()),
-        peer: Peer::InMemory,
-    };
+    let (sink, source) = (Sink::nonblocking(line.clone()), Source::nonblocking(line.clone()));
+    let transport = Transport::new(sink, source, line.clone(), Peer::InMemory);
     let arriving = line.0.arriving.clone();
     let side = Side { line: Some(line.clone()), ..side_of(transport, options, arriving) };
     (side, line)
@@ -83,9 +80,11 @@ impl MessageSink for Line {
         state.sent.extend(batch.iter().map(copy));
         Ok(())
     }
+}
 
-    fn sends_now(&self) -> bool {
-        true
+impl NonblockingSink for Line {
+    fn send_now(&mut self, batch: &[Outbound]) -> Result<bool, TransportError> {
+        self.send(batch).map(|()| true)
     }
 }
 
@@ -97,13 +96,11 @@ impl MessageSource for Line {
             Arrived::Nothing => unreachable!("a step waits only once the line is cut"),
         }
     }
+}
 
+impl NonblockingSource for Line {
     fn is_ready(&mut self) -> bool {
         !self.0.state.lock().arriving.is_empty()
-    }
-
-    fn receives_now(&self) -> bool {
-        true
     }
 
     fn end_watch(&mut self) -> Option<Arc<dyn EndWatch>> {

@@ -12,7 +12,7 @@ use crate::conn::{Connection, Options, Progress, Stages, Threads, Wait};
 use crate::error::TransportError;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{enter_role, Arc, Role};
-use crate::transport::{MessageSink, Outbound, TraceEvent, TraceOptions, Transport};
+use crate::transport::{MessageSink, NonblockingSink, Outbound, Sink, TraceEvent, TraceOptions, Transport};
 
 /// The stages of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +71,7 @@ pub fn beside(options: Options) -> (Side, Transport) {
     let (ours, theirs) = Transport::in_memory();
     let (to_us, to_peer) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let side = side(ours, options, &to_us, &to_peer);
-    let sink = Box::new(Counted { inner: theirs.sink, sent: to_us });
-    (side, Transport { sink, ..theirs })
+    (side, counted(theirs, to_us))
 }
 
 fn side(
@@ -81,9 +80,7 @@ fn side(
     to_us: &Arc<AtomicUsize>,
     to_peer: &Arc<AtomicUsize>,
 ) -> Side {
-    let Transport { sink, source, shutdown, peer } = transport;
-    let sink = Box::new(Counted { inner: sink, sent: to_peer.clone() });
-    side_of(Transport { sink, source, shutdown, peer }, options, to_us.clone())
+    side_of(counted(transport, to_peer.clone()), options, to_us.clone())
 }
 
 fn side_of(transport: Transport, options: Options, arriving: Arc<AtomicUsize>) -> Side {
@@ -126,22 +123,28 @@ impl Side {
 }
 
 /// Counts what was sent, so that nobody waits for more than there is.
-struct Counted {
-    inner: Box<dyn MessageSink>,
+struct Counted<S: ?Sized> {
     sent: Arc<AtomicUsize>,
+    inner: Box<S>,
 }
 
-impl MessageSink for Counted {
+fn counted(transport: Transport, sent: Arc<AtomicUsize>) -> Transport {
+    let sink = match transport.sink {
+        Sink::Blocking(inner) => Sink::blocking(Counted { inner, sent }),
+        Sink::Nonblocking(inner) => Sink::nonblocking(Counted { inner, sent }),
+    };
+    Transport { sink, ..transport }
+}
+
+impl<S: MessageSink + ?Sized> MessageSink for Counted<S> {
     fn send(&mut self, batch: &[Outbound]) -> Result<(), TransportError> {
         self.inner.send(batch)?;
         self.sent.fetch_add(batch.len(), Ordering::Relaxed);
         Ok(())
     }
+}
 
-    fn sends_now(&self) -> bool {
-        self.inner.sends_now()
-    }
-
+impl<S: NonblockingSink + ?Sized> NonblockingSink for Counted<S> {
     fn send_now(&mut self, batch: &[Outbound]) -> Result<bool, TransportError> {
         let all_sent = self.inner.send_now(batch)?;
         self.sent.fetch_add(batch.len(), Ordering::Relaxed);

@@ -63,20 +63,23 @@ mod tests {
     use crate::limits::Limits;
     use crate::sync::{spawn, Role};
     use crate::transport::testing::{bytes_of, numbered};
-    use crate::transport::{MessageSource, Transport};
+    use crate::transport::{NonblockingSource, Source, Transport};
 
     const WORDS: usize = 5000;
 
-    fn source() -> (UnixStream, Box<dyn MessageSource>) {
+    fn source() -> (UnixStream, Box<dyn NonblockingSource>) {
         let (a, b) = UnixStream::pair().unwrap();
-        (a, Transport::unix(b, &Limits::default()).unwrap().source)
+        match Transport::unix(b, &Limits::default()).unwrap().source {
+            Source::Nonblocking(source) => (a, source),
+            Source::Blocking(_) => panic!("a socket can be read without waiting"),
+        }
     }
 
     fn message() -> Vec<u8> {
         bytes_of(&[&[numbered(WORDS)][..]])
     }
 
-    fn receive(source: &mut dyn MessageSource) {
+    fn receive(source: &mut dyn NonblockingSource) {
         assert_eq!(source.receive().unwrap().unwrap().words(), WORDS);
     }
 

@@ -1,5 +1,6 @@
 //! Seeing the end of a socket or pipe behind what has not been read, on Linux.
 
+use std::fmt;
 use std::os::fd::AsFd;
 
 use nix::libc::POLLRDHUP;
@@ -9,24 +10,31 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::EndWatch;
 use crate::sync::{deadline, Arc, Duration, Instant};
 
-/// The end of a stream that has a descriptor.
-pub(super) struct DescriptorEnd<S> {
+/// The [`EndWatch`] of a socket or a pipe. It takes one file descriptor, and works without one where there is none left.
+pub struct DescriptorEndWatch<S> {
     stream: Arc<S>,
-    /// Tells of a wake-up. `None` for want of descriptors: then whoever waits is back after `AGAIN`.
+    /// Tells of a wake-up. `None` for want of descriptors: then a wait ends after `AGAIN`.
     woken: Option<EventFd>,
 }
 
-/// How long somebody waits at most whom nothing can wake.
+/// How long a wait takes at most that nothing can end.
 const AGAIN: Duration = Duration::from_millis(50);
 
-impl<S: AsFd + Send + Sync + 'static> DescriptorEnd<S> {
-    pub(super) fn of(stream: Arc<S>) -> Arc<dyn EndWatch> {
+impl<S: AsFd> DescriptorEndWatch<S> {
+    /// Sees the end of `stream`.
+    pub fn new(stream: Arc<S>) -> Self {
         let woken = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).ok();
-        Arc::new(DescriptorEnd { stream, woken })
+        DescriptorEndWatch { stream, woken }
     }
 }
 
-impl<S: AsFd> DescriptorEnd<S> {
+impl<S> fmt::Debug for DescriptorEndWatch<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DescriptorEndWatch").finish_non_exhaustive()
+    }
+}
+
+impl<S: AsFd> DescriptorEndWatch<S> {
     /// Whether the stream has ended, and whether there was a wake-up.
     fn look(&self, timeout: PollTimeout) -> [bool; 2] {
         // The peer has closed its direction, whatever is left to be read. That both are closed, or that the connection has
@@ -47,7 +55,7 @@ impl<S: AsFd> DescriptorEnd<S> {
     }
 }
 
-impl<S: AsFd + Send + Sync> EndWatch for DescriptorEnd<S> {
+impl<S: AsFd + Send + Sync> EndWatch for DescriptorEndWatch<S> {
     fn has_ended(&self) -> bool {
         let [ended, _] = self.look(PollTimeout::ZERO);
         ended
@@ -88,7 +96,7 @@ mod tests {
     fn end() -> (Arc<dyn EndWatch>, Arc<UnixStream>, UnixStream) {
         let (near, far) = UnixStream::pair().unwrap();
         let near = Arc::new(near);
-        (DescriptorEnd::of(near.clone()), near, far)
+        (Arc::new(DescriptorEndWatch::new(near.clone())), near, far)
     }
 
     /// Waits on another thread until the stream has ended.
@@ -117,7 +125,8 @@ mod tests {
     fn a_reset_behind_unread_bytes_is_seen() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let end = DescriptorEnd::of(Arc::new(listener.accept().unwrap().0));
+        let end = Arc::new(listener.accept().unwrap().0);
+        let end: Arc<dyn EndWatch> = Arc::new(DescriptorEndWatch::new(end));
         far.write_all(b"unread").unwrap();
         assert!(!end.has_ended());
         let waiting = waits(&end);
@@ -149,7 +158,7 @@ mod tests {
     #[test]
     fn without_a_descriptor_for_wake_ups_the_end_is_seen_and_a_wait_ends() {
         let (near, far) = UnixStream::pair().unwrap();
-        let end: Arc<dyn EndWatch> = Arc::new(DescriptorEnd { stream: Arc::new(near), woken: None });
+        let end: Arc<dyn EndWatch> = Arc::new(DescriptorEndWatch { stream: Arc::new(near), woken: None });
         end.wake();
         end.wait_end(None);
         assert!(!end.has_ended());

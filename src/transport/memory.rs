@@ -5,9 +5,12 @@ use std::io;
 
 use capnp::Word;
 
-use super::{Arrived, EndWatch, Gate, MessageSink, MessageSource, Peer, Shutdown, Transport};
+use super::{
+    Arrived, EndWatch, MessageSink, MessageSource, NonblockingSink, NonblockingSource, Peer, Readiness,
+    Shutdown, Sink, Source, Transport,
+};
 use crate::error::TransportError;
-use crate::sync::{Arc, Condvar, Duration, Instant, Mutex, Rank};
+use crate::sync::{Arc, Condvar, Instant, Mutex, Rank};
 use crate::wire::frame::{Frame, Outbound};
 use crate::wire::spare;
 
@@ -24,12 +27,9 @@ impl Transport {
 }
 
 fn end(to_peer: Arc<Way>, from_peer: Arc<Way>) -> Transport {
-    Transport {
-        sink: Box::new(MemorySink(to_peer.clone())),
-        source: Box::new(MemorySource { way: from_peer.clone(), first: None, came: false }),
-        shutdown: Box::new(MemoryShutdown([to_peer, from_peer])),
-        peer: Peer::InMemory,
-    }
+    let (sink, source) = (MemorySink(to_peer.clone()), MemorySource(from_peer.clone()));
+    let shutdown = MemoryShutdown([to_peer, from_peer]);
+    Transport::new(Sink::nonblocking(sink), Source::nonblocking(source), shutdown, Peer::InMemory)
 }
 
 /// What is on its way in one direction.
@@ -42,12 +42,12 @@ struct Way {
 struct Frames {
     frames: VecDeque<Frame>,
     closed: bool,
-    /// How the gate stands; see [`Gate`].
-    open: bool,
-    interrupted: bool,
-    interrupted_open: bool,
-    /// Whoever waits for the end is to look at something else.
-    woken: bool,
+    /// See [`Readiness`].
+    armed: bool,
+    /// A wait is to end, in each way to wait.
+    wakes_wait: bool,
+    wakes_armed: bool,
+    wakes_end_watch: bool,
 }
 
 impl Way {
@@ -67,14 +67,14 @@ impl Way {
         Ok(())
     }
 
-    /// The next frame, once there is one; `Nothing` if the deadline passes before.
-    fn pop(&self, deadline: Option<Instant>) -> Arrived {
+    /// The next frame, once there is one; `None` at the end.
+    fn pop(&self) -> Option<Frame> {
         let mut state = self.state.lock();
         loop {
             match state.pop() {
-                Arrived::Nothing if !self.changed.wait_until(&mut state, deadline) => {}
-                Arrived::Nothing => return state.pop(),
-                arrived => return arrived,
+                Arrived::Nothing => self.changed.wait(&mut state),
+                Arrived::Message(frame) => return Some(frame),
+                Arrived::End => return None,
             }
         }
     }
@@ -99,37 +99,37 @@ impl Frames {
     }
 }
 
-impl Gate for Way {
-    fn wait_open(&self) {
+impl Readiness for Way {
+    fn wait_armed(&self) {
         let mut state = self.state.lock();
-        while !(state.open && state.readable() || state.interrupted_open) {
+        while !(state.armed && state.readable() || state.wakes_armed) {
             self.changed.wait(&mut state);
         }
-        (state.open, state.interrupted_open) = (false, false);
+        (state.armed, state.wakes_armed) = (false, false);
     }
 
-    fn open(&self) {
-        self.state.lock().open = true;
+    fn arm(&self) {
+        self.state.lock().armed = true;
         self.changed.notify_all();
     }
 
-    fn shut(&self) {
-        self.state.lock().open = false;
+    fn disarm(&self) {
+        self.state.lock().armed = false;
     }
 
     fn wait(&self, deadline: Option<Instant>) {
         let mut state = self.state.lock();
-        while !state.readable() && !state.interrupted {
+        while !state.readable() && !state.wakes_wait {
             if self.changed.wait_until(&mut state, deadline) {
                 return;
             }
         }
-        state.interrupted = false;
+        state.wakes_wait = false;
     }
 
-    fn interrupt(&self) {
+    fn wake(&self) {
         let mut state = self.state.lock();
-        (state.interrupted, state.interrupted_open) = (true, true);
+        (state.wakes_wait, state.wakes_armed) = (true, true);
         drop(state);
         self.changed.notify_all();
     }
@@ -142,16 +142,16 @@ impl EndWatch for Way {
 
     fn wait_end(&self, deadline: Option<Instant>) {
         let mut state = self.state.lock();
-        while !state.closed && !state.woken {
+        while !state.closed && !state.wakes_end_watch {
             if self.changed.wait_until(&mut state, deadline) {
                 return;
             }
         }
-        state.woken = false;
+        state.wakes_end_watch = false;
     }
 
     fn wake(&self) {
-        self.state.lock().woken = true;
+        self.state.lock().wakes_end_watch = true;
         self.changed.notify_all();
     }
 }
@@ -163,9 +163,11 @@ impl MessageSink for MemorySink {
         let frames = batch.iter().map(|outbound| outbound.with_parts(copied)).collect();
         self.0.extend(frames)
     }
+}
 
-    fn sends_now(&self) -> bool {
-        true
+impl NonblockingSink for MemorySink {
+    fn send_now(&mut self, batch: &[Outbound]) -> Result<bool, TransportError> {
+        self.send(batch).map(|()| true)
     }
 }
 
@@ -189,58 +191,35 @@ fn copied(first: [&[u8]; 3], others: &[&[u8]]) -> Frame {
     Frame::new(words, lengths)
 }
 
-struct MemorySource {
-    way: Arc<Way>,
-    /// How long the first message may take, and until when, while it has not come.
-    first: Option<(Duration, Instant)>,
-    /// Whether it has come.
-    came: bool,
-}
+struct MemorySource(Arc<Way>);
 
 impl MessageSource for MemorySource {
     fn receive(&mut self) -> Result<Option<Frame>, TransportError> {
-        let popped = self.way.pop(self.first.map(|(_, deadline)| deadline));
-        match (popped, self.first) {
-            (Arrived::Nothing, Some((limit, _))) => Err(TransportError::FirstMessageLate(limit)),
-            (Arrived::Message(frame), _) => {
-                self.first = None;
-                self.came = true;
-                Ok(Some(frame))
-            }
-            (Arrived::Nothing | Arrived::End, _) => Ok(None),
-        }
+        Ok(self.0.pop())
+    }
+}
+
+impl NonblockingSource for MemorySource {
+    fn receive_now(&mut self) -> Result<Arrived, TransportError> {
+        Ok(self.0.state.lock().pop())
     }
 
     fn is_ready(&mut self) -> bool {
-        !self.way.state.lock().frames.is_empty()
+        !self.0.state.lock().frames.is_empty()
     }
 
-    fn gate(&mut self) -> Option<Arc<dyn Gate>> {
-        Some(self.way.clone())
-    }
-
-    fn receives_now(&self) -> bool {
-        self.came
+    fn readiness(&mut self) -> Option<Arc<dyn Readiness>> {
+        Some(self.0.clone())
     }
 
     fn end_watch(&mut self) -> Option<Arc<dyn EndWatch>> {
-        Some(self.way.clone())
-    }
-
-    fn receive_now(&mut self) -> Result<Arrived, TransportError> {
-        Ok(self.way.state.lock().pop())
-    }
-
-    fn set_first_message_timeout(&mut self, timeout: Duration) {
-        if !self.came {
-            self.first = Instant::now().checked_add(timeout).map(|deadline| (timeout, deadline));
-        }
+        Some(self.0.clone())
     }
 }
 
 impl Drop for MemorySource {
     fn drop(&mut self) {
-        self.way.close();
+        self.0.close();
     }
 }
 
@@ -299,19 +278,6 @@ mod tests {
         assert!(b.sink.send(&[message("unheard")]).is_err());
     }
 
-    #[cfg(not(shuttle))]
-    #[test]
-    fn the_first_message_alone_has_a_deadline() {
-        let (mut a, b) = Transport::in_memory();
-        let mut b = b.expect_first_message_within(Duration::ZERO);
-        assert!(matches!(b.source.receive(), Err(TransportError::FirstMessageLate(Duration::ZERO))));
-        a.sink.send(&[message("first")]).unwrap();
-        assert_eq!(received(&mut b).unwrap(), "first");
-        b.source.set_first_message_timeout(Duration::ZERO);
-        drop(a);
-        assert_eq!(received(&mut b), None);
-    }
-
     /// Whatever the threads' order, what was sent before the end arrives, in order, and then the end.
     #[cfg(shuttle)]
     #[test]
@@ -343,7 +309,7 @@ mod loom_tests {
     }
 
     #[test]
-    fn loom_the_gate_is_passed_for_each_message_and_the_end() {
+    fn loom_armed_wait_ends_for_each_message_and_the_end() {
         check_all(|| {
             let way = Arc::new(Way::new());
             let far = way.clone();
@@ -353,11 +319,11 @@ mod loom_tests {
             });
             let mut received = 0;
             loop {
-                way.open();
-                way.wait_open();
+                way.arm();
+                way.wait_armed();
                 match way.state.lock().pop() {
                     Arrived::Message(_) => received += 1,
-                    Arrived::Nothing => panic!("the gate was passed for nothing"),
+                    Arrived::Nothing => panic!("the wait ended for nothing"),
                     Arrived::End => break,
                 }
             }
@@ -367,14 +333,14 @@ mod loom_tests {
     }
 
     #[test]
-    fn loom_an_interrupt_ends_a_wait() {
+    fn loom_wake_up_ends_a_wait_of_each_kind() {
         check_all(|| {
             let way = Arc::new(Way::new());
             let far = way.clone();
-            let interrupting = spawn("interrupting", Role::User, move || far.interrupt()).unwrap();
+            let waking = spawn("waking", Role::User, move || Readiness::wake(&*far)).unwrap();
             way.wait(None);
-            way.wait_open();
-            interrupting.join().unwrap();
+            way.wait_armed();
+            waking.join().unwrap();
         });
     }
 }

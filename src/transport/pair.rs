@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::process::Child;
 
-use super::{EndWatch, FrameReader, FrameWriter, MessageSink, MessageSource, Peer, Shutdown, Transport};
+use super::{FrameReader, FrameWriter, MessageSink, MessageSource, Peer, Shutdown, Sink, Source, Transport};
 use crate::error::TransportError;
 use crate::limits::Limits;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -30,26 +30,9 @@ impl Transport {
         write: impl Write + Send + 'static,
         limits: &Limits,
     ) -> Transport {
-        Transport::of_pair(read, write, limits, None)
-    }
-
-    fn of_pair(
-        read: impl Read + Send + 'static,
-        write: impl Write + Send + 'static,
-        limits: &Limits,
-        end: Option<Arc<dyn EndWatch>>,
-    ) -> Transport {
         let ended = Arc::new(AtomicBool::new(false));
-        Transport {
-            sink: Box::new(PairSink { write: Some(write), frames: FrameWriter::new(), ended: ended.clone() }),
-            source: Box::new(PairSource {
-                frames: FrameReader::new(read, limits),
-                ended: ended.clone(),
-                end,
-            }),
-            shutdown: Box::new(PairShutdown(ended)),
-            peer: Peer::Other("a reader and a writer".into()),
-        }
+        let source = PairSource { frames: FrameReader::new(read, limits), ended: ended.clone() };
+        of_pair(Source::blocking(source), write, ended, "a reader and a writer".into())
     }
 
     /// A transport over the stdin and stdout of a child process, which are taken out of `child`. Ending it
@@ -66,10 +49,26 @@ impl Transport {
             return Err(io::Error::new(ErrorKind::InvalidInput, reason));
         }
         let (stdin, stdout) = child.stdin.take().zip(child.stdout.take()).expect("both were seen above");
-        let peer = Peer::Other(format!("process {}", child.id()));
-        let end = end_of(&stdout)?;
-        Ok(Transport { peer, ..Transport::of_pair(stdout, stdin, limits, end) })
+        let ended = Arc::new(AtomicBool::new(false));
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let stdout = child_output::Output::new(stdout)?;
+        let source = PairSource { frames: FrameReader::new(stdout, limits), ended: ended.clone() };
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let source = Source::nonblocking(source);
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let source = Source::blocking(source);
+        Ok(of_pair(source, stdin, ended, format!("process {}", child.id())))
     }
+}
+
+fn of_pair(
+    source: Source,
+    write: impl Write + Send + 'static,
+    ended: Arc<AtomicBool>,
+    peer: String,
+) -> Transport {
+    let sink = PairSink { write: Some(write), frames: FrameWriter::new(), ended: ended.clone() };
+    Transport::new(Sink::blocking(sink), source, PairShutdown(ended), Peer::Other(peer))
 }
 
 struct PairSink<W> {
@@ -95,33 +94,95 @@ impl<W: Write + Send> MessageSink for PairSink<W> {
 struct PairSource<R> {
     frames: FrameReader<R>,
     ended: Arc<AtomicBool>,
-    end: Option<Arc<dyn EndWatch>>,
+}
+
+impl<R> PairSource<R> {
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
 }
 
 impl<R: Read + Send> MessageSource for PairSource<R> {
     fn receive(&mut self) -> Result<Option<Frame>, TransportError> {
-        if self.ended.load(Ordering::Acquire) {
+        if self.has_ended() {
             return Ok(None);
         }
         self.frames.next_frame()
     }
-
-    fn end_watch(&mut self) -> Option<Arc<dyn EndWatch>> {
-        self.end.clone()
-    }
 }
 
-/// What sees the end of a child's output.
+/// The output of a child is a pipe, of which Linux tells whether it can be read.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn end_of(stdout: &std::process::ChildStdout) -> io::Result<Option<Arc<dyn EndWatch>>> {
-    use std::os::fd::AsFd;
-    Ok(Some(super::end_watch::DescriptorEnd::of(Arc::new(stdout.as_fd().try_clone_to_owned()?))))
-}
+mod child_output {
+    use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+    use std::process::ChildStdout;
 
-/// Nothing does.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn end_of(_stdout: &std::process::ChildStdout) -> io::Result<Option<Arc<dyn EndWatch>>> {
-    Ok(None)
+    use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+
+    use super::*;
+    use crate::transport::{
+        Arrived, DescriptorEndWatch, DescriptorReadiness, EndWatch, NonblockingSource, Readiness,
+    };
+
+    pub(super) struct Output {
+        stdout: ChildStdout,
+        /// The same pipe, for whatever waits for it.
+        descriptor: Arc<OwnedFd>,
+        /// Nothing is to be waited for.
+        now: bool,
+    }
+
+    impl Output {
+        pub(super) fn new(stdout: ChildStdout) -> io::Result<Self> {
+            let descriptor = Arc::new(stdout.as_fd().try_clone_to_owned()?);
+            Ok(Output { stdout, descriptor, now: false })
+        }
+    }
+
+    impl Read for Output {
+        fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+            // A pipe that can be read does not make its only reader wait.
+            let mut stdout = [PollFd::new(self.stdout.as_fd(), PollFlags::POLLIN)];
+            if self.now && poll(&mut stdout, PollTimeout::ZERO)? == 0 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            self.stdout.read(bytes)
+        }
+    }
+
+    impl NonblockingSource for PairSource<Output> {
+        fn receive_now(&mut self) -> Result<Arrived, TransportError> {
+            if self.has_ended() {
+                return Ok(Arrived::End);
+            }
+            self.frames.stream_mut().now = true;
+            let arrived = self.frames.frame_now();
+            self.frames.stream_mut().now = false;
+            arrived
+        }
+
+        fn is_ready(&mut self) -> bool {
+            self.frames.is_ready()
+        }
+
+        fn readiness(&mut self) -> Option<Arc<dyn Readiness>> {
+            let readiness = DescriptorReadiness::new(self.frames.stream().descriptor.clone());
+            // Without one, for want of file descriptors, the receive thread alone waits.
+            readiness.ok().map(|readiness| Arc::new(readiness) as Arc<dyn Readiness>)
+        }
+
+        fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+            Some(self.frames.stream().descriptor.as_fd())
+        }
+
+        fn end_watch(&mut self) -> Option<Arc<dyn EndWatch>> {
+            Some(Arc::new(DescriptorEndWatch::new(self.frames.stream().descriptor.clone())))
+        }
+
+        fn release_buffers(&mut self) {
+            self.frames.release_buffers();
+        }
+    }
 }
 
 struct PairShutdown(Arc<AtomicBool>);
@@ -175,7 +236,7 @@ mod tests {
         let mut echo = Command::new("echo");
         let mut child = echo.arg("unread").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut t = Transport::child(&mut child, &Limits::default()).unwrap();
-        let end = t.source.end_watch().unwrap();
+        let end = t.source.as_nonblocking().unwrap().end_watch().unwrap();
         while !end.has_ended() {
             end.wait_end(None);
         }

@@ -113,7 +113,7 @@ impl<R: Read> FrameReader<R> {
         &self.stream
     }
 
-    /// Whether the next message has arrived whole: [`next_frame`](Self::next_frame) will not read the stream.
+    /// Whether the next message has been read whole: [`next_frame`](Self::next_frame) will not read the stream.
     pub fn is_ready(&self) -> bool {
         let bytes = &Word::words_to_bytes(&self.buffer)[self.start..self.end];
         let number_at = |at: usize| bytes.get(at..at + 4).map(|bytes| number(bytes) as usize);
@@ -127,8 +127,8 @@ impl<R: Read> FrameReader<R> {
         words.is_some_and(|words| words <= bytes.len() / WORD && table + words * WORD <= bytes.len())
     }
 
-    /// Whether a message has begun to arrive.
-    pub(super) fn is_within(&self) -> bool {
+    /// Whether a message has been read in part, or bytes have been read that no message has taken.
+    pub fn is_within(&self) -> bool {
         self.begun.is_some() || self.table.is_some() || self.buffered() > 0
     }
 
@@ -143,7 +143,7 @@ impl<R: Read> FrameReader<R> {
     /// # Blocking
     /// As long as the stream does, until it has given a whole message.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, TransportError> {
-        self.rest();
+        self.release_buffers();
         self.frame()
     }
 
@@ -176,8 +176,8 @@ impl<R: Read> FrameReader<R> {
         }
     }
 
-    /// Gives back what is kept for speed alone: nothing may be read for a while.
-    pub(super) fn rest(&mut self) {
+    /// Gives back memory that is kept for speed alone, for a stream of which nothing may be read for a while.
+    pub fn release_buffers(&mut self) {
         if self.buffer.len() >= BUFFER_WORDS && !self.is_within() {
             (self.start, self.end) = (0, 0);
             let smaller = std::mem::take(&mut self.first_buffer);

@@ -8,11 +8,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-use super::{ahead::Ahead, end_watch::DescriptorEnd, Arrived, EndWatch, Gate};
-use super::{FrameReader, FrameWriter, MessageSink, MessageSource, Peer, Shutdown, Transport};
+use super::{
+    ahead::Ahead, Arrived, DescriptorEndWatch, DescriptorReadiness, EndWatch, NonblockingSink,
+    NonblockingSource, Readiness,
+};
+use super::{FrameReader, FrameWriter, MessageSink, MessageSource, Peer, Shutdown, Sink, Source, Transport};
 use crate::error::TransportError;
 use crate::limits::Limits;
-use crate::sync::{Arc, Duration, Instant};
+use crate::sync::{Arc, Duration};
 use crate::wire::frame::{Frame, Outbound};
 
 impl Transport {
@@ -66,22 +69,19 @@ where
 {
     socket.read_timeout(None)?;
     let socket = Arc::new(socket);
-    let incoming = Incoming { socket: socket.clone(), deadline: None, now: false, drained: false };
-    Ok(Transport {
-        sink: Box::new(SocketSink {
-            outgoing: Outgoing(socket.clone()),
-            frames: FrameWriter::new(),
-            left: Vec::new(),
-        }),
-        source: Box::new(SocketSource {
-            frames: FrameReader::new(incoming, limits),
-            first: FirstMessage::Unlimited,
-            #[cfg(any(target_os = "linux", target_os = "android"))]
-            ahead: Ahead::default(),
-        }),
-        shutdown: Box::new(SocketShutdown(socket)),
-        peer,
-    })
+    let sink =
+        SocketSink { outgoing: Outgoing(socket.clone()), frames: FrameWriter::new(), left: Vec::new() };
+    let incoming = Incoming { socket: socket.clone(), now: false, drained: false };
+    let source = SocketSource {
+        frames: FrameReader::new(incoming, limits),
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        ahead: Ahead::default(),
+    };
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let (sink, source) = (Sink::nonblocking(sink), Source::nonblocking(source));
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let (sink, source) = (Sink::blocking(sink), Source::blocking(source));
+    Ok(Transport::new(sink, source, SocketShutdown(socket), peer))
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -187,13 +187,13 @@ where
         let written = written.and_then(|()| self.frames.write_batch(&mut self.outgoing, batch));
         written.map_err(|e| TransportError::io("sending", e))
     }
+}
 
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    fn sends_now(&self) -> bool {
-        true
-    }
-
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl<S: Socket> NonblockingSink for SocketSink<S>
+where
+    for<'a> &'a S: Write,
+{
     fn send_now(&mut self, batch: &[Outbound]) -> Result<bool, TransportError> {
         let mut now = Now { socket: &*self.outgoing.0, left: &mut self.left };
         let written = self.frames.write_batch(&mut now, batch);
@@ -260,20 +260,8 @@ impl<S: Socket> Drop for Outgoing<S> {
 
 struct SocketSource<S: Socket> {
     frames: FrameReader<Incoming<S>>,
-    first: FirstMessage,
     #[cfg(any(target_os = "linux", target_os = "android"))]
     ahead: Ahead,
-}
-
-/// ```text
-/// Unlimited --set_first_message_timeout--> Within(limit)
-///     |                                       |
-///     +------------ a message came -----------+--> Came
-/// ```
-enum FirstMessage {
-    Unlimited,
-    Within(Duration),
-    Came,
 }
 
 impl<S: Socket> MessageSource for SocketSource<S>
@@ -282,55 +270,21 @@ where
 {
     fn receive(&mut self) -> Result<Option<Frame>, TransportError> {
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        if let Some(next) = self.ahead.take() {
-            return match next? {
-                Arrived::Message(frame) => Ok(Some(frame)),
-                Arrived::End => Ok(None),
-                Arrived::Nothing => self.receive(),
-            };
+        match self.ahead.take() {
+            Some(Ok(Arrived::Message(frame))) => return Ok(Some(frame)),
+            Some(Ok(Arrived::End)) => return Ok(None),
+            Some(Err(e)) => return Err(e),
+            Some(Ok(Arrived::Nothing)) | None => {}
         }
-        let received = self.frames.next_frame();
-        match self.first {
-            FirstMessage::Came => received,
-            FirstMessage::Unlimited => {
-                self.first = FirstMessage::Came;
-                received
-            }
-            FirstMessage::Within(limit) => self.first_message(received, limit),
-        }
+        self.frames.next_frame()
     }
+}
 
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    fn is_ready(&mut self) -> bool {
-        if self.ahead.is_there() || self.frames.is_ready() {
-            return true;
-        }
-        // See Note [Reading ahead].
-        let SocketSource { frames, first, ahead } = self;
-        ahead.read(|| match first {
-            FirstMessage::Came if frames.is_within() => read_now(frames),
-            _ => Ok(Arrived::Nothing),
-        })
-    }
-
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    fn is_ready(&mut self) -> bool {
-        self.frames.is_ready()
-    }
-
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    fn gate(&mut self) -> Option<Arc<dyn Gate>> {
-        let gate = super::gate::SocketGate::new(self.frames.stream_mut().socket.clone());
-        // Without one, for want of file descriptors, reading is not lent.
-        gate.ok().map(|gate| Arc::new(gate) as Arc<dyn Gate>)
-    }
-
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    fn receives_now(&self) -> bool {
-        matches!(self.first, FirstMessage::Came)
-    }
-
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl<S: Socket> NonblockingSource for SocketSource<S>
+where
+    for<'a> &'a S: Read,
+{
     fn receive_now(&mut self) -> Result<Arrived, TransportError> {
         match self.ahead.take() {
             Some(next) => next,
@@ -338,30 +292,35 @@ where
         }
     }
 
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.frames.stream().socket.as_fd())
+    fn is_ready(&mut self) -> bool {
+        if self.ahead.is_there() || self.frames.is_ready() {
+            return true;
+        }
+        // See Note [Reading ahead].
+        let SocketSource { frames, ahead } = self;
+        ahead.read(|| if frames.is_within() { read_now(frames) } else { Ok(Arrived::Nothing) })
     }
 
-    #[cfg(any(target_os = "linux", target_os = "android"))]
     fn is_drained(&self) -> bool {
         self.frames.stream().drained
     }
 
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn readiness(&mut self) -> Option<Arc<dyn Readiness>> {
+        let readiness = DescriptorReadiness::new(self.frames.stream().socket.clone());
+        // Without one, for want of file descriptors, the receive thread alone waits.
+        readiness.ok().map(|readiness| Arc::new(readiness) as Arc<dyn Readiness>)
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.frames.stream().socket.as_fd())
+    }
+
     fn end_watch(&mut self) -> Option<Arc<dyn EndWatch>> {
-        Some(DescriptorEnd::of(self.frames.stream().socket.clone()))
+        Some(Arc::new(DescriptorEndWatch::new(self.frames.stream().socket.clone())))
     }
 
-    fn rest(&mut self) {
-        self.frames.rest();
-    }
-
-    fn set_first_message_timeout(&mut self, timeout: Duration) {
-        if !matches!(self.first, FirstMessage::Came) {
-            self.first = FirstMessage::Within(timeout);
-            self.frames.stream_mut().deadline = Instant::now().checked_add(timeout);
-        }
+    fn release_buffers(&mut self) {
+        self.frames.release_buffers();
     }
 }
 
@@ -377,73 +336,22 @@ where
     arrived
 }
 
-impl<S: Socket> SocketSource<S>
-where
-    for<'a> &'a S: Read,
-{
-    /// Judges the first message, or its failure, and lifts the deadline.
-    fn first_message(
-        &mut self,
-        received: Result<Option<Frame>, TransportError>,
-        limit: Duration,
-    ) -> Result<Option<Frame>, TransportError> {
-        let incoming = self.frames.stream_mut();
-        match received {
-            Err(TransportError::Io { source, .. })
-                if source.kind() == ErrorKind::TimedOut && incoming.late() =>
-            {
-                Err(TransportError::FirstMessageLate(limit))
-            }
-            received => {
-                self.first = FirstMessage::Came;
-                incoming.deadline = None;
-                incoming.socket.read_timeout(None).map_err(|e| TransportError::io("receiving", e))?;
-                received
-            }
-        }
-    }
-}
-
-/// The reading end of a socket, with the deadline of the first message until that has come.
+/// The reading end of a socket.
 struct Incoming<S: Socket> {
     socket: Arc<S>,
-    deadline: Option<Instant>,
     /// Nothing is to be waited for.
     now: bool,
     /// The last read that did not wait gave less than it had room for: nothing was left.
     drained: bool,
 }
 
-impl<S: Socket> Incoming<S>
-where
-    for<'a> &'a S: Read,
-{
-    fn late(&self) -> bool {
-        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
-    }
-
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl<S: Socket> Incoming<S> {
     fn read_now(&mut self, pieces: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let room: usize = pieces.iter().map(|piece| piece.len()).sum();
         let read = self.socket.read_now(pieces);
         self.drained = read.as_ref().is_ok_and(|n| *n < room);
         read
-    }
-
-    /// Reads once, for as long as is left until the deadline.
-    fn read_in_time(&self, mut read: impl FnMut(&S) -> io::Result<usize>) -> io::Result<usize> {
-        let Some(deadline) = self.deadline else { return read(&self.socket) };
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(ErrorKind::TimedOut.into());
-            }
-            self.socket.read_timeout(Some(left))?;
-            match read(&self.socket) {
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-                result => return result,
-            }
-        }
     }
 }
 
@@ -456,7 +364,7 @@ where
         if self.now {
             return self.read_now(&mut [IoSliceMut::new(buf)]);
         }
-        self.read_in_time(|mut socket| socket.read(buf))
+        (&*self.socket).read(buf)
     }
 
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
@@ -464,7 +372,7 @@ where
         if self.now {
             return self.read_now(bufs);
         }
-        self.read_in_time(|mut socket| socket.read_vectored(bufs))
+        (&*self.socket).read_vectored(bufs)
     }
 }
 

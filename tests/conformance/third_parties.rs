@@ -10,7 +10,7 @@ use capnp::traits::{Imbue, ImbueMut};
 use capnp::Word;
 use capnp_threads::error::TransportError;
 use capnp_threads::generated::rpc_capnp::message;
-use capnp_threads::transport::{MessageSink, Outbound, Transport};
+use capnp_threads::transport::{MessageSink, Outbound, Sink, Transport};
 use capnp_threads::{Client, ExceptionKind, RemotePromise, Vat};
 
 use crate::support::message::{build, FUTURE, INTERFACE};
@@ -461,8 +461,8 @@ struct Tap(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl Tap {
     fn wrap(&self, ours: Transport) -> Transport {
-        let Transport { sink, source, shutdown, peer } = ours;
-        Transport { sink: Box::new(Tapped { sink, tap: self.clone() }), source, shutdown, peer }
+        let sink = Sink::blocking(Tapped { sink: ours.sink, tap: self.clone() });
+        Transport { sink, ..ours }
     }
 
     /// What was inside of those that came since this was last asked.
@@ -478,7 +478,7 @@ impl Tap {
 }
 
 struct Tapped {
-    sink: Box<dyn MessageSink>,
+    sink: Sink,
     tap: Tap,
 }
 

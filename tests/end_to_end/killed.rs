@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-use capnp_threads::transport::{MessageSink, Outbound, Transport};
+use capnp_threads::transport::{MessageSink, Outbound, Sink, Transport};
 use capnp_threads::{
     Call, Client, Connection, Exception, ExceptionKind, Limits, Result, Stream, TransportError, Vat,
 };
@@ -371,7 +371,7 @@ fn calls_after_the_end_fail_at_once_with_its_reason() {
 
 /// Fails from when it is told to, and tells when it did.
 struct Failing {
-    sink: Box<dyn MessageSink>,
+    sink: Sink,
     fail: Arc<AtomicBool>,
     failed: Sender<()>,
 }
@@ -395,7 +395,7 @@ fn answer_that_was_received_counts_after_a_failed_write() {
     let (gate, fail) = (Gate::open(), Arc::new(AtomicBool::new(false)));
     let (failed, has_failed) = unbounded();
     let a = gate.before_receiving(a);
-    let sink = Box::new(Failing { sink: a.sink, fail: fail.clone(), failed });
+    let sink = Sink::blocking(Failing { sink: a.sink, fail: fail.clone(), failed });
     let here = Vat::new().limits(limits.clone()).over(Transport { sink, ..a }).unwrap();
     let (answer, answered) = unbounded();
     let served = object(move |call| {
@@ -425,7 +425,7 @@ fn failed_write_ends_a_connection_on_which_nothing_arrives() {
     limits.linger = Duration::from_millis(1);
     let (a, _b, _cut) = Wire::Memory.ends([&limits, &limits]);
     let (failed, _has_failed) = unbounded();
-    let sink = Box::new(Failing { sink: a.sink, fail: Arc::new(AtomicBool::new(true)), failed });
+    let sink = Sink::blocking(Failing { sink: a.sink, fail: Arc::new(AtomicBool::new(true)), failed });
     let here = Vat::new().limits(limits).over(Transport { sink, ..a }).unwrap();
     let error = send(&here.bootstrap::<Client>(), 0, "").soon().unwrap_err();
     assert_eq!(error.kind(), ExceptionKind::Disconnected);

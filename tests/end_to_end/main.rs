@@ -26,4 +26,5 @@ mod serving;
 mod streaming;
 mod support;
 mod thread_limit;
+mod transports;
 mod waiting;

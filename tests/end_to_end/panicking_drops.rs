@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use capnp_threads::transport::Frame;
-use capnp_threads::transport::{MessageSink, MessageSource, Outbound, Shutdown, Transport};
+use capnp_threads::transport::{MessageSink, MessageSource, Outbound, Shutdown, Sink, Source, Transport};
 use capnp_threads::{
     Client, Connection, Exception, ExceptionKind, Limits, Pool, Promise, Threads, TransportError, Vat,
 };
@@ -460,13 +460,13 @@ struct Explosive<T> {
     _bomb: Bomb,
 }
 
-impl MessageSink for Explosive<Box<dyn MessageSink>> {
+impl MessageSink for Explosive<Sink> {
     fn send(&mut self, batch: &[Outbound]) -> Result<(), TransportError> {
         self.part.send(batch)
     }
 }
 
-impl MessageSource for Explosive<Box<dyn MessageSource>> {
+impl MessageSource for Explosive<Source> {
     fn receive(&mut self) -> Result<Option<Frame>, TransportError> {
         self.part.receive()
     }
@@ -486,13 +486,13 @@ fn panicking_drops_of_a_transports_parts_leave_the_connection_ended() {
             let (tell, gone_off) = unbounded();
             let (a, b) = tcp_pair();
             let tcp = |stream| Transport::tcp(stream, &Limits::default()).unwrap();
-            let Transport { sink, source, shutdown, peer } = tcp(a);
-            let explosive = Transport {
-                sink: Box::new(Explosive { part: sink, _bomb: Bomb(tell.clone()) }),
-                source: Box::new(Explosive { part: source, _bomb: Bomb(tell.clone()) }),
-                shutdown: Box::new(Explosive { part: shutdown, _bomb: Bomb(tell) }),
+            let Transport { sink, source, shutdown, peer, .. } = tcp(a);
+            let explosive = Transport::new(
+                Sink::blocking(Explosive { part: sink, _bomb: Bomb(tell.clone()) }),
+                Source::blocking(Explosive { part: source, _bomb: Bomb(tell.clone()) }),
+                Explosive { part: shutdown, _bomb: Bomb(tell) },
                 peer,
-            };
+            );
             let vat = Vat::new().threads(threads).bootstrap(echo());
             let (here, there) = (vat.over(explosive).unwrap(), vat.over(tcp(b)).unwrap());
             assert_eq!(ask(&here.bootstrap(), 0, "one").unwrap(), "one");

@@ -1,11 +1,12 @@
 //! Limits of a listener, and of sockets: connections, the first message, silence, and closing.
 
-use std::io::Read;
+use std::error::Error as _;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
 use capnp_threads::transport::Transport;
-use capnp_threads::{Client, Limits, TransportError, Vat};
+use capnp_threads::{Client, Error, Limits, Threads, TransportError, Vat};
 use crossbeam_channel::unbounded;
 
 use crate::support::{answer, ask, echo, limits, send, soon, tcp_pair, transport_error, until, Gate, Two};
@@ -54,16 +55,61 @@ fn a_first_message_that_does_not_come_ends_its_connection_alone() {
     assert_eq!(ask(&remote, "later messages have their time").unwrap(), "later messages have their time");
 }
 
+/// Over a reader of which nothing more is known, too, whose thread nothing can interrupt.
 #[test]
 fn missing_first_message_is_the_reason_of_the_end() {
     let patience = Duration::from_millis(1);
-    let (a, b) = tcp_pair();
-    let tcp =
-        (Transport::tcp(a, &Limits::default()).unwrap(), Transport::tcp(b, &Limits::default()).unwrap());
-    for (_silent, waiting) in [tcp, Transport::in_memory()] {
-        let connection = Vat::new().over(waiting.expect_first_message_within(patience)).unwrap();
-        let why = transport_error(&connection);
-        assert!(matches!(why, TransportError::FirstMessageLate(limit) if limit == patience), "{why}");
+    for threads in [Threads::Lending, Threads::Strict] {
+        let (a, b) = tcp_pair();
+        let limits = Limits::default();
+        let tcp = (Transport::tcp(a, &limits).unwrap(), Transport::tcp(b, &limits).unwrap());
+        let (c, d) = tcp_pair();
+        let pair = Transport::pair(d.try_clone().unwrap(), d, &limits);
+        let streams = (Transport::tcp(c, &limits).unwrap(), pair);
+        for (_silent, waiting) in [tcp, Transport::in_memory(), streams] {
+            let (tell, told) = unbounded();
+            let vat = Vat::new().threads(threads);
+            let connection = vat.over(waiting.expect_first_message_within(patience)).unwrap();
+            connection.on_disconnect(move |why| tell.send(why.clone()).unwrap());
+            let why = soon(&told);
+            let source = why.source().and_then(|source| source.downcast_ref::<Error>());
+            let Some(Error::Transport(TransportError::FirstMessageLate(limit))) = source else {
+                panic!("{why}");
+            };
+            assert_eq!(*limit, patience);
+        }
+    }
+}
+
+#[test]
+fn first_message_that_arrives_byte_by_byte_has_its_time_in_all() {
+    let (a, mut b) = tcp_pair();
+    let limits = Limits::default();
+    let waiting = Transport::tcp(a, &limits).unwrap();
+    let connection = Vat::new().over(waiting.expect_first_message_within(Duration::from_millis(20))).unwrap();
+    // A message of 1,000,000 words begins.
+    b.write_all(&[0, 0, 0, 0, 0x40, 0x42, 0x0f, 0]).unwrap();
+    while b.write_all(&[0]).is_ok() {}
+    assert!(matches!(transport_error(&connection), TransportError::FirstMessageLate(_)));
+}
+
+#[test]
+fn connection_whose_first_message_came_in_time_may_be_silent() {
+    for threads in [Threads::Lending, Threads::Strict] {
+        let (near, far) = Transport::in_memory();
+        let patience = Duration::from_millis(200);
+        let here = Vat::new().threads(threads).over(near).unwrap();
+        let remote = here.bootstrap::<Client>();
+        let offering = Vat::new().threads(threads).bootstrap(echo());
+        let there = offering.over(far.expect_first_message_within(patience)).unwrap();
+        // On a busy machine it may come too late.
+        let Ok(_) = ask(&remote, "in time") else { continue };
+        // A connection whose first message does not come, and which is given its time later, ends.
+        let (_silent, waiting) = Transport::in_memory();
+        let silent = Vat::new().over(waiting.expect_first_message_within(patience)).unwrap();
+        transport_error(&silent);
+        assert!(there.is_connected());
+        assert_eq!(ask(&remote, "still here").unwrap(), "still here");
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use capnp_threads::transport::{Frame, MessageSink, MessageSource, Outbound, Transport};
+use capnp_threads::transport::{Frame, MessageSink, MessageSource, Outbound, Sink, Source, Transport};
 use capnp_threads::{
     Call, Client, Connection, Error, Exception, Limits, Pool, RemotePromise, Request, Response, Result,
     Server, Snapshot, TransportError, Vat,
@@ -179,7 +179,7 @@ impl Gate {
     }
 
     pub fn before(&self, transport: Transport) -> Transport {
-        let sink = Box::new(Gated { gate: self.clone(), sink: transport.sink });
+        let sink = Sink::blocking(Gated { gate: self.clone(), sink: transport.sink });
         Transport { sink, ..transport }
     }
 }
@@ -195,7 +195,7 @@ impl Shut {
 
 struct Gated {
     gate: Gate,
-    sink: Box<dyn MessageSink>,
+    sink: Sink,
 }
 
 impl MessageSink for Gated {
@@ -226,14 +226,14 @@ impl Log {
 
     /// Notes each message that the transport receives.
     pub fn of(&self, transport: Transport) -> Transport {
-        let source = Box::new(Logged { log: self.clone(), source: transport.source });
+        let source = Source::blocking(Logged { log: self.clone(), source: transport.source });
         Transport { source, ..transport }
     }
 }
 
 struct Logged {
     log: Log,
-    source: Box<dyn MessageSource>,
+    source: Source,
 }
 
 impl MessageSource for Logged {

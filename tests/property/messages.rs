@@ -7,7 +7,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use capnp_threads::testing::{beside, Side, Stage};
-use capnp_threads::transport::{Arrived, Outbound, Transport};
+use capnp_threads::transport::{Arrived, Frame, Outbound, Transport};
 use capnp_threads::{
     Call as Served, Client, ClientFulfiller, Deferred, Exception, Options, Pool, RemotePromise, Server,
     Threads,
@@ -525,9 +525,18 @@ impl Run {
         self.transport.sink.send(&[message]).expect("the vat takes all");
     }
 
+    /// The next message that the vat has sent.
+    fn arrived(&mut self) -> Option<Frame> {
+        let source = self.transport.source.as_nonblocking().expect("memory makes nobody wait");
+        match source.receive_now() {
+            Ok(Arrived::Message(frame)) => Some(frame),
+            Ok(Arrived::Nothing | Arrived::End) | Err(_) => None,
+        }
+    }
+
     /// Reads what the vat has sent.
     fn receive(&mut self) {
-        while let Ok(Arrived::Message(frame)) = self.transport.source.receive_now() {
+        while let Some(frame) = self.arrived() {
             let message = Msg::decode(frame);
             self.say(|| format!("  <- {message:?}"));
             if let Msg::Abort(why) = message {

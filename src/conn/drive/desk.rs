@@ -20,7 +20,7 @@
 
 use super::keeper::{keep, Kept};
 use crate::sync::{Arc, Condvar, Duration, Instant, Mutex, MutexGuard, Rank, Weak};
-use crate::transport::Gate;
+use crate::transport::Readiness;
 
 /// How many times in a row the stage is lent for nothing before the receive thread keeps it.
 const CHANCES: u8 = 8;
@@ -46,7 +46,7 @@ pub(in crate::conn) struct Desk<S> {
 
 struct State<S> {
     /// Unless somebody has it, the stage, and its gate.
-    stage: Option<(S, Arc<dyn Gate>)>,
+    stage: Option<(S, Arc<dyn Readiness>)>,
     gate: KnownGate,
     /// How many times more the receive thread lends it without anybody's borrowing it.
     chances: u8,
@@ -69,7 +69,7 @@ enum KnownGate {
     NotAskedFor,
     /// The source can't be waited for by turns.
     None,
-    Some(Arc<dyn Gate>),
+    Some(Arc<dyn Readiness>),
     /// The receive thread has ended: nothing is lent any more.
     Gone,
 }
@@ -80,7 +80,7 @@ impl<S> State<S> {
     }
 
     /// The stage, which is borrowed now.
-    fn borrow(&mut self) -> Option<(S, Arc<dyn Gate>)> {
+    fn borrow(&mut self) -> Option<(S, Arc<dyn Readiness>)> {
         let stage = self.stage.take()?;
         self.borrowed += 1;
         self.quick = if self.is_recent() { QUICK.min(self.quick + 1) } else { 0 };
@@ -119,8 +119,8 @@ impl<S: Lent> Desk<S> {
     /// The gate, if there is one. The receive thread alone asks for it, with `make`.
     pub(in crate::conn) fn gate_or(
         &self,
-        make: impl FnOnce() -> Option<Arc<dyn Gate>>,
-    ) -> Option<Arc<dyn Gate>> {
+        make: impl FnOnce() -> Option<Arc<dyn Readiness>>,
+    ) -> Option<Arc<dyn Readiness>> {
         if !matches!(self.state.lock().gate, KnownGate::NotAskedFor) {
             return self.gate();
         }
@@ -130,7 +130,7 @@ impl<S: Lent> Desk<S> {
     }
 
     /// The gate, if there is one.
-    pub(in crate::conn) fn gate(&self) -> Option<Arc<dyn Gate>> {
+    pub(in crate::conn) fn gate(&self) -> Option<Arc<dyn Readiness>> {
         match &self.state.lock().gate {
             KnownGate::Some(gate) => Some(gate.clone()),
             KnownGate::NotAskedFor | KnownGate::None | KnownGate::Gone => None,
@@ -157,7 +157,7 @@ impl<S: Lent> Desk<S> {
     }
 
     /// Puts the stage here, and opens the gate.
-    pub(in crate::conn) fn lend(&self, mut stage: S, gate: Arc<dyn Gate>) {
+    pub(in crate::conn) fn lend(&self, mut stage: S, gate: Arc<dyn Readiness>) {
         stage.rest();
         let mut state = self.state.lock();
         if matches!(state.gate, KnownGate::Gone) {
@@ -167,7 +167,7 @@ impl<S: Lent> Desk<S> {
         debug_assert!(state.stage.is_none(), "one reads");
         (state.stage, state.open) = (Some((stage, gate.clone())), true);
         drop(state);
-        gate.open();
+        gate.arm();
     }
 
     /// The stage, if it is free, and whether to lend it again. For the receive thread, which has passed the gate.
@@ -183,14 +183,14 @@ impl<S: Lent> Desk<S> {
     }
 
     /// The stage and its gate, if it is free. The gate is shut then.
-    pub(in crate::conn) fn borrow(&self) -> Option<(S, Arc<dyn Gate>)> {
+    pub(in crate::conn) fn borrow(&self) -> Option<(S, Arc<dyn Readiness>)> {
         let mut state = self.state.lock();
         let (stage, gate) = state.borrow()?;
         state.chances = CHANCES;
         let open = std::mem::replace(&mut state.open, false);
         drop(state);
         if open {
-            gate.shut();
+            gate.disarm();
         }
         Some((stage, gate))
     }
@@ -221,7 +221,7 @@ impl<S: Lent + 'static> Desk<S> {
     pub(in crate::conn) fn give_back(
         self: &Arc<Self>,
         stage: S,
-        gate: Arc<dyn Gate>,
+        gate: Arc<dyn Readiness>,
         may_leave_shut: impl FnOnce() -> bool,
     ) {
         let mut state = self.state.lock();
@@ -291,26 +291,26 @@ mod tests {
         }
     }
 
-    impl Gate for Door {
-        fn wait_open(&self) {}
+    impl Readiness for Door {
+        fn wait_armed(&self) {}
 
-        fn open(&self) {
+        fn arm(&self) {
             self.0.store(true, Ordering::SeqCst);
         }
 
-        fn shut(&self) {
+        fn disarm(&self) {
             self.0.store(false, Ordering::SeqCst);
         }
 
         fn wait(&self, _deadline: Option<Instant>) {}
 
-        fn interrupt(&self) {}
+        fn wake(&self) {}
     }
 
     /// A desk on which the stage lies, with a gate.
     fn desk() -> (Arc<Desk<Stage>>, Arc<Door>) {
         let (desk, door) = (Arc::new(Desk::new()), Arc::new(Door::default()));
-        let gate = desk.gate_or(|| Some(door.clone() as Arc<dyn Gate>)).unwrap();
+        let gate = desk.gate_or(|| Some(door.clone() as Arc<dyn Readiness>)).unwrap();
         desk.lend(Stage, gate);
         (desk, door)
     }

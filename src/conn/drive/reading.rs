@@ -46,7 +46,7 @@ use crate::promise::cancel::without_current;
 use crate::promise::{Interrupt, Waiter};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{counted, enter_role, per_thread, Arc, Instant, ProcessCounter, Role};
-use crate::transport::Gate;
+use crate::transport::Readiness;
 
 /// Who reads. See Note [Reading is lent].
 pub(in crate::conn) struct Reading {
@@ -168,7 +168,7 @@ impl Receiver {
     fn lend(&self, mut stage: Box<InlineReceiver>) -> (Box<InlineReceiver>, Progress) {
         let reading = &self.shared.drive.reading;
         let desk = &reading.desk;
-        let Some(gate) = desk.gate_or(|| stage.stage.gate()) else {
+        let Some(gate) = desk.gate_or(|| stage.stage.readiness()) else {
             reading.wanted.store(false, Ordering::Relaxed);
             return (stage, Progress::Made);
         };
@@ -177,7 +177,7 @@ impl Receiver {
             desk.lend(stage, gate.clone());
             let again;
             (stage, again) = loop {
-                gate.wait_open();
+                gate.wait_armed();
                 if let Some(linger) = LINGER.filter(|_| self.shared.flow.awaited() > 0) {
                     desk.linger(Instant::now().checked_add(linger));
                 }
@@ -227,7 +227,7 @@ fn rest_with_others(stage: Box<InlineReceiver>) -> Result<Box<InlineReceiver>, B
 /// The receive stage, borrowed. Given back when dropped.
 struct Borrowed<'a> {
     shared: &'a Shared,
-    stage: Option<(Box<InlineReceiver>, Arc<dyn Gate>)>,
+    stage: Option<(Box<InlineReceiver>, Arc<dyn Readiness>)>,
 }
 
 impl Drop for Borrowed<'_> {
@@ -240,7 +240,7 @@ impl Drop for Borrowed<'_> {
         let interrupted = messages_left.then(|| gate.clone());
         self.shared.drive.reading.desk.give_back(stage, gate, || may_come_again && self.shared.is_alone());
         if let Some(gate) = interrupted {
-            gate.interrupt();
+            gate.wake();
         }
     }
 }
@@ -322,7 +322,7 @@ impl Interrupt for Shared {
     fn interrupt(&self) {
         if READING.with(Cell::get) != Some(self.id) {
             if let Some(gate) = self.drive.reading.desk.gate() {
-                gate.interrupt();
+                gate.wake();
             }
         }
     }

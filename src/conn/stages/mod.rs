@@ -23,8 +23,8 @@ pub(super) use send::{Sender, SenderSlot};
 
 use super::drive::Receive;
 use super::shared::Shared;
-use crate::sync::{Arc, Instant, Lane, Turn, Waited};
-use crate::transport::MessageSource;
+use crate::sync::{Arc, Duration, Instant, Lane, Turn, Waited};
+use crate::transport::Source;
 
 /// Whether a step waits for something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,10 +53,10 @@ pub(crate) struct Stages {
 }
 
 impl Stages {
-    pub(super) fn new(shared: &Arc<Shared>, source: Box<dyn MessageSource>) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, source: Source, first_message: Option<Duration>) -> Self {
         Stages {
             send: SendStage::new(shared),
-            receive: Receive::new(shared, ReceiveStage::new(shared, source)),
+            receive: Receive::new(shared, ReceiveStage::new(shared, source, first_message)),
             coordinator: CoordinatorStage::new(shared),
             callback: CallbackStage::new(shared),
         }

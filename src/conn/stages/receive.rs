@@ -7,15 +7,17 @@ use super::{Progress, Wait};
 use crate::conn::backpressure::Found;
 use crate::conn::shared::{Incoming, Shared};
 use crate::error::{Error, Exception, TransportError};
-use crate::sync::{Arc, Foreign};
-use crate::transport::{Arrived, EndWatch, Gate, MessageSource};
+use crate::sync::{deadline, Arc, Duration, Foreign, Timer, TimerKey};
+use crate::transport::{Arrived, EndWatch, Readiness, Source};
 use crate::wire::frame::Frame;
 use crate::wire::needs::{is_abort, Needs};
 
 /// Reads what arrives.
 pub(crate) struct ReceiveStage {
     shared: Arc<Shared>,
-    source: Foreign<Box<dyn MessageSource>>,
+    source: Foreign<Source>,
+    /// Until the first message has come: the deadline for it, if there is one.
+    first_message: Option<FirstMessage>,
     /// What has been received and not handed on, because it was only looked for.
     seen: Option<Result<Arrived, TransportError>>,
     /// A message that waits for room, and what it needs. Nothing behind it is read.
@@ -28,10 +30,11 @@ pub(crate) struct ReceiveStage {
 }
 
 impl ReceiveStage {
-    pub(super) fn new(shared: &Arc<Shared>, source: Box<dyn MessageSource>) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, source: Source, first_message: Option<Duration>) -> Self {
         ReceiveStage {
             shared: shared.clone(),
             source: Foreign::new(source),
+            first_message: first_message.map(|timeout| FirstMessage::expect(shared, timeout)),
             seen: None,
             held: None,
             refuses: false,
@@ -77,7 +80,10 @@ impl ReceiveStage {
     fn receive(&mut self, wait: Wait) -> Result<Frame, Progress> {
         let received = match (self.seen.take(), wait) {
             (Some(seen), _) => seen,
-            (None, Wait::No) => self.source.receive_now(),
+            (None, Wait::No) => match self.source.as_nonblocking() {
+                Some(source) => source.receive_now(),
+                None => return Err(Progress::Idle),
+            },
             (None, Wait::Yes) => {
                 self.source.receive().map(|frame| frame.map_or(Arrived::End, Arrived::Message))
             }
@@ -91,6 +97,7 @@ impl ReceiveStage {
             }
             Err(e) => return Err(self.end(e.into())),
         };
+        self.first_message = None;
         let (words, limit) = (frame.words() as u64, self.shared.limits.message_words as u64);
         if words > limit {
             // A transport of bytes has seen to it before; others need not know of limits.
@@ -121,7 +128,7 @@ impl ReceiveStage {
             flow.wait_for_crowd();
         }
         if end_watch.is_none() {
-            *end_watch = source.end_watch();
+            *end_watch = source.as_nonblocking().and_then(|source| source.end_watch());
         }
         match flow.wait_for_room(needs, end_watch.as_ref(), room_timeout) {
             Found::Room => Ok(Incoming::Message(frame, None)),
@@ -149,9 +156,9 @@ impl ReceiveStage {
     /// Looks for a message without waiting. True if something is there, for the next call of [`next`](Self::next).
     pub(in crate::conn) fn look(&mut self) -> bool {
         if self.seen.is_none() {
-            match self.source.receive_now() {
-                Ok(Arrived::Nothing) => return false,
-                found => self.seen = Some(found),
+            match self.source.as_nonblocking().map(|source| source.receive_now()) {
+                None | Some(Ok(Arrived::Nothing)) => return false,
+                found => self.seen = found,
             }
         }
         true
@@ -164,12 +171,12 @@ impl ReceiveStage {
 
     /// Whether [`look`](Self::look) may be called.
     pub(in crate::conn) fn can_look(&self) -> bool {
-        self.source.receives_now()
+        matches!(*self.source, Source::Nonblocking(_))
     }
 
     /// Whether another message is there for certain.
     pub(in crate::conn) fn is_ready(&mut self) -> bool {
-        self.seen.is_some() || self.held.is_some() || self.source.is_ready()
+        self.has_seen() || self.source.as_nonblocking().is_some_and(|source| source.is_ready())
     }
 
     /// Whether another message may be read: none waits for room, or there is what it needs.
@@ -184,12 +191,14 @@ impl ReceiveStage {
 
     /// Nothing may arrive for a while.
     pub(in crate::conn) fn rest(&mut self) {
-        self.source.rest();
+        if let Some(source) = self.source.as_nonblocking() {
+            source.release_buffers();
+        }
     }
 
     /// What the source is waited for at, if more than one thread may.
-    pub(in crate::conn) fn gate(&mut self) -> Option<Arc<dyn Gate>> {
-        self.source.gate()
+    pub(in crate::conn) fn readiness(&mut self) -> Option<Arc<dyn Readiness>> {
+        self.source.as_nonblocking().and_then(|source| source.readiness())
     }
 
     /// Nothing more will come. See Note [Shutdown].
@@ -200,16 +209,41 @@ impl ReceiveStage {
     }
 }
 
+/// A deadline that ends the connection, until this is dropped.
+struct FirstMessage(TimerKey);
+
+impl FirstMessage {
+    fn expect(shared: &Arc<Shared>, timeout: Duration) -> Self {
+        let shared = Arc::downgrade(shared);
+        FirstMessage(Timer::global().at(deadline(timeout), move || {
+            if let Some(shared) = shared.upgrade() {
+                // If the queue is closed, the connection has ended before.
+                let late = TransportError::FirstMessageLate(timeout);
+                let _ = shared.incoming.push(Incoming::End(late.into()));
+            }
+        }))
+    }
+}
+
+impl Drop for FirstMessage {
+    fn drop(&mut self) {
+        Timer::global().cancel(self.0);
+    }
+}
+
 /// What the reactor asks of it.
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(any(shuttle, loom))))]
 impl ReceiveStage {
     /// What becomes readable when there is something to receive, if this may rest with the reactor.
     pub(in crate::conn) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.source.descriptor().filter(|_| self.can_look())
+        match &*self.source {
+            Source::Blocking(_) => None,
+            Source::Nonblocking(source) => source.descriptor(),
+        }
     }
 
     /// Whether nothing can be there that has not come since it was looked for.
     pub(in crate::conn) fn is_drained(&self) -> bool {
-        self.source.is_drained()
+        matches!(&*self.source, Source::Nonblocking(source) if source.is_drained())
     }
 }

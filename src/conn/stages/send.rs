@@ -9,13 +9,13 @@ use crate::conn::shared::Shared;
 use crate::error::{Exception, TransportError};
 use crate::state::QueuedMessage;
 use crate::sync::{self, Arc, Foreign, Instant, Mutex, Rank};
-use crate::transport::MessageSink;
+use crate::transport::Sink;
 use crate::wire::encode::encode;
 use crate::wire::frame::Outbound;
 
 /// What writes: whoever has the turn of what is queued uses it.
 pub(in crate::conn) struct Sender {
-    sink: Foreign<Box<dyn MessageSink>>,
+    sink: Foreign<Sink>,
     /// Why nothing more can be sent, and until when what has arrived may say more about it.
     failed: Option<(TransportError, Instant)>,
     /// Why the connection is to be ended.
@@ -28,12 +28,12 @@ pub(in crate::conn) struct Sender {
 const KEPT_MESSAGES: usize = 64;
 
 impl Sender {
-    pub(in crate::conn) fn new(sink: Box<dyn MessageSink>) -> Self {
+    pub(in crate::conn) fn new(sink: Sink) -> Self {
         Sender { sink: Foreign::new(sink), failed: None, broken: None, messages: Vec::new() }
     }
 
     pub(in crate::conn) fn sends_now(&self) -> bool {
-        self.sink.sends_now()
+        matches!(*self.sink, Sink::Nonblocking(_))
     }
 
     /// Encodes a batch, and gives it to the sink. `None` if nothing can be sent.
@@ -41,7 +41,7 @@ impl Sender {
         &mut self,
         shared: &Shared,
         batch: Drain<'_, QueuedMessage>,
-        send: impl FnOnce(&mut dyn MessageSink, &[Outbound]) -> Result<R, TransportError>,
+        send: impl FnOnce(&mut Sink, &[Outbound]) -> Result<R, TransportError>,
     ) -> Option<R> {
         if self.failed.is_some() {
             shared.sent(batch.fold(Sending::default(), |all, departure| all.and(&departure)));
@@ -60,7 +60,7 @@ impl Sender {
                 Err(e) => self.broken = Some(e.with_context("a message that was queued can't be encoded")),
             }
         }
-        let sent = send(&mut **self.sink, &messages);
+        let sent = send(&mut self.sink, &messages);
         messages.clear();
         messages.shrink_to(KEPT_MESSAGES);
         self.messages = messages;
@@ -69,9 +69,12 @@ impl Sender {
         sent.map_err(|e| self.failed = Some((e, sync::deadline(shared.limits.linger)))).ok()
     }
 
-    /// Sends a batch without waiting. False if the send thread has to go on.
+    /// Sends a batch, without waiting if [`sends_now`](Self::sends_now). False if the send thread has to go on.
     pub(in crate::conn) fn send_now(&mut self, shared: &Shared, batch: Drain<'_, QueuedMessage>) -> bool {
-        let sent = self.write(shared, batch, |sink, messages| sink.send_now(messages));
+        let sent = self.write(shared, batch, |sink, messages| match sink {
+            Sink::Blocking(sink) => sink.send(messages).map(|()| true),
+            Sink::Nonblocking(sink) => sink.send_now(messages),
+        });
         sent == Some(true) && self.broken.is_none()
     }
 }

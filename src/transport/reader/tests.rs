@@ -115,13 +115,13 @@ fn the_larger_buffer_is_kept_until_there_is_a_rest() {
         assert!(matches!(reader.frame_now(), Ok(Arrived::Message(_))));
         assert_eq!(reader.buffer.len() >= BUFFER_WORDS, i >= FIRST_BUFFER_WORDS / 101);
         if i < 49 {
-            reader.rest();
+            reader.release_buffers();
             assert!(!reader.buffer.is_empty(), "there are messages in it");
         }
     }
     assert!(matches!(reader.frame_now(), Ok(Arrived::End)));
     assert!(reader.buffer.len() >= BUFFER_WORDS);
-    reader.rest();
+    reader.release_buffers();
     assert_eq!(reader.buffer.len(), FIRST_BUFFER_WORDS);
 }
 
@@ -136,7 +136,7 @@ fn there_is_no_rest_within_a_message() {
     loop {
         match reader.frame_now().unwrap() {
             Arrived::Message(_) => messages += 1,
-            Arrived::Nothing if messages == 7 => reader.rest(),
+            Arrived::Nothing if messages == 7 => reader.release_buffers(),
             Arrived::Nothing => {}
             Arrived::End => break,
         }

@@ -3,9 +3,15 @@
 use std::fmt;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-use super::{EndWatch, Frame, MessageSink, MessageSource, Outbound, Transport};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::os::fd::BorrowedFd;
+
+use super::{
+    Arrived, EndWatch, Frame, MessageSink, MessageSource, NonblockingSink, NonblockingSource, Outbound,
+    Readiness, Sink, Source, Transport,
+};
 use crate::error::TransportError;
-use crate::sync::{assert_unlocked, panicked, Arc, Duration};
+use crate::sync::{assert_unlocked, panicked, Arc};
 
 mod describe;
 mod parts;
@@ -117,9 +123,10 @@ impl Transport {
     /// The same transport, showing each message to `callback`: before it is sent, after it was received, and
     /// in the order of each direction. The end of a direction is shown once.
     ///
-    /// The callback runs on the connection's send and receive threads, which may be at the same time. It holds
-    /// up all other messages of that direction, so it must neither wait nor make calls. A panic in it is
-    /// logged, and changes nothing else.
+    /// The messages take the same paths as without it. So the callback runs on whichever thread sends or receives: the
+    /// connection's own, or that of a caller, which may hold locks of yours. Both directions may be shown at the same
+    /// time. The callback holds up all other messages of its direction, so it must neither wait, for a lock that is held
+    /// during a call least of all, nor make calls. A panic in it is logged, and changes nothing else.
     ///
     /// ```
     /// use capnp_threads::transport::{TraceOptions, Transport};
@@ -136,12 +143,16 @@ impl Transport {
         let callback: Callback = Arc::new(callback);
         let direction =
             |direction| Trace { callback: callback.clone(), direction, options, messages: 0, ended: false };
-        Transport {
-            sink: Box::new(TracedSink { sink: self.sink, trace: direction(Direction::Sent) }),
-            source: Box::new(TracedSource { source: self.source, trace: direction(Direction::Received) }),
-            shutdown: self.shutdown,
-            peer: self.peer,
-        }
+        let (sent, received) = (direction(Direction::Sent), direction(Direction::Received));
+        let sink = match self.sink {
+            Sink::Blocking(sink) => Sink::blocking(TracedSink { sink, trace: sent }),
+            Sink::Nonblocking(sink) => Sink::nonblocking(TracedSink { sink, trace: sent }),
+        };
+        let source = match self.source {
+            Source::Blocking(source) => Source::blocking(TracedSource { source, trace: received }),
+            Source::Nonblocking(source) => Source::nonblocking(TracedSource { source, trace: received }),
+        };
+        Transport { sink, source, ..self }
     }
 }
 
@@ -177,26 +188,43 @@ impl Trace {
     }
 }
 
-struct TracedSink {
-    sink: Box<dyn MessageSink>,
+struct TracedSink<S: ?Sized> {
     trace: Trace,
+    sink: Box<S>,
 }
 
-impl MessageSink for TracedSink {
-    fn send(&mut self, batch: &[Outbound]) -> Result<(), TransportError> {
+impl<S: ?Sized> TracedSink<S> {
+    /// Shows what is about to be sent, sends it with `send`, and shows if that has failed.
+    fn sent<R>(
+        &mut self,
+        batch: &[Outbound],
+        send: impl FnOnce(&mut S) -> Result<R, TransportError>,
+    ) -> Result<R, TransportError> {
         for outbound in batch {
             outbound.with_segments(|segments| self.trace.message(segments));
         }
-        self.sink.send(batch).inspect_err(|e| self.trace.ended(Some(e)))
+        send(&mut self.sink).inspect_err(|e| self.trace.ended(Some(e)))
     }
 }
 
-struct TracedSource {
-    source: Box<dyn MessageSource>,
-    trace: Trace,
+impl<S: MessageSink + ?Sized> MessageSink for TracedSink<S> {
+    fn send(&mut self, batch: &[Outbound]) -> Result<(), TransportError> {
+        self.sent(batch, |sink| sink.send(batch))
+    }
 }
 
-impl MessageSource for TracedSource {
+impl<S: NonblockingSink + ?Sized> NonblockingSink for TracedSink<S> {
+    fn send_now(&mut self, batch: &[Outbound]) -> Result<bool, TransportError> {
+        self.sent(batch, |sink| sink.send_now(batch))
+    }
+}
+
+struct TracedSource<S: ?Sized> {
+    trace: Trace,
+    source: Box<S>,
+}
+
+impl<S: MessageSource + ?Sized> MessageSource for TracedSource<S> {
     fn receive(&mut self) -> Result<Option<Frame>, TransportError> {
         let received = self.source.receive();
         match &received {
@@ -206,13 +234,43 @@ impl MessageSource for TracedSource {
         }
         received
     }
+}
+
+impl<S: NonblockingSource + ?Sized> NonblockingSource for TracedSource<S> {
+    fn receive_now(&mut self) -> Result<Arrived, TransportError> {
+        let received = self.source.receive_now();
+        match &received {
+            Ok(Arrived::Message(frame)) => self.trace.message(&segments(frame)),
+            Ok(Arrived::Nothing) => {}
+            Ok(Arrived::End) => self.trace.ended(None),
+            Err(e) => self.trace.ended(Some(e)),
+        }
+        received
+    }
+
+    fn is_ready(&mut self) -> bool {
+        self.source.is_ready()
+    }
+
+    fn is_drained(&self) -> bool {
+        self.source.is_drained()
+    }
+
+    fn readiness(&mut self) -> Option<Arc<dyn Readiness>> {
+        self.source.readiness()
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.source.descriptor()
+    }
 
     fn end_watch(&mut self) -> Option<Arc<dyn EndWatch>> {
         self.source.end_watch()
     }
 
-    fn set_first_message_timeout(&mut self, timeout: Duration) {
-        self.source.set_first_message_timeout(timeout);
+    fn release_buffers(&mut self) {
+        self.source.release_buffers();
     }
 }
 
@@ -372,6 +430,39 @@ mod tests {
         let mut words = capnp::Word::allocate_zeroed_vec(2);
         capnp::Word::words_to_bytes_mut(&mut words).copy_from_slice(&unknown);
         assert_eq!(line(&[capnp::Word::words_to_bytes(&words)]), "Unknown(77) (2 words)");
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[test]
+    fn traced_socket_offers_all_that_the_socket_does() {
+        use std::os::fd::AsRawFd;
+        use std::os::unix::net::UnixStream;
+        let limits = crate::limits::Limits::default();
+        let (a, b) = UnixStream::pair().unwrap();
+        let (a, b) = (Transport::unix(a, &limits).unwrap(), Transport::unix(b, &limits).unwrap());
+        let Source::Nonblocking(socket) = &a.source else { panic!("a socket does not block") };
+        let descriptor = socket.descriptor().unwrap().as_raw_fd();
+        let ((mut a, events), Transport { sink: to_a, source: _keeps_open, .. }) = (traced(a), b);
+        let Sink::Nonblocking(mut to_a) = to_a else { panic!("a socket does not block") };
+        let source = a.source.as_nonblocking().unwrap();
+        assert_eq!(source.descriptor().unwrap().as_raw_fd(), descriptor);
+        assert!(matches!(source.receive_now(), Ok(Arrived::Nothing)));
+        assert!(to_a.send_now(&[bootstrap(1), bootstrap(2)]).unwrap());
+        source.readiness().unwrap().wait(None);
+        assert!(matches!(source.receive_now(), Ok(Arrived::Message(_))));
+        assert!(source.is_ready() && source.is_drained());
+        let end = source.end_watch().unwrap();
+        assert!(!end.has_ended());
+        drop(to_a);
+        assert!(end.has_ended());
+        source.release_buffers();
+        assert!(matches!(source.receive_now(), Ok(Arrived::Message(_))));
+        assert!(matches!(source.receive_now(), Ok(Arrived::End)));
+        assert!(a.sink.as_nonblocking().unwrap().send_now(&[bootstrap(3)]).unwrap());
+        let events = recorded(&events);
+        let starts = ["received 0", "received 1", "received 2: end", "sent 0"];
+        assert_eq!(events.len(), starts.len());
+        assert!(events.iter().zip(starts).all(|(event, start)| event.starts_with(start)), "{events:?}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
 use capnp_threads::error::TransportError;
-use capnp_threads::transport::{MessageSink, Outbound, Shutdown, Transport};
+use capnp_threads::transport::{MessageSink, Outbound, Shutdown, Sink, Transport};
 use capnp_threads::{Call, Client, Result, Snapshot};
 use crossbeam_channel::{bounded, Sender};
 
@@ -83,10 +83,9 @@ struct State {
 impl Gate {
     /// The transport with this gate before its sink.
     pub fn wrap(&self, transport: Transport) -> Transport {
-        let Transport { sink, source, shutdown, peer } = transport;
-        let sink = Box::new(GatedSink { sink, gate: self.clone() });
-        let shutdown = Box::new(GatedShutdown { shutdown, gate: self.clone() });
-        Transport { sink, source, shutdown, peer }
+        let sink = Sink::blocking(GatedSink { sink: transport.sink, gate: self.clone() });
+        let shutdown = Box::new(GatedShutdown { shutdown: transport.shutdown, gate: self.clone() });
+        Transport { sink, shutdown, ..transport }
     }
 
     pub fn close(&self) {
@@ -120,7 +119,7 @@ impl Gate {
 }
 
 struct GatedSink {
-    sink: Box<dyn MessageSink>,
+    sink: Sink,
     gate: Gate,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use capnp_threads::transport::{MessageSink, MessageSource, Outbound, Transport};
+use capnp_threads::transport::{Outbound, Sink, Source, Transport};
 use capnp_threads::{Client, Connection, Threads, Vat};
 use crossbeam_channel::Receiver;
 
@@ -22,7 +22,7 @@ const GATE: u32 = 1_000_000;
 pub struct Peer {
     /// Our side.
     pub vat: Connection,
-    sink: Option<Box<dyn MessageSink>>,
+    sink: Option<Sink>,
     inbox: Receiver<Msg>,
     aside: VecDeque<Msg>,
     account: Account,
@@ -594,7 +594,7 @@ impl Outgoing<'_> {
 }
 
 /// Reads all messages on a thread of its own, so that waiting for one can have a deadline.
-fn read(mut source: Box<dyn MessageSource>) -> Receiver<Msg> {
+fn read(mut source: Source) -> Receiver<Msg> {
     let (to, inbox) = crossbeam_channel::unbounded();
     std::thread::spawn(move || {
         while let Ok(Some(frame)) = source.receive() {

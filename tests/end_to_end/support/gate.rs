@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex};
 
-use capnp_threads::transport::{Frame, MessageSource, Transport};
+use capnp_threads::transport::{Frame, MessageSource, Source, Transport};
 use capnp_threads::TransportError;
 
 /// Lets messages through while it is open.
@@ -26,7 +26,7 @@ impl Gate {
 
     /// The same transport, which receives only while the gate is open.
     pub fn before_receiving(&self, transport: Transport) -> Transport {
-        let source = Box::new(Gated { half: transport.source, gate: self.clone() });
+        let source = Source::blocking(Gated { half: transport.source, gate: self.clone() });
         Transport { source, ..transport }
     }
 }
@@ -36,7 +36,7 @@ struct Gated<T> {
     gate: Gate,
 }
 
-impl MessageSource for Gated<Box<dyn MessageSource>> {
+impl MessageSource for Gated<Source> {
     fn receive(&mut self) -> Result<Option<Frame>, TransportError> {
         let received = self.half.receive();
         self.gate.pass();

@@ -1,6 +1,8 @@
 //! What the tests of whole vats share: objects out of closures, calls of text, and waits that end.
 
 pub mod alone;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub mod cipher;
 pub mod gate;
 pub mod wires;
 
