@@ -89,7 +89,7 @@ pub use conn::{Connection, Options, Threads};
 pub use error::{Error, Exception, ExceptionKind, ProtocolError, Result, TransportError};
 pub use limits::{InvalidLimits, Limits};
 pub use memory::{process_memory, set_process_memory, ProcessMemory};
-pub use peer::{Peer, PeerCredentials};
+pub use peer::{Peer, PeerAddress, PeerCredentials};
 pub use promise::{Cancel, Promise, WaitError};
 pub use state::{snapshot, Snapshot};
 pub use sync::{set_thread_limit, thread_count};

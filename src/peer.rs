@@ -1,15 +1,44 @@
-//! Who is at the other end of a transport, as far as the system knows.
+//! Who is at the other end of a transport.
 
+use std::any::{type_name, Any};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-/// Who is at the other end of a transport.
+/// Who is at the other end of a transport: what leads there, and what is known of who it is.
+///
+/// A transport that is made outside of this crate says so in the same way. What it has found out about the peer, a
+/// certificate or a key, is the peer's identity: a value of whatever type it likes.
+///
+/// ```
+/// use capnp_threads::{Peer, PeerAddress};
+///
+/// struct PublicKey([u8; 32]);
+///
+/// let peer = Peer::new(PeerAddress::InMemory).with_identity(PublicKey([7; 32]));
+/// assert_eq!(peer.identity::<PublicKey>().unwrap().0[0], 7);
+/// assert!(peer.identity::<String>().is_none());
+/// assert_eq!(peer.to_string(), "in memory");
+/// ```
+///
+/// Cheap to clone, but for addresses that are paths or words: clones share the identity. `Display` shows the address and the
+/// credentials.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Peer {
+    /// What leads to the peer.
+    pub address: PeerAddress,
+    /// The process at the other end. `None` where the system does not tell.
+    pub credentials: Option<PeerCredentials>,
+    identity: Option<Identity>,
+}
+
+/// What leads to a peer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Peer {
+pub enum PeerAddress {
     /// A TCP connection.
-    #[non_exhaustive]
     Tcp {
         /// The address of our end.
         local: SocketAddr,
@@ -17,17 +46,65 @@ pub enum Peer {
         remote: SocketAddr,
     },
     /// A Unix socket.
-    #[non_exhaustive]
     Unix {
         /// The path of the socket that was connected to, which is the listener's. `None` if it has none.
         path: Option<PathBuf>,
-        /// Who connected to the socket, or listened on it. `None` where the system does not tell.
-        credentials: Option<PeerCredentials>,
     },
-    /// This process.
+    /// The memory of this process.
     InMemory,
     /// Something else, in words.
     Other(String),
+}
+
+/// A value that says who a peer is.
+#[derive(Clone)]
+struct Identity {
+    value: Arc<dyn Any + Send + Sync>,
+    type_name: &'static str,
+}
+
+impl Peer {
+    /// A peer of which no more is known than what leads to it.
+    #[must_use]
+    pub fn new(address: PeerAddress) -> Self {
+        Peer { address, credentials: None, identity: None }
+    }
+
+    /// Sets [`credentials`](Self::credentials).
+    #[must_use]
+    pub fn with_credentials(mut self, credentials: PeerCredentials) -> Self {
+        self.credentials = Some(credentials);
+        self
+    }
+
+    /// Sets the value that says who the peer is, in the place of one that was set before.
+    #[must_use]
+    pub fn with_identity<T: Send + Sync + 'static>(mut self, identity: T) -> Self {
+        self.identity = Some(Identity { value: Arc::new(identity), type_name: type_name::<T>() });
+        self
+    }
+
+    /// The value that says who the peer is, if the transport has set one of this type.
+    pub fn identity<T: 'static>(&self) -> Option<&T> {
+        self.identity.as_ref()?.value.downcast_ref()
+    }
+}
+
+impl From<PeerAddress> for Peer {
+    fn from(address: PeerAddress) -> Self {
+        Peer::new(address)
+    }
+}
+
+/// Shows the type of the identity, not its value.
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer")
+            .field("address", &self.address)
+            .field("credentials", &self.credentials)
+            .field("identity", &self.identity.as_ref().map(|identity| identity.type_name))
+            .finish()
+    }
 }
 
 /// The process at the other end of a Unix socket, at the time of connecting or listening.
@@ -42,20 +119,37 @@ pub struct PeerCredentials {
     pub gid: u32,
 }
 
+impl PeerCredentials {
+    /// A process that can't be named here, and that ran as this user and group.
+    #[must_use]
+    pub fn new(uid: u32, gid: u32) -> Self {
+        PeerCredentials { pid: None, uid, gid }
+    }
+
+    /// Sets [`pid`](Self::pid).
+    #[must_use]
+    pub fn with_pid(mut self, pid: i32) -> Self {
+        self.pid = Some(pid);
+        self
+    }
+}
+
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.address)?;
+        self.credentials.map_or(Ok(()), |credentials| write!(f, " ({credentials})"))
+    }
+}
+
+/// Names the other end: `tcp 127.0.0.1:4000`.
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Peer::Tcp { remote, .. } => write!(f, "tcp {remote}"),
-            Peer::Unix { path, credentials } => {
-                f.write_str("unix ")?;
-                match path {
-                    Some(path) => write!(f, "{path:?}")?,
-                    None => f.write_str("(unnamed)")?,
-                }
-                credentials.map_or(Ok(()), |c| write!(f, " ({c})"))
-            }
-            Peer::InMemory => f.write_str("in memory"),
-            Peer::Other(what) => f.write_str(what),
+            PeerAddress::Tcp { remote, .. } => write!(f, "tcp {remote}"),
+            PeerAddress::Unix { path: Some(path) } => write!(f, "unix {path:?}"),
+            PeerAddress::Unix { path: None } => f.write_str("unix (unnamed)"),
+            PeerAddress::InMemory => f.write_str("in memory"),
+            PeerAddress::Other(what) => f.write_str(what),
         }
     }
 }
@@ -76,7 +170,7 @@ pub(super) fn of_unix(stream: &std::os::unix::net::UnixStream) -> Peer {
         address.ok().and_then(|a| a.as_pathname().map(PathBuf::from))
     };
     let path = name(stream.peer_addr()).or_else(|| name(stream.local_addr()));
-    Peer::Unix { path, credentials: credentials(stream) }
+    Peer { credentials: credentials(stream), ..Peer::new(PeerAddress::Unix { path }) }
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -84,7 +178,7 @@ fn credentials(stream: &std::os::unix::net::UnixStream) -> Option<PeerCredential
     use nix::sys::socket::{getsockopt, sockopt::PeerCredentials as Query};
     let found = getsockopt(stream, Query).ok()?;
     let pid = Some(found.pid()).filter(|pid| *pid > 0);
-    Some(PeerCredentials { pid, uid: found.uid(), gid: found.gid() })
+    Some(PeerCredentials { pid, ..PeerCredentials::new(found.uid(), found.gid()) })
 }
 
 #[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
@@ -97,24 +191,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn says_who_it_is() {
+    fn peer_is_shown_by_its_address_and_credentials() {
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let tcp = Peer::Tcp { local: address(1), remote: address(2) };
+        let tcp = Peer::new(PeerAddress::Tcp { local: address(1), remote: address(2) });
         assert_eq!(tcp.to_string(), "tcp 127.0.0.1:2");
-        let credentials = Some(PeerCredentials { pid: Some(7), uid: 8, gid: 9 });
-        let unix = Peer::Unix { path: Some("/run/it".into()), credentials };
+        let unix = PeerAddress::Unix { path: Some("/run/it".into()) };
+        let unix = Peer::new(unix).with_credentials(PeerCredentials::new(8, 9).with_pid(7));
         assert_eq!(unix.to_string(), "unix \"/run/it\" (pid 7, uid 8, gid 9)");
-        let unknown = Peer::Unix { path: None, credentials: None };
-        assert_eq!(unknown.to_string(), "unix (unnamed)");
-        assert_eq!(Peer::InMemory.to_string(), "in memory");
-        assert_eq!(Peer::Other("a wire".into()).to_string(), "a wire");
+        assert_eq!(Peer::new(PeerAddress::Unix { path: None }).to_string(), "unix (unnamed)");
+        assert_eq!(Peer::from(PeerAddress::InMemory).to_string(), "in memory");
+        assert_eq!(Peer::new(PeerAddress::Other("a wire".into())).to_string(), "a wire");
+    }
+
+    #[test]
+    fn identity_is_given_as_its_own_type_alone_and_not_shown() {
+        let peer = Peer::new(PeerAddress::InMemory);
+        assert_eq!(peer.identity::<u64>(), None);
+        let peer = peer.with_identity(0x5ec4e7u64).clone();
+        assert_eq!((peer.identity::<u64>(), peer.identity::<i64>()), (Some(&0x5ec4e7), None));
+        let shown = format!("{peer:?} {peer}");
+        assert!(shown.contains("u64") && !shown.contains(&0x5ec4e7u64.to_string()), "{shown}");
+        assert_eq!(peer.with_identity("other").identity::<u64>(), None);
     }
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn a_socket_pair_is_ours() {
+    fn socket_pair_has_the_credentials_of_this_process() {
         let (a, _b) = std::os::unix::net::UnixStream::pair().unwrap();
-        let Peer::Unix { path: None, credentials: Some(found) } = of_unix(&a) else { panic!() };
-        assert_eq!(found.pid, Some(std::process::id() as i32));
+        let peer = of_unix(&a);
+        assert_eq!(peer.address, PeerAddress::Unix { path: None });
+        assert_eq!(peer.credentials.unwrap().pid, Some(std::process::id() as i32));
     }
 }

@@ -14,7 +14,7 @@ use crate::peer::Peer;
 use crate::state::{Callback, QueuedMessage, Snapshot, State, Tables};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{
-    counted, Arc, Condvar, Duration, Instant, Lane, Mutex, MutexGuard, ProcessCounter, Rank, Weak,
+    counted, Arc, Condvar, Duration, Foreign, Instant, Lane, Mutex, MutexGuard, ProcessCounter, Rank, Weak,
 };
 use crate::transport::Shutdown;
 use crate::wire::frame::Frame;
@@ -33,7 +33,8 @@ use crate::wire::frame::Frame;
 pub(crate) struct Shared {
     pub(super) this: Weak<Shared>,
     pub(super) id: ConnectionId,
-    pub(super) peer: Peer,
+    /// Its identity is a user's value.
+    pub(super) peer: Foreign<Peer>,
     pub(super) limits: Limits,
     pub(super) call_timeout: Option<Duration>,
     pub(super) state: Mutex<State>,
@@ -83,7 +84,7 @@ impl Shared {
             Shared {
                 this: this.clone(),
                 id,
-                peer,
+                peer: Foreign::new(peer),
                 permits: Permits::new(limits.methods, flow.clone()),
                 flow,
                 limits,

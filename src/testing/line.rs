@@ -10,8 +10,8 @@ use crate::error::TransportError;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Arc, Instant, Mutex, Rank};
 use crate::transport::{
-    Arrived, EndWatch, Frame, MessageSink, MessageSource, NonblockingSink, NonblockingSource, Outbound, Peer,
-    Shutdown, Sink, Source, Transport,
+    Arrived, EndWatch, Frame, MessageSink, MessageSource, NonblockingSink, NonblockingSource, Outbound,
+    PeerAddress, Shutdown, Sink, Source, Transport,
 };
 
 /// What a vat has sent and is to receive.
@@ -37,7 +37,7 @@ pub fn line(options: Options) -> (Side, Line) {
     let state = Mutex::new(Rank::Queue, LineState::default());
     let line = Line(Arc::new(Ways { state, arriving: Arc::new(AtomicUsize::new(0)) }));
     let (sink, source) = (Sink::nonblocking(line.clone()), Source::nonblocking(line.clone()));
-    let transport = Transport::new(sink, source, line.clone(), Peer::InMemory);
+    let transport = Transport::new(sink, source, line.clone(), PeerAddress::InMemory);
     let arriving = line.0.arriving.clone();
     let side = Side { line: Some(line.clone()), ..side_of(transport, options, arriving) };
     (side, line)

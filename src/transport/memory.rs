@@ -6,8 +6,8 @@ use std::io;
 use capnp::Word;
 
 use super::{
-    Arrived, EndWatch, MessageSink, MessageSource, NonblockingSink, NonblockingSource, Peer, Readiness,
-    Shutdown, Sink, Source, Transport,
+    Arrived, EndWatch, MessageSink, MessageSource, NonblockingSink, NonblockingSource, PeerAddress,
+    Readiness, Shutdown, Sink, Source, Transport,
 };
 use crate::error::TransportError;
 use crate::sync::{Arc, Condvar, Instant, Mutex, Rank};
@@ -29,7 +29,7 @@ impl Transport {
 fn end(to_peer: Arc<Way>, from_peer: Arc<Way>) -> Transport {
     let (sink, source) = (MemorySink(to_peer.clone()), MemorySource(from_peer.clone()));
     let shutdown = MemoryShutdown([to_peer, from_peer]);
-    Transport::new(Sink::nonblocking(sink), Source::nonblocking(source), shutdown, Peer::InMemory)
+    Transport::new(Sink::nonblocking(sink), Source::nonblocking(source), shutdown, PeerAddress::InMemory)
 }
 
 /// What is on its way in one direction.

@@ -92,7 +92,7 @@ mod writer;
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(any(shuttle, loom))))]
 pub(crate) use epoll::Epoll;
 
-pub use crate::peer::{Peer, PeerCredentials};
+pub use crate::peer::{Peer, PeerAddress, PeerCredentials};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub use end_watch::DescriptorEndWatch;
 pub use reader::FrameReader;
@@ -334,8 +334,8 @@ pub struct Transport {
 impl Transport {
     /// A transport of two halves and what ends both, whose peer may take its time.
     #[must_use]
-    pub fn new(sink: Sink, source: Source, shutdown: impl Shutdown + 'static, peer: Peer) -> Self {
-        Transport { sink, source, shutdown: Box::new(shutdown), peer, first_message: None }
+    pub fn new(sink: Sink, source: Source, shutdown: impl Shutdown + 'static, peer: impl Into<Peer>) -> Self {
+        Transport { sink, source, shutdown: Box::new(shutdown), peer: peer.into(), first_message: None }
     }
 
     /// The same transport, on which the peer must send its first message within `timeout` from when the connection is

@@ -3,7 +3,9 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::process::Child;
 
-use super::{FrameReader, FrameWriter, MessageSink, MessageSource, Peer, Shutdown, Sink, Source, Transport};
+use super::{
+    FrameReader, FrameWriter, MessageSink, MessageSource, PeerAddress, Shutdown, Sink, Source, Transport,
+};
 use crate::error::TransportError;
 use crate::limits::Limits;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -68,7 +70,7 @@ fn of_pair(
     peer: String,
 ) -> Transport {
     let sink = PairSink { write: Some(write), frames: FrameWriter::new(), ended: ended.clone() };
-    Transport::new(Sink::blocking(sink), source, PairShutdown(ended), Peer::Other(peer))
+    Transport::new(Sink::blocking(sink), source, PairShutdown(ended), PeerAddress::Other(peer))
 }
 
 struct PairSink<W> {
@@ -249,7 +251,7 @@ mod tests {
         use std::process::{Command, Stdio};
         let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut t = Transport::child(&mut child, &Limits::default()).unwrap();
-        assert_eq!(t.peer, Peer::Other(format!("process {}", child.id())));
+        assert_eq!(t.peer.address, PeerAddress::Other(format!("process {}", child.id())));
         assert!(Transport::child(&mut child, &Limits::default()).is_err());
         t.sink.send(&[message("meow")]).unwrap();
         assert_eq!(text(t.source.receive().unwrap().unwrap()), "meow");

@@ -12,7 +12,10 @@ use super::{
     ahead::Ahead, Arrived, DescriptorEndWatch, DescriptorReadiness, EndWatch, NonblockingSink,
     NonblockingSource, Readiness,
 };
-use super::{FrameReader, FrameWriter, MessageSink, MessageSource, Peer, Shutdown, Sink, Source, Transport};
+use super::{
+    FrameReader, FrameWriter, MessageSink, MessageSource, Peer, PeerAddress, Shutdown, Sink, Source,
+    Transport,
+};
 use crate::error::TransportError;
 use crate::limits::Limits;
 use crate::sync::{Arc, Duration};
@@ -32,8 +35,8 @@ impl Transport {
         if let Some(silence) = limits.keepalive {
             socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive(silence))?;
         }
-        let peer = Peer::Tcp { local: stream.local_addr()?, remote: stream.peer_addr()? };
-        over(stream, peer, limits)
+        let peer = PeerAddress::Tcp { local: stream.local_addr()?, remote: stream.peer_addr()? };
+        over(stream, peer.into(), limits)
     }
 
     /// A transport over a Unix socket. The stream is made blocking, and loses its read timeout.

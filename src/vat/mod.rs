@@ -186,7 +186,7 @@ impl Vat {
             Offer::One(client) => client.clone(),
             Offer::Each(factory) => {
                 let (client, fulfiller) = Client::promise();
-                let (factory, peer) = (factory.clone(), peer.clone());
+                let (factory, peer) = (factory.clone(), Foreign::new(peer.clone()));
                 let run = move |thread: Result<(), Exception>| {
                     let made = thread
                         .map_err(Error::from)

@@ -490,8 +490,8 @@ fn panicking_drops_of_a_transports_parts_leave_the_connection_ended() {
             let explosive = Transport::new(
                 Sink::blocking(Explosive { part: sink, _bomb: Bomb(tell.clone()) }),
                 Source::blocking(Explosive { part: source, _bomb: Bomb(tell.clone()) }),
-                Explosive { part: shutdown, _bomb: Bomb(tell) },
-                peer,
+                Explosive { part: shutdown, _bomb: Bomb(tell.clone()) },
+                peer.with_identity(Bomb(tell)),
             );
             let vat = Vat::new().threads(threads).bootstrap(echo());
             let (here, there) = (vat.over(explosive).unwrap(), vat.over(tcp(b)).unwrap());
@@ -507,7 +507,7 @@ fn panicking_drops_of_a_transports_parts_leave_the_connection_ended() {
             ended(&here);
             told.soon();
             drop(here);
-            (0..3).for_each(|_| gone_off.soon());
+            (0..4).for_each(|_| gone_off.soon());
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use capnp_threads::transport::{Direction, MessageKind, TraceEvent, TraceOptions, Transport};
-use capnp_threads::{Client, Error, ExceptionKind, Limits, Peer, Pool, Vat};
+use capnp_threads::{Client, Error, ExceptionKind, Limits, Peer, PeerAddress, Pool, Threads, Vat};
 use crossbeam_channel::unbounded;
 
 use crate::support::wires::{Two, Wire};
@@ -22,8 +22,10 @@ fn a_factory_sees_the_address_of_each_peer() {
     let address = listener.local_addr().unwrap();
     for _ in 0..3 {
         let connection = Vat::new().connect(address).unwrap();
-        let Peer::Tcp { local, remote, .. } = connection.peer() else { panic!("{:?}", connection.peer()) };
-        assert_eq!(*remote, address);
+        let PeerAddress::Tcp { local, remote } = connection.peer().address else {
+            panic!("{:?}", connection.peer())
+        };
+        assert_eq!(remote, address);
         assert_eq!(ask(&connection.bootstrap::<Client>(), 0, "").unwrap(), format!("tcp {local}"));
     }
 }
@@ -39,11 +41,46 @@ fn a_factory_sees_the_credentials_of_each_peer() {
     let _listener = vat.listen_unix(&path).unwrap();
     let connection = Vat::new().connect_unix(&path).unwrap();
     let greeting = ask(&connection.bootstrap::<Client>(), 0, "").unwrap();
-    let Peer::Unix { path: found, credentials, .. } = (&got).soon() else { panic!("another kind of peer") };
-    assert_eq!(found.as_deref(), Some(&*path));
-    let credentials = credentials.expect("this system tells");
+    let peer = (&got).soon();
+    assert_eq!(peer.address, PeerAddress::Unix { path: Some(path) });
+    let credentials = peer.credentials.expect("this system tells");
     assert_eq!(credentials.pid, Some(std::process::id() as i32));
     assert!(greeting.contains(&format!("uid {}", credentials.uid)), "{greeting}");
+}
+
+/// What a transport that was made outside knows of its peer.
+struct Badge(&'static str);
+
+#[test]
+fn factory_and_method_see_the_identity_that_a_transport_has_set() {
+    let by_badge = |peer: &Peer| {
+        let Some(Badge(name)) = peer.identity::<Badge>() else { return Err(Error::failed("no badge")) };
+        Ok(object(move |call| {
+            let peer = call.peer().expect("it came over a connection");
+            let Badge(caller) = peer.identity().expect("as the factory saw it");
+            reply(call, &format!("{caller} calls what is {name}'s"))
+        }))
+    };
+    let vat = Vat::new().bootstrap_with(by_badge);
+    for threads in [Threads::Lending, Threads::Strict] {
+        let connect = |peer: Peer| {
+            let (near, far) = Transport::in_memory();
+            let server = vat.clone().threads(threads).over(Transport { peer, ..far }).unwrap();
+            let client = Vat::new().threads(threads).over(near).unwrap();
+            let said = ask(&client.bootstrap::<Client>(), 0, "");
+            client.close(DEADLINE).unwrap();
+            server.wait_closed().unwrap();
+            said
+        };
+        let known = Peer::new(PeerAddress::Other("a wire".into()));
+        for name in ["Ada", "Grace"] {
+            let said = connect(known.clone().with_identity(Badge(name))).unwrap();
+            assert_eq!(said, format!("{name} calls what is {name}'s"));
+        }
+        for stranger in [known.clone(), known.with_identity("Ada")] {
+            assert!(why(connect(stranger)).contains("no badge"));
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use capnp_threads::transport::{Direction, MessageKind, TraceEvent, TraceOptions, Transport};
-use capnp_threads::{Client, Connection, Exception, Limits, Peer, Pool, Snapshot, Threads, Vat};
+use capnp_threads::{Client, Connection, Exception, Limits, PeerAddress, Pool, Snapshot, Threads, Vat};
 use crossbeam_channel::{unbounded, Receiver};
 
 use crate::support::cipher::cipher;
@@ -29,8 +29,7 @@ fn traced(stream: TcpStream) -> Transport {
 }
 
 fn encrypted(stream: TcpStream) -> Transport {
-    let peer = Peer::Other("a cipher".into());
-    cipher(stream, KEY, peer, &still())
+    cipher(stream, KEY, PeerAddress::Other("a cipher".into()).into(), &still())
 }
 
 fn traced_encrypted(stream: TcpStream) -> Transport {

@@ -51,8 +51,8 @@ fn tcp_carries_messages_both_ways() {
     let (a, b) = tcp_pair();
     let (near, far) = (a.local_addr().unwrap(), b.local_addr().unwrap());
     let (a, b) = (tcp(a), tcp(b));
-    assert_eq!(a.peer, Peer::Tcp { local: near, remote: far });
-    assert_eq!(b.peer, Peer::Tcp { local: far, remote: near });
+    assert_eq!(a.peer.address, PeerAddress::Tcp { local: near, remote: far });
+    assert_eq!(b.peer.address, PeerAddress::Tcp { local: far, remote: near });
     round_trip(a, b);
 }
 
