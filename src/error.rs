@@ -398,7 +398,7 @@ pub enum TransportError {
         /// The limit.
         limit: u64,
     },
-    /// The peer did not send its first message in time.
+    /// The peer did not complete its handshake, or send its first message, in time.
     #[error("no message within {0:?} of connecting")]
     FirstMessageLate(std::time::Duration),
 }

@@ -93,4 +93,6 @@ pub use peer::{Peer, PeerAddress, PeerCredentials};
 pub use promise::{Cancel, Promise, WaitError};
 pub use state::{snapshot, Snapshot};
 pub use sync::{set_thread_limit, thread_count};
-pub use vat::{Listener, Vat};
+#[cfg(unix)]
+pub use vat::UnixAcceptor;
+pub use vat::{Accepted, Acceptor, Listener, TcpAcceptor, Vat};

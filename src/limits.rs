@@ -74,7 +74,8 @@ pub struct Limits {
     /// How many connections a listener serves at once. More wait to be accepted. With the usual settings of Linux, a process
     /// has threads for about 2,680: see [`set_thread_limit`](crate::set_thread_limit).
     pub connections: usize,
-    /// How long a peer that connected to a listener may take to send its first message. `None`: forever.
+    /// How long a peer that connected to a listener may take to complete its handshake, if it has one
+    /// ([`Accepted::pending`](crate::Accepted::pending)), and send its first message. `None`: forever.
     pub first_message: Option<Duration>,
     /// After how much silence TCP asks whether the peer is still there. `None`: never.
     pub keepalive: Option<Duration>,

@@ -4,7 +4,8 @@ use std::any::{type_name, Any};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+
+use crate::sync::Arc;
 
 /// Who is at the other end of a transport: what leads there, and what is known of who it is.
 ///

@@ -18,7 +18,7 @@ impl Server for Greeter {
 #[test]
 fn says_hello_over_tcp() {
     let listener = Vat::new().bootstrap(Client::new(Greeter)).listen("127.0.0.1:0").unwrap();
-    let connection = Vat::new().connect(listener.local_addr().unwrap()).unwrap();
+    let connection = Vat::new().connect(listener.local_addr()).unwrap();
     let greeter = connection.bootstrap::<Client>();
     let mut request = greeter.request(0, 0);
     request.init::<hello::say_hello_params::Builder>().set_name("you");

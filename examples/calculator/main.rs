@@ -19,30 +19,28 @@ mod client;
 mod expression;
 mod server;
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use capnp_threads::{Capability, Error, Listener, Result, Vat};
+use capnp_threads::{Capability, Listener, Result, Vat};
 use generated::calculator_capnp::calculator;
 
 /// Serves a calculator on `address`, until the listener is dropped.
-fn listen(address: &str) -> Result<(Listener, SocketAddr)> {
-    let listener = Vat::new().bootstrap(calculator::Client::new(server::Calculator)).listen(address)?;
-    let address = listener.local_addr().ok_or_else(|| Error::failed("not a TCP listener"))?;
-    Ok((listener, address))
+fn listen(address: &str) -> Result<Listener> {
+    Vat::new().bootstrap(calculator::Client::new(server::Calculator)).listen(address)
 }
 
 fn run(args: &[&str]) -> Result<ExitCode> {
     match args {
         [] => {
-            let (_listener, address) = listen("127.0.0.1:0")?;
+            let listener = listen("127.0.0.1:0")?;
+            let address = listener.local_addr();
             println!("A calculator listens on {address}. Its client:\n");
             let connection = Vat::new().connect(address)?;
             client::show(connection.bootstrap())?;
         }
         ["server", address] => {
-            let (listener, address) = listen(address)?;
-            println!("listening {}", address.port());
+            let listener = listen(address)?;
+            println!("listening {}", listener.local_addr().port());
             listener.wait()?;
         }
         ["client", address] => {

@@ -23,32 +23,29 @@ mod room;
 mod serving;
 mod visitor;
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use capnp_threads::{Capability, Error, Listener, Result, Vat};
+use capnp_threads::{Capability, Listener, Result, Vat};
 use generated::chat_capnp::chat_room;
 
 /// Serves a room on `address`, until the listener is dropped. Other rooms can be served on other addresses.
-fn open(room: &Arc<room::Room>, address: &str) -> Result<(Listener, SocketAddr)> {
+fn open(room: &Arc<room::Room>, address: &str) -> Result<Listener> {
     let door = chat_room::Client::new(serving::Door(room.clone()));
-    let listener = Vat::new().bootstrap(door).listen(address)?;
-    let address = listener.local_addr().ok_or_else(|| Error::failed("not a TCP listener"))?;
-    Ok((listener, address))
+    Vat::new().bootstrap(door).listen(address)
 }
 
 fn run(args: &[&str]) -> Result<ExitCode> {
     let room = Arc::default();
     match args {
         [] => {
-            let (_listener, address) = open(&room, "127.0.0.1:0")?;
-            play::perform(address)?;
+            let listener = open(&room, "127.0.0.1:0")?;
+            play::perform(listener.local_addr())?;
             println!("Left in the room: {}.", room.names().len());
         }
         ["server", address] => {
-            let (listener, address) = open(&room, address)?;
-            println!("listening {}", address.port());
+            let listener = open(&room, address)?;
+            println!("listening {}", listener.local_addr().port());
             listener.wait()?;
         }
         ["client", address, name] => visitor::visit(address, name)?,

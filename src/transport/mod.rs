@@ -47,7 +47,7 @@
 //!   `is_ready` decrypts what it holds, and says yes if that makes a whole message. [`FrameReader::is_ready`] alone does not
 //!   know of what the cipher holds. A cipher that has to write in order to read (a key update) may do so in `receive_now`, if
 //!   it does not wait for it; the two halves then share a lock of their own. The handshake is done before the transport is
-//!   made.
+//!   made: see [`Acceptor`](crate::Acceptor).
 //! - **A ring in shared memory** has no descriptor. Its readiness waits at whatever wakes it, and is ready while the ring
 //!   has a message. Its `is_ready` says whether there is one.
 //! - **A session over datagrams** puts messages together in `receive_now`, out of as many datagrams as it needs. If many

@@ -1,5 +1,14 @@
 //! Vats: connecting to others, and letting others connect.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`listener`] | the thread that accepts, and the listener's handle |
+//! | [`acceptor`] | what a listener serves |
+//! | [`socket`] | the two acceptors of this crate: TCP and Unix sockets |
+//! | [`connections`] | the set of a listener's connections and handshakes |
 
+mod acceptor;
+mod connections;
 mod listener;
 mod socket;
 
@@ -7,11 +16,15 @@ use std::fmt;
 use std::io;
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 #[cfg(unix)]
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 #[cfg(unix)]
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+pub use acceptor::{Accepted, Acceptor};
 pub use listener::Listener;
+pub use socket::TcpAcceptor;
+#[cfg(unix)]
+pub use socket::UnixAcceptor;
 
 use crate::cap::pool::{Pool, Task};
 use crate::cap::Client;
@@ -165,8 +178,8 @@ impl Vat {
     /// # Errors
     /// When the system says so.
     pub fn listen(&self, address: impl ToSocketAddrs) -> Result<Listener> {
-        let listener = TcpListener::bind(address).map_err(|e| TransportError::io("listen for TCP", e))?;
-        Listener::tcp(self.clone(), listener)
+        let acceptor = TcpListener::bind(address).and_then(TcpAcceptor::new);
+        self.serve(acceptor.map_err(|e| TransportError::io("listen for TCP", e))?)
     }
 
     /// Listens for connections to a Unix socket, which is made at `path` and removed when the listener ends.
@@ -174,10 +187,18 @@ impl Vat {
     /// # Errors
     /// When the system says so.
     #[cfg(unix)]
-    pub fn listen_unix(&self, path: impl AsRef<Path>) -> Result<Listener> {
-        let bound = UnixListener::bind(path.as_ref());
-        let listener = bound.map_err(|e| TransportError::io("listen on a Unix socket", e))?;
-        Listener::unix(self.clone(), listener, path.as_ref())
+    pub fn listen_unix(&self, path: impl AsRef<Path>) -> Result<Listener<PathBuf>> {
+        let acceptor = UnixAcceptor::bind(path);
+        self.serve(acceptor.map_err(|e| TransportError::io("listen on a Unix socket", e))?)
+    }
+
+    /// Serves the peers that an acceptor gives: what it listens on is up to it. The limits, the time for the first message, and
+    /// how the listener ends are those of sockets.
+    ///
+    /// # Errors
+    /// If there is no thread for it.
+    pub fn serve<A: Acceptor>(&self, acceptor: A) -> Result<Listener<A::Address>> {
+        Listener::start(self.clone(), acceptor)
     }
 
     fn offer_to(&self, peer: &Peer) -> Client {

@@ -108,7 +108,7 @@ fn listener_and_connection_dropped_in_every_order_leave_nothing() {
     for order in orders(3) {
         let alive = Arc::new(());
         let listener = Vat::new().bootstrap(giver(&alive)).listen("127.0.0.1:0").unwrap();
-        let here = Vat::new().connect(listener.local_addr().unwrap()).unwrap();
+        let here = Vat::new().connect(listener.local_addr()).unwrap();
         let mut held = hold(here);
         let rest = held.split_off(1);
         held.push(Box::new(rest));

@@ -257,19 +257,19 @@ fn dropped_listener_ends_its_connections_unless_told_otherwise() {
         connection
     };
     let listener = listen();
-    let connection = connect(listener.local_addr().unwrap());
+    let connection = connect(listener.local_addr());
     drop(listener);
     connection.wait_closed().unwrap();
 
     let listener = listen();
-    let address = listener.local_addr().unwrap();
+    let address = listener.local_addr();
     let connection = connect(address);
     listener.detach();
     assert_eq!(ask(&connection.bootstrap::<Client>(), 0, "still").unwrap(), "still");
     connect(address);
 
     let listener = listen();
-    let connection = connect(listener.local_addr().unwrap());
+    let connection = connect(listener.local_addr());
     listener.close(DEADLINE).unwrap();
     connection.wait_closed().unwrap();
 }
@@ -279,8 +279,7 @@ fn dropped_listener_ends_its_connections_unless_told_otherwise() {
 fn closing_a_listener_drains_its_connections() {
     let (held, entered, go) = held();
     let listener = Vat::new().bootstrap(held).listen("127.0.0.1:0").unwrap();
-    let connections: Vec<_> =
-        (0..5).map(|_| Vat::new().connect(listener.local_addr().unwrap()).unwrap()).collect();
+    let connections: Vec<_> = (0..5).map(|_| Vat::new().connect(listener.local_addr()).unwrap()).collect();
     let answers: Vec<_> = connections.iter().map(|c| send(&c.bootstrap::<Client>(), 0, "")).collect();
     // Under way are those that have arrived.
     (0..5).for_each(|_| (&entered).soon());

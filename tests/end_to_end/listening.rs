@@ -19,10 +19,10 @@ const TIMES: usize = 100;
 const STATES: [fn(&Listener); 3] = [
     |_| {},
     |listener| {
-        let connection = Vat::new().connect(listener.local_addr().unwrap()).unwrap();
+        let connection = Vat::new().connect(listener.local_addr()).unwrap();
         ask(&connection.bootstrap::<Client>(), 0, "x").unwrap();
     },
-    |listener| drop(TcpStream::connect(listener.local_addr().unwrap()).unwrap()),
+    |listener| drop(TcpStream::connect(listener.local_addr()).unwrap()),
 ];
 
 /// An object that tells when it is dropped.
@@ -49,7 +49,7 @@ fn path(name: &str) -> PathBuf {
 fn the_port_of_a_listener_that_was_dropped_or_closed_is_free_at_once() {
     for n in 0..TIMES {
         let listener = Vat::new().bootstrap(echo()).listen("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let address = listener.local_addr();
         STATES[n % STATES.len()](&listener);
         if n % 2 == 0 {
             drop(listener);
@@ -67,7 +67,7 @@ fn the_port_of_a_listener_that_was_dropped_or_closed_is_free_at_once() {
 #[test]
 fn the_path_of_a_unix_listener_is_free_at_once_and_stays_its_successors() {
     let path = path("successor");
-    let mut before: Option<Listener> = None;
+    let mut before: Option<Listener<PathBuf>> = None;
     for n in 0..TIMES {
         if let Some(before) = before.take() {
             if n % 2 == 0 {
@@ -124,7 +124,7 @@ fn a_listener_that_waits_for_a_connection_to_end_can_be_closed() {
     limits.connections = 1;
     for _ in 0..TIMES {
         let listener = Vat::new().limits(limits.clone()).bootstrap(echo()).listen("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let address = listener.local_addr();
         let connection = Vat::new().connect(address).unwrap();
         assert_eq!(ask(&connection.bootstrap::<Client>(), 0, "x").unwrap(), "x");
         let _waits = TcpStream::connect(address).unwrap();
@@ -147,7 +147,7 @@ fn listener_can_be_dropped_by_its_own_bootstrap_factory() {
     });
     let mut held = place.lock().unwrap();
     let listener = vat.listen("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+    let address = listener.local_addr();
     *held = Some(listener);
     drop(held);
     let connection = Vat::new().connect(address).unwrap();
@@ -164,8 +164,7 @@ fn all_connections_of_a_listener_linger_at_the_same_time() {
     // The calls below are queued without waiting.
     limits.send_bytes = 64 << 20;
     let listener = Vat::new().limits(limits).listen("127.0.0.1:0").unwrap();
-    let unread: Vec<_> =
-        (0..4).map(|_| TcpStream::connect(listener.local_addr().unwrap()).unwrap()).collect();
+    let unread: Vec<_> = (0..4).map(|_| TcpStream::connect(listener.local_addr()).unwrap()).collect();
     let connections = loop {
         let connections = listener.connections();
         if connections.len() == unread.len() {

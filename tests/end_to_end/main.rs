@@ -2,6 +2,7 @@
 
 #![allow(missing_docs)]
 
+mod acceptors;
 mod auto_traits;
 mod cancellation;
 mod child;

@@ -190,8 +190,7 @@ fn a_thousand_connections_to_one_listener_are_served() {
     });
     let listener = Vat::new().bootstrap(counter).listen("127.0.0.1:0").unwrap();
     let vat = Vat::new().limits(Limits::default());
-    let connections: Vec<_> =
-        (0..1000).map(|_| vat.connect(listener.local_addr().unwrap()).unwrap()).collect();
+    let connections: Vec<_> = (0..1000).map(|_| vat.connect(listener.local_addr()).unwrap()).collect();
     let answers: Vec<_> = connections.iter().map(|c| send(&c.bootstrap::<Client>(), 0, "")).collect();
     for answer in answers {
         answer.soon().unwrap();

@@ -182,7 +182,7 @@ fn panicking_drop_leaves_the_listener_working_and_closable() {
             let listener = vat.listen("127.0.0.1:0").unwrap();
             let connect = || {
                 bombs.lock().unwrap().push(Bomb(tell.clone()));
-                let here = Vat::new().connect(listener.local_addr().unwrap()).unwrap();
+                let here = Vat::new().connect(listener.local_addr()).unwrap();
                 let given = given_back(&send(&here.bootstrap::<Client>(), 0, "").soon().unwrap());
                 (here, given)
             };

@@ -19,7 +19,7 @@ fn one_connection_more_waits_until_another_ends() {
         Ok(echo())
     });
     let listener = offering.listen("127.0.0.1:0").unwrap();
-    let connect = || Vat::new().connect(listener.local_addr().unwrap()).unwrap();
+    let connect = || Vat::new().connect(listener.local_addr()).unwrap();
     let two = [connect(), connect()];
     let remotes: [Client; 2] = [two[0].bootstrap::<Client>(), two[1].bootstrap::<Client>()];
     remotes.iter().for_each(|remote| assert_eq!(ask(remote, "hello").unwrap(), "hello"));
@@ -46,11 +46,11 @@ fn a_first_message_that_does_not_come_ends_its_connection_alone() {
     let listener = Vat::new().limits(limits).bootstrap(echo()).listen("127.0.0.1:0").unwrap();
     // On a busy machine one that speaks at once may be late too.
     let speak = |_| {
-        let remote = Vat::new().connect(listener.local_addr().unwrap()).unwrap().bootstrap::<Client>();
+        let remote = Vat::new().connect(listener.local_addr()).unwrap().bootstrap::<Client>();
         ask(&remote, "in time").is_ok().then_some(remote)
     };
     let remote = (0..1000).find_map(speak).expect("one of them is in time");
-    let mut silent = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let mut silent = TcpStream::connect(listener.local_addr()).unwrap();
     assert_eq!(silent.read(&mut [0; 8]).unwrap(), 0, "the connection is closed");
     assert_eq!(ask(&remote, "later messages have their time").unwrap(), "later messages have their time");
 }

@@ -172,10 +172,10 @@ fn a_message_that_claims_too_many_segments_ends_its_connection_alone() {
     }
     let offering: Client = echo();
     let listener = Vat::new().bootstrap(offering).listen("127.0.0.1:0").unwrap();
-    let other = Vat::new().connect(listener.local_addr().unwrap()).unwrap();
+    let other = Vat::new().connect(listener.local_addr()).unwrap();
     let remote = other.bootstrap::<Client>();
     assert_eq!(ask(&remote, "before").unwrap(), "before");
-    let mut raw = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let mut raw = std::net::TcpStream::connect(listener.local_addr()).unwrap();
     raw.write_all(&claim).unwrap();
     assert_eq!(raw.read(&mut [0; 8]).unwrap(), 0, "the connection is closed");
     assert_eq!(ask(&remote, "after").unwrap(), "after");

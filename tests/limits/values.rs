@@ -107,7 +107,7 @@ fn works(limits: &Limits, time: Duration, caps: bool) {
     limits.check().unwrap();
     let vat = Vat::new().limits(limits.clone()).call_timeout(time);
     let listener = vat.clone().bootstrap(calls_back()).listen("127.0.0.1:0").unwrap();
-    let connection = vat.connect(listener.local_addr().unwrap()).unwrap();
+    let connection = vat.connect(listener.local_addr()).unwrap();
     for n in 0..10 {
         assert_eq!(ask(&connection.bootstrap(), &n.to_string()).unwrap(), n.to_string());
     }
