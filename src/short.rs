@@ -1,9 +1,12 @@
-//! Lists that are short nearly always.
+//! Lists that are empty, or of one item, nearly always.
+//!
+//! `smallvec::SmallVec<[T; 1]>` in the place of [`Short`] takes 2 % more instructions for a call, and 7 % more for handling a
+//! Return (`benches/instructions`): it moves its items by their length, where an `Option` is moved as it is.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-/// A list that is empty, or of one, nearly always: such lists take no memory but their own.
+/// A list that is empty, or of one item, nearly always: such a list allocates no memory.
 #[derive(Clone)]
 pub(crate) enum Short<T> {
     Few(Option<T>),
@@ -13,6 +16,10 @@ pub(crate) enum Short<T> {
 impl<T> Short<T> {
     pub(crate) const fn new() -> Self {
         Short::Few(None)
+    }
+
+    pub(crate) const fn of(item: T) -> Self {
+        Short::Few(Some(item))
     }
 
     /// An empty list, with room for so many.
@@ -28,6 +35,14 @@ impl<T> Short<T> {
             Short::Few(few @ None) => *few = Some(item),
             Short::Few(few) => *self = Short::Many(few.take().into_iter().chain([item]).collect()),
             Short::Many(many) => many.push(item),
+        }
+    }
+
+    /// The items, in order, as a list that others know.
+    pub(crate) fn into_vec(self) -> Vec<T> {
+        match self {
+            Short::Few(few) => few.into_iter().collect(),
+            Short::Many(many) => many,
         }
     }
 

@@ -14,10 +14,11 @@
 //!   takes them for a question of ours, or the Finish drops them.
 //! ```
 
+mod returning;
+
 use super::all_parts::AllParts;
-use super::cost;
 use super::effects::{Callback, Destination, Effects};
-use super::entry::{Entry, Few};
+use super::entry::Entry;
 use super::moment::Moment;
 use super::outcome::Returned;
 use super::owed::Owed;
@@ -38,10 +39,7 @@ use crate::id::{AnswerId, ExportId, QuestionId};
 use crate::promise::{Attachment, Cancel};
 use crate::short::Short;
 use crate::sync::{Arc, Weak};
-use crate::wire::content::Content;
-use crate::wire::message::{
-    Call, Descriptor, Finish, Incoming, Message, Outcome, Outgoing, Path, Payload as WirePayload, Return,
-};
+use crate::wire::message::{Call, Descriptor, Finish, Incoming, Message, Outcome, Path};
 
 /// A message that has arrived, with its share of the limit on incoming calls.
 pub(crate) struct ReceivedMessage {
@@ -110,7 +108,7 @@ pub(crate) enum OnReturn {
 #[derive(Clone, Debug)]
 pub(crate) enum OnFinish {
     /// Take back the references that the results gave, if the peer says so.
-    Release(Few<ExportId>),
+    Release(Short<ExportId>),
 }
 
 impl Answer {
@@ -261,142 +259,6 @@ impl State {
         self.answers.get_mut(&key.id).filter(|answer| answer.generation == key.generation)
     }
 
-    /// Answers a call of the peer's. Does nothing if it has been answered.
-    pub(crate) fn answer(&mut self, key: AnswerKey, outcome: Result<Payload, Exception>, fx: &mut Effects) {
-        let known = self.answers.get(&key.id).filter(|answer| answer.generation == key.generation);
-        let Some(answer) = known else { return fx.discard(outcome) };
-        let (kept, silent) = (answer.kept.is_some(), answer.silent);
-        match &answer.entry {
-            Entry::HaveReturn { .. } => fx.discard(outcome),
-            Entry::HaveFinish { .. } => self.answer_unwanted(key.id, outcome, fx),
-            Entry::NewQA { .. } if kept || silent => self.answer_here(key.id, outcome, fx),
-            Entry::NewQA { .. } => self.answer_peer(key.id, outcome, fx),
-        }
-    }
-
-    /// The usual way: the outcome goes to the peer.
-    fn answer_peer(&mut self, id: AnswerId, outcome: Result<Payload, Exception>, fx: &mut Effects) {
-        let payload = match outcome {
-            Ok(payload) if payload.caps.is_empty() => return self.answer_whole(id, payload, fx),
-            Ok(payload) => payload,
-            Err(why) => return self.return_exception(id, why, fx),
-        };
-        let described = match self.describe_all(&payload.caps, fx) {
-            Ok(described) => described,
-            Err(why) => {
-                fx.discard(payload);
-                return self.return_exception(id, why, fx);
-            }
-        };
-        let Payload { content, caps, share } = payload;
-        fx.discard(share);
-        self.send_results(id, content.clone(), described.descriptors, fx);
-        let returned = Returned::for_calls(Payload::new(content, caps), described.told);
-        self.returned(id, returned, described.exports, fx);
-    }
-
-    /// Results in which nothing can be called are sent as they lie, and nothing of the answer is kept.
-    fn answer_whole(&mut self, id: AnswerId, payload: Payload, fx: &mut Effects) {
-        let Payload { content, share, .. } = payload;
-        fx.discard(share);
-        self.send_results(id, content, Short::new(), fx);
-        let mut answer = self.take_answer(id).expect("the caller found it");
-        self.ended_answers.insert(id.0);
-        let on_return = answer.entry.on_return_mut().map(std::mem::take).unwrap_or_default();
-        if !on_return.is_empty() {
-            let nothing = Returned::whole(request::empty());
-            self.run_on_return(on_return, &nothing, fx);
-        }
-        fx.discard(answer);
-    }
-
-    fn send_results(
-        &self,
-        answer: AnswerId,
-        content: Content,
-        descriptors: Short<Descriptor<Outgoing>>,
-        fx: &mut Effects,
-    ) {
-        fx.send(Message::Return(Return {
-            answer,
-            release_param_caps: false,
-            no_finish_needed: descriptors.is_empty(),
-            outcome: Outcome::Results(WirePayload { content, descriptors }),
-        }));
-    }
-
-    fn return_exception(&mut self, id: AnswerId, why: Exception, fx: &mut Effects) {
-        // A Finish is needed, so that calls pipelined on the answer get this exception until then.
-        self.send_return(id, Outcome::Exception(why.clone()), fx);
-        self.returned(id, Returned::Failed(why), Few::None, fx);
-    }
-
-    /// The outcome stays here: the peer wants it kept, or wants only to call what is in it.
-    fn answer_here(&mut self, id: AnswerId, outcome: Result<Payload, Exception>, fx: &mut Effects) {
-        let answer = self.answers.get(&id).expect("the caller found it");
-        if !answer.silent {
-            self.send_return(id, Outcome::ResultsSentElsewhere, fx);
-        }
-        let returned = match outcome {
-            Ok(payload) if answer.kept.is_some() => Returned::whole(payload),
-            Ok(payload) => Returned::for_calls(payload, Vec::new()),
-            Err(why) => Returned::Failed(why),
-        };
-        self.returned(id, returned, Few::None, fx);
-    }
-
-    /// The peer has finished the call, so this is for those who wait for the answer here.
-    fn answer_unwanted(&mut self, id: AnswerId, outcome: Result<Payload, Exception>, fx: &mut Effects) {
-        let answer = self.take_answer(id).expect("the caller found it");
-        if let Entry::HaveFinish { on_return, .. } = &answer.entry {
-            let returned = match outcome {
-                Ok(payload) => Returned::whole(payload),
-                Err(why) => Returned::Failed(why),
-            };
-            self.run_on_return(on_return.clone(), &returned, fx);
-            fx.discard(returned);
-        }
-        self.send_last_return(id, &answer, fx);
-        fx.discard(answer);
-    }
-
-    /// The Return for a call that was canceled.
-    pub(super) fn send_last_return(&mut self, id: AnswerId, answer: &Answer, fx: &mut Effects) {
-        match (answer.silent, answer.kept) {
-            (true, _) => {}
-            (false, Some(_)) => self.send_return(id, Outcome::ResultsSentElsewhere, fx),
-            (false, None) => self.send_return(id, Outcome::Canceled, fx),
-        }
-    }
-
-    fn send_return(&self, answer: AnswerId, outcome: Outcome<Outgoing>, fx: &mut Effects) {
-        fx.send(Message::Return(Return {
-            answer,
-            release_param_caps: false,
-            no_finish_needed: false,
-            outcome,
-        }));
-    }
-
-    /// Enters what an answer was returned with, and does what waited for that.
-    fn returned(&mut self, id: AnswerId, returned: Returned, exports: Few<ExportId>, fx: &mut Effects) {
-        let answer = self.answers.get_mut(&id).expect("the caller found it");
-        fx.discard(answer.onward.take());
-        answer.bytes = returned.bytes() + exports.iter().count() * cost::EXPORT_ID;
-        self.answer_bytes += answer.bytes;
-        let on_return = answer.entry.mark_returned(returned).expect("the caller knows that it is new");
-        self.under_way -= 1;
-        let Entry::HaveReturn { return_msg, on_finish } = &mut answer.entry else { return };
-        if !exports.is_empty() {
-            on_finish.push(OnFinish::Release(exports));
-        }
-        if !on_return.is_empty() {
-            let returned = return_msg.clone();
-            self.run_on_return(on_return, &returned, fx);
-            fx.discard(returned);
-        }
-    }
-
     pub(super) fn run_on_return(&mut self, on_return: Waiting, returned: &Returned, fx: &mut Effects) {
         for question in self.go_on(on_return, |path| returned.destination(path), fx) {
             let outcome = match returned {
@@ -486,7 +348,7 @@ impl State {
     /// Answers a call of the peer's with the results of one that was sent back to it and that it keeps.
     pub(super) fn return_tail(&mut self, key: AnswerKey, question: Arc<QuestionRef>, fx: &mut Effects) {
         self.send_return(key.id, Outcome::TakeFromOtherQuestion(question.id), fx);
-        self.returned(key.id, Returned::Tail(question), Few::None, fx);
+        self.returned(key.id, Returned::Tail(question), Short::new(), fx);
     }
 
     /// A question of ours is answered by results that we keep for the peer, which the caller has checked.
@@ -547,7 +409,7 @@ impl State {
             Entry::HaveReturn { on_finish, .. } => {
                 let on_finish = std::mem::take(on_finish);
                 fx.discard(self.take_answer(id));
-                for OnFinish::Release(exports) in on_finish.each() {
+                for OnFinish::Release(exports) in on_finish.into_iter() {
                     if finish.release_result_caps {
                         fx.later(Callback::Release(exports.into_vec()));
                     }

@@ -17,9 +17,9 @@ pub(super) const ANSWER: usize = 640;
 /// A capability in results that are held.
 pub(super) const CAP: usize = 48;
 /// The path to one.
-pub(super) const PLACE: usize = 72;
+pub(super) const CAP_PATH: usize = 72;
 /// How one was told to the peer, if not as itself.
-pub(super) const TOLD: usize = 64;
+pub(super) const PINNED: usize = 64;
 /// The number of an export that the Finish may release.
 pub(super) const EXPORT_ID: usize = 8;
 /// An exception that is held, without its text.
@@ -91,6 +91,6 @@ mod tests {
         assert!(size_of::<Import>() < IMPORT);
         assert!(size_of::<Pending>() < PROMISE);
         assert!(size_of::<Embargo>() < EMBARGO);
-        assert!(size_of::<PinnedDestination>() <= TOLD);
+        assert!(size_of::<PinnedDestination>() <= PINNED);
     }
 }

@@ -1,7 +1,6 @@
 //! Capabilities in messages: how ours are described to the peer, and what the peer's descriptions mean.
 
 use super::effects::{Destination, Effects};
-use super::entry::Few;
 use super::exports::DescribedCap;
 use super::named::Named;
 use super::outcome::PinnedDestination;
@@ -18,16 +17,16 @@ use crate::wire::message::{Descriptor, Incoming, Outgoing, PromisedAnswer, Targe
 pub(super) struct DescribedCaps {
     pub(super) descriptors: Short<Descriptor<Outgoing>>,
     /// Empty if all were told as themselves.
-    pub(super) told: Vec<PinnedDestination>,
+    pub(super) pinned: Vec<PinnedDestination>,
     /// The exports that the descriptors count one reference each of.
-    pub(super) exports: Few<ExportId>,
+    pub(super) exports: Short<ExportId>,
 }
 
 impl DescribedCaps {
-    fn push(&mut self, DescribedCap { descriptor, told, export }: DescribedCap) {
-        if !self.told.is_empty() || !matches!(told, PinnedDestination::Itself) {
-            self.told.resize(self.descriptors.len(), PinnedDestination::Itself);
-            self.told.push(told);
+    fn push(&mut self, DescribedCap { descriptor, pinned, export }: DescribedCap) {
+        if !self.pinned.is_empty() || !matches!(pinned, PinnedDestination::Itself) {
+            self.pinned.resize(self.descriptors.len(), PinnedDestination::Itself);
+            self.pinned.push(pinned);
         }
         self.descriptors.push(descriptor);
         if let Some(id) = export {
@@ -73,7 +72,7 @@ impl State {
         let client = client.resolved();
         let settled = || PinnedDestination::Settled(Destination::Client(client.clone()));
         match &client.0 {
-            Kind::Null => Ok(DescribedCap { descriptor: Descriptor::None, told: settled(), export: None }),
+            Kind::Null => Ok(DescribedCap { descriptor: Descriptor::None, pinned: settled(), export: None }),
             // A broken capability is a promise, which is told to be broken right after.
             Kind::Broken(_) | Kind::Promise(_) => self.export_promise(client, fx),
             Kind::Local(_) => self.export_settled(client.clone(), settled()),
@@ -98,7 +97,7 @@ impl State {
         fx: &mut Effects,
     ) -> Result<DescribedCaps, Exception> {
         let descriptors = Short::with_capacity(clients.len());
-        let mut all = DescribedCaps { descriptors, told: Vec::new(), exports: Few::None };
+        let mut all = DescribedCaps { descriptors, pinned: Vec::new(), exports: Short::new() };
         for client in clients {
             match self.describe(client, fx) {
                 Ok(described) => all.push(described),
@@ -178,7 +177,7 @@ fn reflect(place: RemoteTarget) -> DescribedCap {
         Target::ImportedCap(id) => Descriptor::ReceiverHosted(id),
         Target::PromisedAnswer(promised) => Descriptor::ReceiverAnswer(promised),
     };
-    DescribedCap { descriptor, told: PinnedDestination::Settled(Destination::Reflect(place)), export: None }
+    DescribedCap { descriptor, pinned: PinnedDestination::Settled(Destination::Reflect(place)), export: None }
 }
 
 /// How a place in the peer is addressed.

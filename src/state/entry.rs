@@ -1,6 +1,6 @@
 //! The shape of an entry in the question and answer tables.
 
-use im::Vector;
+use crate::short::Short;
 
 /// An entry of the question or of the answer table: which of the two messages that end it has come (or gone),
 /// and what is to be done when the other does.
@@ -18,14 +18,14 @@ use im::Vector;
 /// comes, it moves into the callback queue, and is done there in a transaction of its own.
 #[derive(Clone, Debug)]
 pub(crate) enum Entry<R: Clone, F: Clone, OnReturn: Clone + Default, OnFinish: Clone> {
-    NewQA { on_return: OnReturn, on_finish: Few<OnFinish> },
-    HaveReturn { return_msg: R, on_finish: Few<OnFinish> },
+    NewQA { on_return: OnReturn, on_finish: Short<OnFinish> },
+    HaveReturn { return_msg: R, on_finish: Short<OnFinish> },
     HaveFinish { finish_msg: F, on_return: OnReturn },
 }
 
 impl<R: Clone, F: Clone, OnReturn: Clone + Default, OnFinish: Clone> Entry<R, F, OnReturn, OnFinish> {
     pub(crate) fn new() -> Self {
-        Entry::NewQA { on_return: OnReturn::default(), on_finish: Few::default() }
+        Entry::NewQA { on_return: OnReturn::default(), on_finish: Short::new() }
     }
 
     /// What is to be done on Return, while that has not come.
@@ -72,63 +72,5 @@ impl<R: Clone, F: Clone, OnReturn: Clone + Default, OnFinish: Clone> Entry<R, F,
         let on_return = std::mem::take(on_return);
         *self = Entry::HaveFinish { finish_msg, on_return: OnReturn::default() };
         Some(on_return)
-    }
-}
-
-/// A list that is empty, or of one, nearly always.
-#[derive(Clone, Debug, Default)]
-pub(crate) enum Few<T: Clone> {
-    #[default]
-    None,
-    One(T),
-    Many(Box<Vector<T>>),
-}
-
-impl<T: Clone> Few<T> {
-    pub(crate) fn push(&mut self, item: T) {
-        *self = match std::mem::take(self) {
-            Few::None => Few::One(item),
-            Few::One(first) => Few::Many(Box::new([first, item].into_iter().collect())),
-            Few::Many(mut items) => {
-                items.push_back(item);
-                Few::Many(items)
-            }
-        };
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        match self {
-            Few::None => true,
-            Few::One(_) => false,
-            Few::Many(items) => items.is_empty(),
-        }
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        let (one, many) = match self {
-            Few::None => (None, None),
-            Few::One(one) => (Some(one), None),
-            Few::Many(many) => (None, Some(&**many)),
-        };
-        one.into_iter().chain(many.into_iter().flatten())
-    }
-
-    /// The items, in order.
-    pub(crate) fn each(self) -> impl Iterator<Item = T> {
-        let (one, many) = match self {
-            Few::None => (None, None),
-            Few::One(one) => (Some(one), None),
-            Few::Many(many) => (None, Some(*many)),
-        };
-        one.into_iter().chain(many.into_iter().flatten())
-    }
-
-    /// The items, in order, as a list that others know.
-    pub(crate) fn into_vec(self) -> Vec<T> {
-        match self {
-            Few::None => Vec::new(),
-            Few::One(one) => vec![one],
-            Few::Many(many) => many.into_iter().collect(),
-        }
     }
 }

@@ -27,7 +27,7 @@ pub(crate) struct Export {
     /// Set for a promise.
     pub(super) promise: Option<Frozen>,
     /// The peer was told what the promise has become: `promise` says where calls go.
-    pub(super) told: bool,
+    pub(super) resolve_sent: bool,
     /// What is told when the promise is resolved, as long as the export is there.
     watcher: Option<Watcher>,
 }
@@ -48,7 +48,7 @@ impl Export {
 /// A descriptor, what it fixes, and the export that it counts, if it does.
 pub(super) struct DescribedCap {
     pub(super) descriptor: Descriptor<Outgoing>,
-    pub(super) told: PinnedDestination,
+    pub(super) pinned: PinnedDestination,
     pub(super) export: Option<ExportId>,
 }
 
@@ -57,10 +57,10 @@ impl State {
     pub(super) fn export_settled(
         &mut self,
         client: Client,
-        told: PinnedDestination,
+        pinned: PinnedDestination,
     ) -> Result<DescribedCap, Exception> {
         let id = self.export(client, false)?;
-        Ok(DescribedCap { descriptor: Descriptor::SenderHosted(id), told, export: Some(id) })
+        Ok(DescribedCap { descriptor: Descriptor::SenderHosted(id), pinned, export: Some(id) })
     }
 
     /// Exports a promise, or counts one more reference to it, and sees to it that its resolution is told.
@@ -78,8 +78,8 @@ impl State {
             export.watcher = Some(watcher.clone());
             fx.later(Callback::Watch { client: client.clone(), watcher });
         }
-        let told = PinnedDestination::Promise(client, frozen);
-        Ok(DescribedCap { descriptor: Descriptor::SenderPromise(id), told, export: Some(id) })
+        let pinned = PinnedDestination::Promise(client, frozen);
+        Ok(DescribedCap { descriptor: Descriptor::SenderPromise(id), pinned, export: Some(id) })
     }
 
     fn export(&mut self, client: Client, promise: bool) -> Result<ExportId, Exception> {
@@ -103,7 +103,7 @@ impl State {
             generation,
             since: Moment::now(),
             promise,
-            told: false,
+            resolve_sent: false,
             watcher: None,
         });
         if shared {
@@ -177,19 +177,21 @@ impl State {
             return;
         }
         self.forget_export_id(&promise, id);
-        let (to, told) = match &client.0 {
+        let (to, destination) = match &client.0 {
             Kind::Broken(why) => (Resolution::Exception(why.clone()), broken(why)),
             // C++ and capnp-rpc end the connection at a Resolve to `none`.
             Kind::Null => (Resolution::Exception(null_call()), broken(&null_call())),
             _ => match self.describe(&client, fx) {
-                Ok(described) => (Resolution::Cap(described.descriptor), described.told.destination(&client)),
+                Ok(described) => {
+                    (Resolution::Cap(described.descriptor), described.pinned.destination(&client))
+                }
                 Err(why) => (Resolution::Exception(why.clone()), broken(&why)),
             },
         };
         let frozen = frozen.expect("a promise, as checked above");
-        let set = frozen.set(told);
+        let set = frozen.set(destination);
         debug_assert!(set.is_ok(), "a resolution is told once");
-        self.exports.get_mut(id).expect("found above").told = true;
+        self.exports.get_mut(id).expect("found above").resolve_sent = true;
         fx.send(Message::Resolve(Resolve { promise: id, to }));
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use super::answers::{Answer, Onward};
 use super::descriptors::Accepted;
 use super::embargoes::Embargo;
-use super::entry::{Entry, Few};
+use super::entry::Entry;
 use super::exports::Export;
 use super::imports::{Import, ImportedPromise, Pending};
 use super::named::Named;
@@ -38,7 +38,7 @@ enum Waste {
     Cancel(Cancel),
     Attachment(Arc<dyn Attachment>),
     /// Who would have been told of a question's outcome.
-    Asked(Few<questions::OnReturn>),
+    Asked(Short<questions::OnReturn>),
     Other(Box<dyn Send>),
 }
 
@@ -172,10 +172,10 @@ impl Discard for Payload {
 impl Discard for Returned {
     fn discard(self, garbage: &mut Garbage) {
         match self {
-            Returned::Results { payload, told, .. } => {
+            Returned::Results { payload, pinned, .. } => {
                 payload.discard(garbage);
-                if let Some(told) = told {
-                    garbage.push(Box::new(told));
+                if let Some(pinned) = pinned {
+                    garbage.push(Box::new(pinned));
                 }
             }
             Returned::Failed(why) => Err(why).discard(garbage),
@@ -234,7 +234,7 @@ impl Discard for Useless {
     }
 }
 
-impl Discard for Few<questions::OnReturn> {
+impl Discard for Short<questions::OnReturn> {
     fn discard(self, garbage: &mut Garbage) {
         if !self.is_empty() {
             garbage.0.push(Waste::Asked(self));

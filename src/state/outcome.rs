@@ -17,8 +17,8 @@ use crate::cap::contents::Payload;
 use crate::cap::port::{QuestionRef, RemoteTarget};
 use crate::error::Exception;
 use crate::sync::Arc;
+use crate::wire::cap_paths::{self, CapPaths};
 use crate::wire::content::Content;
-use crate::wire::places::{self, Places};
 
 /// What an answer was returned with: what calls pipelined on it go to.
 #[derive(Clone, Debug)]
@@ -26,9 +26,9 @@ pub(crate) enum Returned {
     Results {
         payload: Payload,
         /// Where the capabilities stood in the content, if that is not kept: see Note [What is kept of results].
-        places: Option<Places>,
+        paths: Option<CapPaths>,
         /// For each capability, how it was told to the peer, if it was; `None` if all were as themselves.
-        told: Option<Arc<Vec<PinnedDestination>>>,
+        pinned: Option<Arc<Vec<PinnedDestination>>>,
     },
     Failed(Exception),
     /// The results are those of a question that the peer keeps: a tail call back to it.
@@ -62,27 +62,30 @@ impl PinnedDestination {
 impl Returned {
     /// All of some results.
     pub(super) fn whole(payload: Payload) -> Self {
-        Returned::Results { payload, places: None, told: None }
+        Returned::Results { payload, paths: None, pinned: None }
     }
 
     /// What calls pipelined on some results need.
-    pub(super) fn for_calls(mut payload: Payload, told: Vec<PinnedDestination>) -> Self {
-        let places = payload.content.places();
-        if places.is_some() {
+    pub(super) fn for_calls(mut payload: Payload, pinned: Vec<PinnedDestination>) -> Self {
+        let paths = payload.content.cap_paths();
+        if paths.is_some() {
             payload.content = Content::null();
         }
-        let told = (!told.is_empty()).then(|| Arc::new(told));
-        Returned::Results { payload, places, told }
+        let pinned = (!pinned.is_empty()).then(|| Arc::new(pinned));
+        Returned::Results { payload, paths, pinned }
     }
 
     /// How many bytes this keeps, about, besides the entry that it stands in. The memory of an object that a capability
     /// is of does not count here.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Returned::Results { payload, places, told } => {
-                let paths = places.iter().flatten().map(|(path, _)| cost::PLACE + 2 * path.len());
-                let told = told.as_ref().map_or(0, |told| told.len() * cost::TOLD);
-                payload.content.words() * 8 + payload.caps.len() * cost::CAP + paths.sum::<usize>() + told
+            Returned::Results { payload, paths, pinned } => {
+                let bytes_of_paths = paths.iter().flatten().map(|(path, _)| cost::CAP_PATH + 2 * path.len());
+                let pinned = pinned.as_ref().map_or(0, |pinned| pinned.len() * cost::PINNED);
+                payload.content.words() * 8
+                    + payload.caps.len() * cost::CAP
+                    + bytes_of_paths.sum::<usize>()
+                    + pinned
             }
             Returned::Failed(why) => cost::EXCEPTION + why.bytes(),
             Returned::Tail(_) => 0,
@@ -92,9 +95,9 @@ impl Returned {
     /// Where a call pipelined on `path` goes.
     pub(super) fn destination(&self, path: &[u16]) -> Destination {
         match self {
-            Returned::Results { payload, places, told } => match index_at(payload, places, path) {
-                Ok(Some(index)) => match told.as_ref().and_then(|told| told.get(index)) {
-                    Some(told) => told.destination(&payload.caps[index]),
+            Returned::Results { payload, paths, pinned } => match index_at(payload, paths, path) {
+                Ok(Some(index)) => match pinned.as_ref().and_then(|pinned| pinned.get(index)) {
+                    Some(pinned) => pinned.destination(&payload.caps[index]),
                     None => Destination::Client(payload.caps[index].clone()),
                 },
                 Ok(None) => Destination::Client(Client::null()),
@@ -109,9 +112,9 @@ impl Returned {
 }
 
 /// Which capability stands at a path of some results.
-fn index_at(payload: &Payload, places: &Option<Places>, path: &[u16]) -> Result<Option<usize>, Exception> {
-    match places {
-        Some(places) => Ok(places::index_at(places, path)),
+fn index_at(payload: &Payload, paths: &Option<CapPaths>, path: &[u16]) -> Result<Option<usize>, Exception> {
+    match paths {
+        Some(paths) => Ok(cap_paths::index_at(paths, path)),
         None => payload.index_at(path),
     }
 }

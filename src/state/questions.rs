@@ -19,21 +19,22 @@
 //!   another connection counts there for as long as the place is remembered.
 //! ```
 
+mod calls;
+
 use im::Vector;
 
 use super::all_parts::AllParts;
 use super::descriptors::Accepted;
 use super::effects::{Callback, Effects};
-use super::entry::{Entry, Few};
+use super::entry::Entry;
 use super::imports::Pending;
 use super::moment::Moment;
 use super::owed::Owed;
 use super::said::Said;
 use super::State;
 use crate::cap::answer::PendingCall;
-use crate::cap::call::{CallInfo, Responder, Route, TakeOnce};
+use crate::cap::call::{Responder, Route, TakeOnce};
 use crate::cap::client::{Client, Kind};
-use crate::cap::contents::Payload;
 use crate::cap::port::{Awaited, ConnectionId, Generation, QuestionRef, RefId, RemoteTarget};
 use crate::cap::request;
 use crate::error::{Exception, ProtocolError};
@@ -43,7 +44,9 @@ use crate::short::Short;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Weak};
 use crate::table::ByPath;
-use crate::wire::message::{Call, Finish, Message, Outgoing, Path, Payload as WirePayload};
+use crate::wire::message::{Finish, Message, Outgoing, Path};
+
+pub(crate) use calls::CallDisposition;
 
 /// The top bit marks the IDs of questions asked for pipelining alone.
 pub(super) const PIPELINE_BIT: u32 = 1 << 31;
@@ -51,7 +54,7 @@ pub(super) const PIPELINE_BIT: u32 = 1 << 31;
 /// A call that we sent. See Note [Question lifecycle].
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
-    pub(super) entry: Entry<Ended, Finish<Outgoing>, Few<OnReturn>, OnFinish>,
+    pub(super) entry: Entry<Ended, Finish<Outgoing>, Short<OnReturn>, OnFinish>,
     pub(super) generation: Generation,
     /// What the params gave to the peer, until a Return has said whether it keeps that.
     pub(super) param_exports: Vec<ExportId>,
@@ -111,9 +114,9 @@ impl Question {
     }
 
     /// One that has yet to get its generation and its handle.
-    fn new(param_exports: Vec<ExportId>, on_return: Few<OnReturn>) -> Self {
+    fn new(param_exports: Vec<ExportId>, on_return: Short<OnReturn>) -> Self {
         Question {
-            entry: Entry::NewQA { on_return, on_finish: Few::None },
+            entry: Entry::NewQA { on_return, on_finish: Short::new() },
             generation: 0,
             param_exports,
             tail: false,
@@ -159,7 +162,7 @@ pub(crate) enum Ended {
 
 /// What is to be done when a question is answered.
 #[derive(Clone, Debug)]
-pub(crate) enum OnReturn {
+pub(super) enum OnReturn {
     /// Tell a call made in this vat, which heeds the first answer only. It holds its question until it is answered or
     /// nobody wants the answer, so there is no duty to be kept.
     Tell(Owed<Arc<dyn PendingCall>>),
@@ -200,147 +203,11 @@ impl OnReturn {
 #[derive(Clone, Debug)]
 pub(crate) enum OnFinish {}
 
-/// What became of a call that was to be sent.
-pub(crate) enum CallDisposition {
-    /// It was sent. Whoever asked is to hold the question, and may send calls on its results ahead.
-    Question(Arc<QuestionRef>, Route),
-    /// It was not: this is to be answered.
-    Refused(Responder, Exception),
-    /// It was sent back to the peer as a tail call.
-    Reflected,
-    /// It has been answered.
-    Answered,
-    /// The promise is resolved; this is what to call instead.
-    Redirect(CallInfo),
-}
-
 impl State {
-    /// Sends a call to a promise of the peer's, unless that has been resolved.
-    pub(crate) fn call_promise(
-        &mut self,
-        promise: RefId,
-        call: CallInfo,
-        fx: &mut Effects,
-    ) -> CallDisposition {
-        match self.promises.get_mut(&promise) {
-            Some(pending) => {
-                let first = !std::mem::replace(&mut pending.used, true);
-                let place = pending.place.clone();
-                if let (true, Some(share)) = (first, &call.params.share) {
-                    self.charge_place(&place, share);
-                }
-                self.call(&place, call, fx)
-            }
-            None => CallDisposition::Redirect(call),
-        }
-    }
-
-    /// A place is called for the first time, by a call that counts where it came in.
-    fn charge_place(&mut self, place: &RemoteTarget, share: &Arc<dyn Attachment>) {
-        let RemoteTarget::Answer(question, _) = place else { return };
-        let entry = self.question_mut(question.id).filter(|entry| entry.generation == question.generation);
-        if let Some(places) = entry.and_then(|entry| entry.places.as_mut()) {
-            places.charged.push_back(TakeOnce::new(share.clone()));
-        }
-    }
-
-    /// Sends a call to a place in the peer. A call that came from the peer goes back as a tail call.
-    pub(crate) fn call(&mut self, place: &RemoteTarget, call: CallInfo, fx: &mut Effects) -> CallDisposition {
-        let CallInfo { interface_id, method_id, params, responder, cancel, hints } = call;
-        fx.discard(cancel);
-        if let Some(why) = self.ended.clone() {
-            fx.discard(params);
-            return CallDisposition::Refused(responder, why);
-        }
-        let Some(port) = self.port() else {
-            fx.discard(params);
-            return CallDisposition::Refused(responder, closed());
-        };
-        if let Some(why) = self.why_unreachable(place) {
-            fx.discard(params);
-            return CallDisposition::Refused(responder, why);
-        }
-        let tail = responder.route().answer_on(self.connection).filter(|key| self.may_tail_call(*key));
-        let described = match self.describe_all(&params.caps, fx) {
-            Ok(described) => described,
-            Err(why) => {
-                fx.discard(params);
-                return CallDisposition::Refused(responder, why);
-            }
-        };
-        let for_pipeline = hints.only_promise_pipeline && tail.is_none() && !self.peer_ignores_pipeline_hint;
-        let Payload { content, caps, share } = params;
-        fx.discard(caps);
-        let route = responder.route().clone();
-        let on_return = match tail {
-            Some(_) => {
-                responder.disarm();
-                Few::None
-            }
-            None => Few::One(OnReturn::of(responder)),
-        };
-        let mut asking = Question::new(described.exports.into_vec(), on_return);
-        (asking.interface_id, asking.method_id) = (interface_id, Some(method_id));
-        asking.tail = tail.is_some();
-        // No Return would give back what a question for pipelining alone holds.
-        asking.share = share.clone().filter(|_| !for_pipeline).map(TakeOnce::new);
-        let question = self.ask(port, for_pipeline, asking);
-        let call = Call {
-            question: question.id,
-            target: super::descriptors::target(place),
-            interface_id,
-            method_id,
-            params: WirePayload { content, descriptors: described.descriptors },
-            keep_results: tail.is_some(),
-            no_promise_pipelining: hints.no_promise_pipelining,
-            only_promise_pipeline: for_pipeline,
-        };
-        fx.send_on(Message::Call(call), share);
-        if let Some(key) = tail {
-            self.return_tail(key, question, fx);
-            return CallDisposition::Reflected;
-        }
-        CallDisposition::Question(question, route)
-    }
-
-    /// Why a place in the peer can't be called any more. Whoever was told that calls are reflected there may still
-    /// send some.
-    ///
-    /// - It is known to be broken. Without this, calls would go round for ever where two vats have made their
-    ///   promises each other.
-    /// - It was in the results of a question that is over.
-    fn why_unreachable(&self, place: &RemoteTarget) -> Option<Exception> {
-        if let Some(was) = self.was_at(place) {
-            return Some(was.broken_with().unwrap_or_else(super::targets::closed));
-        }
-        match place {
-            RemoteTarget::Import(import) => self.imports.get(&import.id)?.resolved()?.broken_with(),
-            RemoteTarget::Answer(question, path) => match question.outcome.get()? {
-                Ok(payload) => payload.client_at(path).broken_with(),
-                Err(why) => Some(why.clone()),
-            },
-        }
-    }
-
-    /// What was at a place in the results of a question that is over: null, or broken. Its ID may name another question
-    /// by now, so it must not be used. `None` for any other place.
-    pub(super) fn was_at(&self, place: &RemoteTarget) -> Option<Client> {
-        let RemoteTarget::Answer(question, path) = place else { return None };
-        let known = self.question(question.id).filter(|q| q.generation == question.generation);
-        if known.is_some_and(|q| !q.entry.has_finished()) {
-            return None;
-        }
-        Some(match question.outcome.get() {
-            Some(Ok(payload)) => payload.client_at(path),
-            Some(Err(why)) => Client::broken(why.clone()),
-            None => Client::broken(super::targets::closed()),
-        })
-    }
-
     /// Asks for the peer's bootstrap object. Gives the question too, unless the connection has ended.
     pub(crate) fn ask_bootstrap(&mut self, fx: &mut Effects) -> (Client, Option<Arc<QuestionRef>>) {
         let Some(port) = self.port().filter(|_| self.ended.is_none()) else { return (self.gone(), None) };
-        let question = self.ask(port, false, Question::new(Vec::new(), Few::None));
+        let question = self.ask(port, false, Question::new(Vec::new(), Short::new()));
         fx.send(Message::Bootstrap { question: question.id });
         (self.pipelined(&question, &[]), Some(question))
     }
@@ -505,7 +372,7 @@ impl State {
             let resolved = self.resolve_promise(promise, to, fx);
             fx.discard(resolved);
         }
-        for responder in on_return.each().filter_map(OnReturn::take) {
+        for responder in on_return.into_iter().filter_map(OnReturn::take) {
             fx.later(Callback::Respond { responder, outcome: Err(why.clone()) });
         }
         self.question_dropped(id, generation, fx);
@@ -535,7 +402,9 @@ impl State {
             all.part(|| self.end_question(id, why, fx));
             // Unless that has panicked, nothing is left to be told.
             let left = self.question_mut(id).and_then(|question| question.entry.on_return_mut());
-            for responder in left.map(std::mem::take).unwrap_or_default().each().filter_map(OnReturn::take) {
+            for responder in
+                left.map(std::mem::take).unwrap_or_default().into_iter().filter_map(OnReturn::take)
+            {
                 all.part(|| fx.later(Callback::Respond { responder, outcome: Err(why.clone()) }));
             }
         }

@@ -2,7 +2,6 @@
 
 use super::descriptors::Accepted;
 use super::effects::{Callback, Effects};
-use super::entry::Few;
 use super::named::Named;
 use super::questions::{Ended, OnReturn, Places, PIPELINE_BIT};
 use super::State;
@@ -125,12 +124,12 @@ impl State {
             fx.discard(handle);
         }
         match on_return {
-            Few::One(then) => match then.take() {
+            Short::Few(Some(only)) => match only.take() {
                 Some(responder) => fx.later(Callback::Respond { responder, outcome }),
                 None => fx.discard(outcome),
             },
             on_return => {
-                for responder in on_return.each().filter_map(OnReturn::take) {
+                for responder in on_return.into_iter().filter_map(OnReturn::take) {
                     fx.later(Callback::Respond { responder, outcome: outcome.clone() });
                 }
                 fx.discard(outcome);

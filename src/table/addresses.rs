@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// What is known of values, by their addresses.
+/// Values for addresses.
 pub(crate) struct ByAddress<V>(HashMap<usize, V, BuildHasherDefault<AddressHasher>>);
 
 impl<V> Default for ByAddress<V> {
@@ -38,8 +38,8 @@ impl<V> ByAddress<V> {
     }
 }
 
-/// Nobody else chooses addresses, so that spreading them is enough: a table takes its place from the low bits and
-/// a check from the high ones.
+/// The peer chooses no address, so spreading them is enough. A hash table takes the slot from the low bits, and a check from
+/// the high ones.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct AddressHasher(u64);
 

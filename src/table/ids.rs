@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 const BITS: u32 = u64::BITS;
 
-/// IDs in use, of which the lowest that is free can be found.
+/// The IDs in use. Finds the lowest free one.
 ///
 /// A bit of `levels[0]` says that an ID is in use, and a bit of each further level that a word of the level below
 /// is full. The last level is a single word with room, or empty.
@@ -72,18 +72,18 @@ fn bit(id: u32) -> u64 {
     1 << (id % BITS)
 }
 
-/// A set of IDs that somebody else chooses, of limited size: low ones take a bit each. Of the others there are no
-/// more than `MANY`: then the lowest of them is forgotten.
+/// A set of IDs that the peer chooses, of limited size. An ID below `MANY` takes one bit. Of the other IDs at most `MANY`
+/// are in the set: if one more is inserted, the lowest of them is forgotten.
 #[derive(Default)]
 pub(crate) struct RetiredIds {
     low: Vec<u64>,
     high: BTreeSet<u32>,
-    /// Whether one has been forgotten.
+    /// Whether an ID has been forgotten.
     forgetful: bool,
 }
 
-/// More than anybody has outstanding that uses the lowest IDs first. One that uses each ID once would make us
-/// remember them all.
+/// A peer that uses the lowest free ID has fewer outstanding. Without a limit, a peer that uses each ID once would have all of
+/// them remembered.
 const MANY: u32 = 1 << 16;
 
 impl RetiredIds {
@@ -115,7 +115,7 @@ impl RetiredIds {
         self.high.insert(id);
     }
 
-    /// Takes an ID out; whether it was there.
+    /// Takes an ID out. Returns whether it was in the set.
     pub(crate) fn remove(&mut self, id: u32) -> bool {
         match self.low.get_mut((id / BITS) as usize) {
             Some(word) => {
@@ -131,7 +131,7 @@ impl RetiredIds {
         *self = RetiredIds::default();
     }
 
-    /// How many there are.
+    /// The number of IDs in the set.
     pub(crate) fn len(&self) -> usize {
         let low: usize = self.low.iter().map(|word| word.count_ones() as usize).sum();
         low + self.high.len()

@@ -3,23 +3,24 @@
 //! ```text
 //! Note [Low IDs are dense]
 //! ========================
-//! Who keeps to the protocol uses the lowest free ID, so nearly all entries have low IDs. Those stand in pages,
-//! side by side (`pages.rs`). Others (the peer may choose any) are in an `im::OrdMap`, by reference: the maps of
-//! `im` keep 64 entries in a node, and move and copy whole nodes, by value on the stack; with entries of some
-//! hundred bytes that takes a megabyte of stack for each level in a debug build. An empty map has a node of its own,
-//! of one to two KiB: so a table that has never needed one has no map.
+//! A peer that keeps to the protocol uses the lowest free ID, so nearly all entries have low IDs. Those entries stand in
+//! pages, side by side (`pages.rs`). The other entries, whose IDs a peer may choose at will, are in an `im::OrdMap`, by
+//! reference: a map of `im` keeps 64 entries in a node, and moves and copies whole nodes by value on the stack. With
+//! entries of 500 bytes that takes 1 MiB of stack for each level of the map in a debug build. An empty map has a node of 1
+//! to 2 KiB, so a table has no map before it needs one.
 //!
 //! Note [What a clone costs]
 //! =========================
 //! A clone of `PeerTable` shares the pages and the map's nodes with the original. It takes one reference count for each of the
 //! first 64 pages (2,048 entries), one for each further 64 pages, and one for the map: 112 for 100,000 entries.
 //!
-//! What is changed while a clone exists is copied first: the page (32 entries), and the list of the 64 pages that it stands
-//! in; or the nodes of the map on the way to the entry. Each page is copied once for each clone. `benches/parts` measures it
-//! ("100,000 calls: …"): a clone takes 0.8 µs, and a call whose entries stand in shared pages on both sides 11 µs, from 9.5. Nothing is copied while
-//! there is no clone: that is why a transaction keeps no old version (Note [Rollback]).
+//! If an entry is changed while a clone exists, its page (32 entries) is copied first, and the list of the 64 pages that the
+//! page stands in; or, in the map, the nodes on the way to the entry. Each page is copied once for each clone. `benches/parts`
+//! measures that ("100,000 calls: …"): a clone takes 0.8 µs, and a call whose entries stand in shared pages on both sides
+//! takes 11 µs instead of 9.5. Without a clone nothing is copied: that is why a transaction keeps no old version (Note
+//! [Rollback]).
 //!
-//! A clone holds what its entries hold. So it must be dropped where objects of users' may be dropped.
+//! A clone holds all that its entries hold. So it must be dropped where users' objects may be dropped.
 //! ```
 
 mod addresses;
@@ -37,11 +38,11 @@ pub(crate) use addresses::ByAddress;
 pub(crate) use ids::RetiredIds;
 pub(crate) use paths::ByPath;
 
-/// What names an entry.
+/// The name of an entry.
 pub(crate) trait Key: Copy + Ord {
     fn number(self) -> u64;
 
-    /// The key of this number, which is that of some key.
+    /// The key of this number, which is the number of a key.
     fn of(number: u64) -> Self;
 }
 
@@ -55,7 +56,7 @@ impl<T: Copy + Ord + From<u32> + Into<u32>> Key for T {
     }
 }
 
-/// A table in which we choose the IDs: questions, exports, embargoes. Lowest free ID first.
+/// A table whose IDs this vat chooses: questions, exports, embargoes. A new entry gets the lowest free ID.
 pub(crate) struct LocalTable<K: Ord + Clone, V: Clone> {
     entries: PeerTable<K, V>,
     ids: Ids,
@@ -101,7 +102,7 @@ impl<K: Key + From<u32> + Into<u32>, V: Clone> LocalTable<K, V> {
         &self.entries
     }
 
-    /// How often the table has been changed, or an entry of it lent to be changed.
+    /// The number of changes of the table, and of calls of `get_mut` that have found an entry.
     pub(crate) fn changes(&self) -> u64 {
         self.entries.changes()
     }
@@ -119,7 +120,7 @@ impl<K: Key + From<u32> + Into<u32>, V: Clone> LocalTable<K, V> {
     }
 }
 
-/// A table in which somebody else chooses the IDs: the peer, or whoever counts them. See Note [Low IDs are dense].
+/// A table whose IDs the peer chooses, or another table, or a counter. See Note [Low IDs are dense].
 #[derive(Clone)]
 pub(crate) struct PeerTable<K: Ord + Clone, V: Clone> {
     low: Pages<V>,
@@ -189,7 +190,7 @@ impl<K: Key, V: Clone> PeerTable<K, V> {
         self.low.len() + self.others.as_ref().map_or(0, OrdMap::len)
     }
 
-    /// How often the table has been changed, or an entry of it lent to be changed.
+    /// The number of changes of the table, and of calls of `get_mut` that have found an entry.
     pub(crate) fn changes(&self) -> u64 {
         self.changes
     }

@@ -2,13 +2,13 @@
 
 use crate::sync::Arc;
 
-/// How many entries a page holds.
+/// The number of entries in a page.
 const PAGE: usize = 32;
 
-/// How many pages there may be however few entries they hold.
+/// The number of pages that there may be, however few entries they hold.
 const FEW: usize = 8;
 
-/// How many pages a chunk holds.
+/// The number of pages in a chunk.
 const CHUNK: usize = 64;
 
 /// Entries by number, as long as the numbers are dense: finding one takes two or three steps, and needs no allocation of
@@ -19,7 +19,7 @@ pub(super) struct Pages<V: Clone> {
     first: Vec<Page<V>>,
     /// The pages behind those, by chunks. The last chunk is not empty.
     chunks: Vec<Arc<Vec<Page<V>>>>,
-    /// How many pages there are.
+    /// The number of pages.
     pages: usize,
     len: usize,
     /// Pages without entries whose memory is kept: two at most, the lowest.
@@ -28,7 +28,7 @@ pub(super) struct Pages<V: Clone> {
 
 #[derive(Clone)]
 struct Page<V> {
-    /// How many are used.
+    /// The number of slots that are used.
     used: usize,
     /// All `PAGE` of them, or none.
     slots: Option<Arc<[Option<V>]>>,
@@ -51,9 +51,8 @@ impl<V: Clone> Pages<V> {
         self.len
     }
 
-    /// Whether an entry at this number may stand here. Whoever chooses the numbers (the peer, for some tables)
-    /// can't have more memory taken than some times what its entries need: another page is made only if half of
-    /// what there is before it is in use.
+    /// Whether an entry at this number may stand here. Another page is made only if half of the slots in the pages before it
+    /// are in use. So a peer that chooses the numbers can't make the pages take much more memory than its entries need.
     pub(super) fn admits(&self, at: u64) -> bool {
         let (page, pages) = (at / PAGE as u64, self.pages as u64);
         page < pages.max(FEW as u64) || (page == pages && 2 * self.len as u64 >= at - at % PAGE as u64)
@@ -67,7 +66,7 @@ impl<V: Clone> Pages<V> {
     pub(super) fn get_mut(&mut self, at: u64) -> Option<&mut V> {
         let (page, slot) = place(at);
         let slots = self.page_mut(page)?.slots.as_mut()?;
-        // Not for what is not there: that would copy a page for nothing.
+        // A page without the entry must not be copied.
         slots[slot].as_ref()?;
         Arc::make_mut(slots)[slot].as_mut()
     }
@@ -104,7 +103,7 @@ impl<V: Clone> Pages<V> {
         entry
     }
 
-    /// Frees a page without entries; but keeps some, which are the next to be used.
+    /// Frees a page without entries. The lowest two stay, since they are used next.
     fn emptied(&mut self, at: usize) {
         self.spare.push(at);
         if self.spare.len() <= 2 {
@@ -219,7 +218,7 @@ mod tests {
     }
 
     thread_local! {
-        /// How many entries have been cloned.
+        /// The number of entries that have been cloned.
         static CLONES: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
     }
 

@@ -7,14 +7,14 @@ use crate::sync::Arc;
 /// Pointer fields to follow, from the root of some results to a capability.
 type Path = Arc<[u16]>;
 
-/// What is known of places in some results, by their paths: of none or one nearly always. The peer may name as many as
-/// it likes, so that none is looked for among all others. Cloning costs a reference count.
+/// Values for paths into results. Nearly every such table has no value or one. The peer may name as many paths as it likes,
+/// so more than one are in a map, and not in a list. A clone costs one reference count.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum ByPath<V: Clone> {
     #[default]
     None,
     One(Path, V),
-    /// In a box, as it is rare.
+    /// In a box, since it is rare and larger than the other variants.
     Many(Box<OrdMap<Path, V>>),
 }
 
@@ -65,7 +65,7 @@ impl<V: Clone> ByPath<V> {
         self.len() == 0
     }
 
-    /// All, in the order of the paths.
+    /// All values, in the order of the paths.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Path, &V)> {
         let (one, many) = match self {
             ByPath::None => (None, None),
@@ -75,7 +75,7 @@ impl<V: Clone> ByPath<V> {
         one.into_iter().chain(many.into_iter().flatten())
     }
 
-    /// Takes out those that are not to be kept.
+    /// Takes out the values that are not to be kept.
     pub(crate) fn retain(&mut self, keep: impl Fn(&V) -> bool) {
         match self {
             ByPath::None => {}

@@ -13,8 +13,9 @@ use crate::sync::{Arc, Lane, Waited};
 use crate::table::LocalTable;
 use crate::transport::{Frame, Outbound};
 use crate::wire::content::{Content, ContentBuilder, PayloadKind, Received};
+use crate::wire::fast::fast_decode;
 use crate::wire::message::{Call, Finish, Incoming, Message, Outcome, Outgoing, Payload, Return, Target};
-use crate::wire::{decode, encode, usual};
+use crate::wire::{decode, encode};
 
 /// A message that has not been encoded.
 pub struct Unsent(Message<Outgoing>);
@@ -89,8 +90,8 @@ pub fn decode(frame: Frame, limits: &Limits) -> Result<impl Sized> {
 /// If the two differ.
 pub fn decode_both(words: &[Word], limits: &Limits) -> bool {
     let frame = || Frame::new(words.to_vec(), [words.len()]);
-    let Ok(mut fast) = usual::decode(frame(), limits) else { return false };
-    let plain = decode::decode_any(Arc::new(Received::new(frame(), limits)));
+    let Ok(mut fast) = fast_decode::decode(frame(), limits) else { return false };
+    let plain = decode::decode_plain(Arc::new(Received::new(frame(), limits)));
     let mut plain = plain.expect("a message that the fast decoder reads can be read");
     let contents = (take_content(&mut fast), take_content(&mut plain));
     assert_eq!(format!("{fast:?}"), format!("{plain:?}"));

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::error::TransportError;
 use crate::sync::{Arc, Condvar, Instant, Mutex, Rank};
+use crate::wire::fast::buffer_pool;
 use crate::wire::frame::{Frame, Outbound};
-use crate::wire::spare;
 
 impl Transport {
     /// Two transports that lead to each other, without a socket between them. Each message is copied once,
@@ -181,7 +181,8 @@ fn copied(first: [&[u8]; 3], others: &[&[u8]]) -> Frame {
     let first_words = first.iter().map(|part| part.len()).sum::<usize>() / 8;
     let lengths = std::iter::once(first_words).chain(others.iter().map(|segment| segment.len() / 8));
     let total = lengths.clone().sum();
-    let mut words = spare::take(total).unwrap_or_else(|| Word::allocate_zeroed_vec(spare::room_for(total)));
+    let mut words =
+        buffer_pool::take(total).unwrap_or_else(|| Word::allocate_zeroed_vec(buffer_pool::room_for(total)));
     let mut rest = Word::words_to_bytes_mut(&mut words);
     for piece in first.iter().chain(others) {
         let (here, after) = rest.split_at_mut(piece.len());

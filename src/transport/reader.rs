@@ -21,8 +21,8 @@ use super::Arrived;
 use crate::error::TransportError;
 use crate::limits::Limits;
 use crate::memory::Arriving;
+use crate::wire::fast::buffer_pool;
 use crate::wire::frame::Frame;
-use crate::wire::spare;
 
 /// The size of the buffer that small messages, and the beginnings of large ones, are read into where many come: so many
 /// as a window of calls of 1 KiB has.
@@ -181,7 +181,7 @@ impl<R: Read> FrameReader<R> {
         if self.buffer.len() >= BUFFER_WORDS && !self.is_within() {
             (self.start, self.end) = (0, 0);
             let smaller = std::mem::take(&mut self.first_buffer);
-            spare::give(std::mem::replace(&mut self.buffer, smaller));
+            buffer_pool::give(std::mem::replace(&mut self.buffer, smaller));
         }
     }
 
@@ -253,7 +253,7 @@ impl<R: Read> FrameReader<R> {
     fn take(&mut self, words: usize) -> Frame {
         let first = self.start / WORD;
         self.start += words * WORD;
-        Frame::new(spare::copy(&self.buffer[first..first + words]), self.lengths.iter().copied())
+        Frame::new(buffer_pool::copy(&self.buffer[first..first + words]), self.lengths.iter().copied())
     }
 
     /// Reads once into the buffer, which holds less than a word. Zero: the stream has ended.
@@ -272,17 +272,17 @@ impl<R: Read> FrameReader<R> {
 
     /// The beginning of a body that is not in the buffer as a whole.
     fn begin(&mut self, words: usize) -> Begun {
-        let mut memory = spare::take(words).unwrap_or_default();
-        let start = if memory.is_empty() { 0 } else { spare::start(&memory) };
+        let mut memory = buffer_pool::take(words).unwrap_or_default();
+        let start = if memory.is_empty() { 0 } else { buffer_pool::start(&memory) };
         let arrived = self.buffered();
-        grow(&mut memory, arrived, spare::room_for(words));
+        grow(&mut memory, arrived, buffer_pool::room_for(words));
         let there = &Word::words_to_bytes(&self.buffer)[self.start..self.end];
         Word::words_to_bytes_mut(&mut memory[start..])[..arrived].copy_from_slice(there);
         (self.start, self.end) = (0, 0);
         if words < SMALL_WORDS && self.buffer.len() < BUFFER_WORDS {
             // Small messages come faster than one by one, or are not that small.
-            let new = || Word::allocate_zeroed_vec(spare::room_for(BUFFER_WORDS));
-            let larger = spare::take(BUFFER_WORDS).unwrap_or_else(new);
+            let new = || Word::allocate_zeroed_vec(buffer_pool::room_for(BUFFER_WORDS));
+            let larger = buffer_pool::take(BUFFER_WORDS).unwrap_or_else(new);
             self.first_buffer = std::mem::replace(&mut self.buffer, larger);
         }
         Begun { memory, start, arrived, words, counted: Arriving::default() }
@@ -290,7 +290,7 @@ impl<R: Read> FrameReader<R> {
 
     /// Reads the rest of a body.
     fn finish(&mut self, mut begun: Begun) -> Result<Frame, TransportError> {
-        let room = spare::room_for(begun.words);
+        let room = buffer_pool::room_for(begun.words);
         while begun.arrived / WORD < begun.words {
             grow(&mut begun.memory, begun.arrived, room);
             if !begun.counted.grows_to(begun.memory.len() * WORD) {

@@ -1,15 +1,16 @@
-//! Contents of payloads: params and results, as they were received or as they are being built.
+//! Contents of payloads: params and results that were received, or are being built.
 //!
 //! ```text
 //! Note [Contents are kept in their message]
 //! =========================================
-//! A content is never taken out of the message around it. What was received stays in the frame, which is
-//! shared; what is built is built in a message that has room for what an rpc `Message` has around it, and
-//! `encode` puts that there when it goes out (Note [Envelopes]), beside the content and not into its message. So a
-//! call's params are written once, where they are sent from, and results that are kept here for calls pipelined on
-//! them are not copied to be sent.
-//! Capability pointers in a content are plain indices into the descriptors beside it; whoever reads or
-//! builds a content through the `capnp` crate's setters lends it a table for that time.
+//! A content is never taken out of the message around it. A content that was received stays in its frame, which is shared. A
+//! content of ours is built in a message that has room for the rpc `Message` around it. When it is sent, that `Message` is
+//! written beside the content and not into its message (Note [Envelopes]). So a call's params are written once, where they
+//! are sent from, and results that are kept here for pipelined calls are not copied to be sent. A content that is sent as
+//! another kind of payload than it was built as is copied.
+//!
+//! Capability pointers in a content are plain indices into the descriptors beside it. Code that reads or builds a content
+//! through the `capnp` crate's setters lends it a table for that time.
 //! ```
 
 use std::fmt;
@@ -19,16 +20,17 @@ use capnp::message::{Builder, HeapAllocator, Reader, ReaderOptions};
 use capnp::private::arena::GeneratedCodeArena;
 use capnp::private::layout::PointerReader;
 use capnp::MessageSize;
+use capnp::OutputSegments;
 
 use crate::error::Exception;
 use crate::generated::rpc_capnp::{message, payload, return_};
 use crate::limits::Limits;
 use crate::sync::Arc;
-use crate::wire::envelope::{InCall, InReturn};
+use crate::wire::cap_index;
+use crate::wire::cap_paths::{self, CapPaths};
+use crate::wire::fast::scratch_pool::ScratchBuilder;
+use crate::wire::fast::{fast_decode, fast_encode};
 use crate::wire::frame::Frame;
-use crate::wire::places::{self, Places};
-use crate::wire::segments::Building;
-use crate::wire::{index, usual};
 
 /// A message that was received.
 pub(crate) struct Received {
@@ -57,7 +59,7 @@ fn reader(frame: Frame, limits: &Limits, nesting_limit: i32) -> Reader<Frame> {
     Reader::new(frame, ReaderOptions { traversal_limit_in_words, nesting_limit })
 }
 
-/// A message that was received, with nothing but a content. See Note [A content is lifted].
+/// A message that was received, whose root is a content. See Note [A content is lifted].
 struct Lifted {
     reader: Reader<Frame>,
 }
@@ -68,7 +70,7 @@ impl fmt::Debug for Received {
     }
 }
 
-/// Which payload of an rpc `Message` a content is in.
+/// The payload of an rpc `Message` that a content is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PayloadKind {
     /// `call.params`.
@@ -86,7 +88,7 @@ impl PayloadKind {
         }
     }
 
-    /// The payload at this place of a message.
+    /// The payload of this kind in a message.
     pub(super) fn read(self, message: message::Reader<'_>) -> Result<payload::Reader<'_>, capnp::Error> {
         match (self, message.which()?) {
             (PayloadKind::CallParams, message::Call(call)) => call?.get_params(),
@@ -114,7 +116,7 @@ enum ContentSource {
     Null,
     Received(Arc<Received>, PayloadKind),
     Lifted(Arc<Lifted>),
-    Built(Arc<Built>),
+    Built(Arc<BuiltContent>),
 }
 
 impl Content {
@@ -123,14 +125,14 @@ impl Content {
         Content(ContentSource::Null)
     }
 
-    /// The content at a place of a received message.
-    pub(crate) fn received(message: Arc<Received>, place: PayloadKind) -> Self {
-        Content(ContentSource::Received(message, place))
+    /// The content of a payload of a received message.
+    pub(crate) fn received(message: Arc<Received>, kind: PayloadKind) -> Self {
+        Content(ContentSource::Received(message, kind))
     }
 
     /// The content that is the root of a received message, to be read within the given limits.
     pub(super) fn lifted(frame: Frame, limits: &Limits) -> Self {
-        let reader = reader(frame, limits, limits.nesting - usual::LEVELS);
+        let reader = reader(frame, limits, limits.nesting - fast_decode::LEVELS);
         Content(ContentSource::Lifted(Arc::new(Lifted { reader })))
     }
 
@@ -138,19 +140,19 @@ impl Content {
     pub(crate) fn reader(&self) -> Result<any_pointer::Reader<'_>, capnp::Error> {
         match &self.0 {
             ContentSource::Null => Ok(any_pointer::Reader::new(PointerReader::get_root_from_arena(&NULL)?)),
-            ContentSource::Received(message, place) => Ok(place.read(message.message()?)?.get_content()),
+            ContentSource::Received(message, kind) => Ok(kind.read(message.message()?)?.get_content()),
             ContentSource::Lifted(message) => message.reader.get_root(),
             ContentSource::Built(built) => built.content(),
         }
     }
 
-    /// How many words of memory the content keeps, with the message around it.
+    /// The number of words of memory that the content keeps, with the message around it.
     pub(crate) fn words(&self) -> usize {
         match &self.0 {
             ContentSource::Null => 0,
             ContentSource::Received(message, _) => message.words(),
             ContentSource::Lifted(message) => message.reader.get_segments().words(),
-            ContentSource::Built(built) => built.message.size_in_words(),
+            ContentSource::Built(built) => built.words(),
         }
     }
 
@@ -163,17 +165,17 @@ impl Content {
     pub(crate) fn cap_index_at(&self, path: &[u16], caps: usize) -> Result<Option<u32>, Exception> {
         let index = match &self.0 {
             ContentSource::Null => return Ok(None),
-            ContentSource::Received(message, place) => {
-                // That it is there, and is of this kind, was checked when it was received.
-                let before = place.path_in_message();
-                places::index_in(message.reader.get_segments(), before.iter().chain(path).copied())
+            ContentSource::Received(message, kind) => {
+                // The decoder has checked that the message has a payload of this kind.
+                let before = kind.path_in_message();
+                cap_paths::index_in(message.reader.get_segments(), before.iter().chain(path).copied())
             }
             ContentSource::Lifted(message) => {
-                places::index_in(message.reader.get_segments(), path.iter().copied())
+                cap_paths::index_in(message.reader.get_segments(), path.iter().copied())
             }
             ContentSource::Built(built) => {
                 let path = std::iter::once(0).chain(path.iter().copied());
-                places::index_in(&built.message.get_segments_for_output(), path)
+                cap_paths::index_in(&built.segments(), path)
             }
         };
         let in_table = |index: Option<u32>| match index {
@@ -183,7 +185,7 @@ impl Content {
         index.and_then(in_table).map_err(|e| e.with_context("no capability at that path"))
     }
 
-    /// How many words of memory the content takes: one that was built has a first segment of a fixed size, or more.
+    /// The number of words of memory that the content takes. One that was built has at least a first segment of a fixed size.
     pub(crate) fn words_held(&self) -> usize {
         match &self.0 {
             ContentSource::Built(_) => self.words().max(UNKNOWN_WORDS as usize),
@@ -191,24 +193,24 @@ impl Content {
         }
     }
 
-    /// Where its capabilities stand, if it was built here.
-    pub(crate) fn places(&self) -> Option<Places> {
+    /// The paths to its capabilities, if it was built here.
+    pub(crate) fn cap_paths(&self) -> Option<CapPaths> {
         match &self.0 {
-            ContentSource::Built(built) => places::find(&built.message.get_segments_for_output()),
+            ContentSource::Built(built) => cap_paths::find(&built.segments()),
             _ => None,
         }
     }
 
-    /// A copy of a content that was received, ready to be sent from `place`, so that encoding it can't fail later; and
-    /// what each capability pointer of the copy was before. `None` for any other content, which needs none.
+    /// A copy of a content that was received, to be sent as this kind of payload, so that encoding it can't fail later; and the
+    /// index that each capability pointer of the copy had before. `None` for a content of ours, which needs no copy.
     ///
     /// # Errors
     ///
-    /// If the content is malformed, has a capability pointer beyond `caps`, or would be larger than `most_words`: much
-    /// larger than what was received, where many pointers lead to one place.
+    /// If the content is malformed, has a capability pointer beyond `caps`, or if the copy would be larger than `most_words`. (A
+    /// copy is much larger than its original if many pointers lead to one place.)
     pub(crate) fn copy_received(
         &self,
-        place: PayloadKind,
+        kind: PayloadKind,
         caps: usize,
         most_words: usize,
     ) -> Result<Option<(Self, Vec<u32>)>, Exception> {
@@ -219,16 +221,24 @@ impl Content {
             return Err(too_large(size.word_count as usize, most_words));
         }
         size.cap_count = caps as u32;
-        let mut copy = ContentBuilder::new(place, Some(size));
-        let indices = index::copy(from, copy.content(), caps)?;
+        let mut copy = ContentBuilder::new(kind, Some(size));
+        let indices = cap_index::copy(from, copy.content(), caps)?;
         Ok(Some((copy.freeze(), indices)))
     }
 
-    /// What the content was built in, if it was built for this place.
-    pub(super) fn into_built(self, place: PayloadKind) -> Result<Arc<Built>, Content> {
+    /// The content with its message, if it was built as this kind of payload.
+    pub(super) fn built(&self, kind: PayloadKind) -> Option<&Arc<BuiltContent>> {
+        match &self.0 {
+            ContentSource::Built(built) if built.kind == kind => Some(built),
+            _ => None,
+        }
+    }
+
+    /// The content with its message, if it was built here.
+    pub(super) fn into_built(self) -> Option<Arc<BuiltContent>> {
         match self.0 {
-            ContentSource::Built(built) if built.place == place => Ok(built),
-            other => Err(Content(other)),
+            ContentSource::Built(built) => Some(built),
+            _ => None,
         }
     }
 }
@@ -237,14 +247,14 @@ impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             ContentSource::Null => f.write_str("Content(null)"),
-            ContentSource::Received(message, place) => write!(f, "Content({place:?} of {message:?})"),
+            ContentSource::Received(message, kind) => write!(f, "Content({kind:?} of {message:?})"),
             ContentSource::Lifted(_) => write!(f, "Content(received, {} words)", self.words()),
-            ContentSource::Built(built) => write!(f, "Content({:?}, {} words)", built.place, self.words()),
+            ContentSource::Built(built) => write!(f, "Content({:?}, {} words)", built.kind, self.words()),
         }
     }
 }
 
-/// Why a message is not sent.
+/// The reason for not sending a message of so many words.
 pub(crate) fn too_large(words: usize, limit: usize) -> Exception {
     Exception::failed(format!("a message of {words} words, where {limit} are allowed"))
 }
@@ -252,33 +262,40 @@ pub(crate) fn too_large(words: usize, limit: usize) -> Exception {
 /// A message that is a null pointer.
 static NULL: GeneratedCodeArena = GeneratedCodeArena::new(&[capnp::word(0, 0, 0, 0, 0, 0, 0, 0)]);
 
-/// A content in the envelope for its place.
-pub(super) struct Built {
-    message: Building,
-    place: PayloadKind,
+/// A content that was built here, in the message that it is sent in: see Note [Envelopes].
+pub(super) struct BuiltContent {
+    message: ScratchBuilder,
+    kind: PayloadKind,
 }
 
-impl Built {
-    /// The message that the content was built in.
-    pub(super) fn message(&self) -> &Building {
-        &self.message
+impl BuiltContent {
+    /// The first segment of the message that the content was built in.
+    pub(super) fn first_segment(&self) -> &[u8] {
+        self.segments()[0]
+    }
+
+    /// The segments of the message that the content was built in.
+    pub(super) fn segments(&self) -> OutputSegments<'_> {
+        self.message.get_segments_for_output()
+    }
+
+    /// The size of that message.
+    pub(super) fn words(&self) -> usize {
+        self.message.size_in_words()
     }
 
     fn content(&self) -> Result<any_pointer::Reader<'_>, capnp::Error> {
-        Ok(match self.place {
-            PayloadKind::CallParams => self.message.get_root_as_reader::<InCall<_>>()?.0,
-            PayloadKind::ReturnResults => self.message.get_root_as_reader::<InReturn<_>>()?.0,
-        })
+        fast_encode::content(&self.message, self.kind)
     }
 }
 
-/// The size of a content that nothing is known of.
+/// The size for which a content gets room without a hint, in words.
 const UNKNOWN_WORDS: u64 = 88;
 
-/// The most that a hint is believed: the first segment is taken from the system at once.
+/// The largest hint that is believed, in words: a first segment is taken from the system at once.
 const MAX_HINT_WORDS: u64 = 1 << 20;
 
-/// The most that the first segment of a message is made for. Larger messages have more segments.
+/// The largest first segment, in words. Larger messages have more segments.
 pub(super) const MAX_SEGMENT_WORDS: u64 = 1 << 28;
 
 /// A builder of a message whose first segment has the given size.
@@ -288,33 +305,29 @@ pub(super) fn builder(words: u64) -> Builder<HeapAllocator> {
 }
 
 /// A content that is being built, in the message that it will be sent in.
-pub(crate) struct ContentBuilder(Built);
+pub(crate) struct ContentBuilder(BuiltContent);
 
 impl ContentBuilder {
-    /// An empty content for a place, with room for what the hint says.
-    pub(crate) fn new(place: PayloadKind, size_hint: Option<MessageSize>) -> Self {
+    /// An empty content, with room for as many words as the hint says.
+    pub(crate) fn new(kind: PayloadKind, size_hint: Option<MessageSize>) -> Self {
         let words = size_hint.map_or(UNKNOWN_WORDS, |size| size.word_count.min(MAX_HINT_WORDS));
-        Self::with_room(place, words)
+        Self::with_room(kind, words)
     }
 
-    /// An empty content for a place, whose first segment has room for so many words.
-    pub(super) fn with_room(place: PayloadKind, words: u64) -> Self {
-        let words = words.saturating_add(place.words_before() as u64).clamp(1, MAX_SEGMENT_WORDS);
-        let message = Building::new(words as u32);
-        ContentBuilder(Built { message, place })
+    /// An empty content, whose first segment has room for so many words.
+    pub(super) fn with_room(kind: PayloadKind, words: u64) -> Self {
+        let words = words.saturating_add(kind.words_before() as u64).clamp(1, MAX_SEGMENT_WORDS);
+        let message = ScratchBuilder::new(words as u32);
+        ContentBuilder(BuiltContent { message, kind })
     }
 
-    /// What has been built so far, to go on. Without a table of capabilities: the caller lends one.
+    /// The content as far as it has been built. It has no table of capabilities: the caller lends it one.
     pub(crate) fn content(&mut self) -> any_pointer::Builder<'_> {
-        let Built { message, place } = &mut self.0;
-        let content = match place {
-            PayloadKind::CallParams => message.get_root::<InCall<_>>().map(|root| root.0),
-            PayloadKind::ReturnResults => message.get_root::<InReturn<_>>().map(|root| root.0),
-        };
-        content.expect("the root is what was made here, the first time")
+        let BuiltContent { message, kind } = &mut self.0;
+        fast_encode::content_mut(message, *kind)
     }
 
-    /// How many words have been built, with the message around them.
+    /// The number of words that have been built, with the message around them.
     pub(crate) fn words(&self) -> usize {
         self.0.message.size_in_words()
     }
@@ -322,7 +335,7 @@ impl ContentBuilder {
     /// Ends the building.
     pub(crate) fn freeze(mut self) -> Content {
         if self.words() == 0 {
-            // Nobody has looked at it: without that it has no root.
+            // A content that was never asked for has no root yet.
             self.content();
         }
         Content(ContentSource::Built(Arc::new(self.0)))
@@ -331,7 +344,7 @@ impl ContentBuilder {
 
 impl fmt::Debug for ContentBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ContentBuilder({:?}, {} words)", self.0.place, self.words())
+        write!(f, "ContentBuilder({:?}, {} words)", self.0.kind, self.words())
     }
 }
 

@@ -1,8 +1,8 @@
 //! From messages as bytes to messages as Rust values.
 //!
-//! What the peer sent is not trusted: a pointer may lead anywhere, a list may claim any length, and a variant
-//! may be one of the future. The `capnp` crate's limits bound how much is read; what is kept is bounded here,
-//! by the size of the message.
+//! A message of the peer's is not trusted: a pointer may lead anywhere, a list may claim any length, and a variant may be one
+//! of the future. The `capnp` crate's limits bound how much is read. This module bounds what is kept, by the size of the
+//! message.
 
 use capnp::NotInSchema;
 
@@ -14,12 +14,12 @@ use crate::generated::rpc_capnp::{
 use crate::limits::Limits;
 use crate::sync::Arc;
 use crate::wire::content::{Content, PayloadKind, Received};
+use crate::wire::fast::fast_decode;
 use crate::wire::frame::Frame;
 use crate::wire::message::{
     Call, Descriptor, Disembargo, DisembargoContext, Finish, Incoming, Message, Outcome, Outgoing, Path,
-    Payload, PromisedAnswer, Resolution, Resolve, Return, Side, Target,
+    Payload, PromisedAnswer, Resolution, Resolve, Return, Side, Target, MAX_STEPS,
 };
-use crate::wire::usual::{self, MAX_STEPS};
 
 /// Decodes a message of the peer's, to be read within the given limits. See Note [Usual messages].
 ///
@@ -31,14 +31,14 @@ use crate::wire::usual::{self, MAX_STEPS};
 /// [`ProtocolError::Malformed`] if a part of the message other than the contents of payloads can't be read,
 /// or holds more than its size allows for. Contents are checked where they are used.
 pub(crate) fn decode(frame: Frame, limits: &Limits) -> Result<Message<Incoming>, ProtocolError> {
-    match usual::decode(frame, limits) {
+    match fast_decode::decode(frame, limits) {
         Ok(message) => Ok(message),
-        Err(frame) => decode_any(Arc::new(Received::new(frame, limits))),
+        Err(frame) => decode_plain(Arc::new(Received::new(frame, limits))),
     }
 }
 
 /// Decodes a message with the readers of the `capnp` crate.
-pub(crate) fn decode_any(received: Arc<Received>) -> Result<Message<Incoming>, ProtocolError> {
+pub(crate) fn decode_plain(received: Arc<Received>) -> Result<Message<Incoming>, ProtocolError> {
     let decoder = Decoder { source: &received, contents: true };
     let message = received.message().map_err(Stop::from).and_then(|message| decoder.message(message));
     match message {
@@ -48,7 +48,7 @@ pub(crate) fn decode_any(received: Arc<Received>) -> Result<Message<Incoming>, P
     }
 }
 
-/// Why decoding does not go on.
+/// The reason why decoding ends early.
 enum Stop {
     Malformed(String),
     /// A variant is not known.
@@ -74,7 +74,7 @@ trait Decode: Side {
 }
 
 impl Decode for Incoming {
-    /// What came back is a message of ours.
+    /// The message inside is one of ours.
     fn bounced(inner: message::Reader<'_>, source: &Arc<Received>) -> Result<Self::Bounced, Stop> {
         let decoder = Decoder { source, contents: false };
         match decoder.message(inner) {
@@ -85,7 +85,7 @@ impl Decode for Incoming {
 }
 
 impl Decode for Outgoing {
-    /// What came back is an `unimplemented` of ours. What was in that does not matter any more.
+    /// The message inside is an `unimplemented` of ours. The message inside that does not matter any more.
     fn bounced(_inner: message::Reader<'_>, source: &Arc<Received>) -> Result<Self::Bounced, Stop> {
         Ok(source.clone())
     }
@@ -94,7 +94,7 @@ impl Decode for Outgoing {
 #[derive(Clone, Copy)]
 struct Decoder<'a> {
     source: &'a Arc<Received>,
-    /// Whether contents are wanted. Those of a message inside another one are not.
+    /// Whether contents are kept. Those of a message inside another one are not.
     contents: bool,
 }
 
@@ -167,9 +167,9 @@ impl Decoder<'_> {
         })
     }
 
-    fn payload<S: Side>(self, reader: payload::Reader<'_>, place: PayloadKind) -> Result<Payload<S>, Stop> {
+    fn payload<S: Side>(self, reader: payload::Reader<'_>, kind: PayloadKind) -> Result<Payload<S>, Stop> {
         let content = if self.contents && !reader.get_content().is_null() {
-            Content::received(self.source.clone(), place)
+            Content::received(self.source.clone(), kind)
         } else {
             Content::null()
         };
@@ -187,8 +187,8 @@ impl Decoder<'_> {
         Ok(Resolve { promise: reader.get_promise_id().into(), to })
     }
 
-    /// Text that is no UTF-8 is taken as far as it is, and a kind of the future is `failed`: an exception is
-    /// for people in the first place.
+    /// Bytes that are no UTF-8 are replaced, and a kind of the future is read as `failed`: people read exceptions, programs
+    /// hardly do.
     fn exception(self, reader: exception::Reader<'_>) -> Result<Exception, Stop> {
         let kind = match reader.get_type() {
             Ok(exception::Type::Overloaded) => ExceptionKind::Overloaded,
@@ -211,8 +211,8 @@ impl Decoder<'_> {
         Ok(e)
     }
 
-    /// Refuses what is larger than the message that it came in: lists may overlap, and lists of empty structs
-    /// may have any length.
+    /// Refuses a list that is larger than the message that it came in: lists may overlap, and a list of empty structs may have
+    /// any length.
     fn check_size(self, what: &str, words: usize) -> Result<(), Stop> {
         if words > self.source.words() {
             return Err(Stop::Malformed(format!("{what}: larger than the message")));

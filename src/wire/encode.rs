@@ -6,39 +6,52 @@ use capnp::traits::{Imbue, ImbueMut};
 
 use crate::error::{Exception, ExceptionKind};
 use crate::generated::rpc_capnp::{
-    cap_descriptor, disembargo, exception, message, message_target, promised_answer, resolve,
+    cap_descriptor, disembargo, exception, finish, message, message_target, payload, promised_answer,
+    resolve, return_,
 };
-use crate::sync::Arc;
-use crate::wire::content::{self, Built, Content, ContentBuilder, PayloadKind, Received};
-use crate::wire::envelope::{self, CallFields, Envelope, ReturnFields};
+use crate::wire::cap_index;
+use crate::wire::content::{self, PayloadKind, Received};
+use crate::wire::fast::fast_encode;
 use crate::wire::frame::Outbound;
 use crate::wire::message::{
-    Call, Descriptor, Disembargo, DisembargoContext, Message, Outcome, Outgoing, Payload, PromisedAnswer,
-    Resolution, Resolve, Return, Target,
+    Call, Descriptor, Disembargo, DisembargoContext, Finish, Message, Outcome, Outgoing, Payload,
+    PromisedAnswer, Resolution, Resolve, Return, Target,
 };
-use crate::wire::{index, patch};
+use crate::wire::remap_caps::remap_caps;
 
 /// Encodes a message.
 ///
-/// A content that was built for this kind of message is not copied. Any other content is.
-/// See Note [Contents are kept in their message].
+/// A content that was built for this kind of message is not copied. Any other content is copied. See
+/// Note [Contents are kept in their message].
 ///
 /// # Errors
 ///
 /// If a content is malformed (which only a received one can be), or has a capability pointer beyond the
-/// descriptors; and for what is never sent.
-pub(crate) fn encode(message: Message<Outgoing>) -> Result<Outbound, Exception> {
+/// descriptors; and for a message or descriptor that is only ever received.
+pub(crate) fn encode(mut message: Message<Outgoing>) -> Result<Outbound, Exception> {
+    match fast_encode::encode(&mut message) {
+        Some(outbound) => Ok(outbound),
+        None => encode_plain(message),
+    }
+}
+
+/// Encodes a message with the builders of the `capnp` crate. Any content is copied.
+pub(super) fn encode_plain(message: Message<Outgoing>) -> Result<Outbound, Exception> {
     match message {
         Message::Unimplemented(received) => bounce(&received),
         Message::Abort(e) => small(exception_words(&e), |to| write_exception(to.init_abort(), &e)),
         Message::Bootstrap { question } => {
             small(0, |to| to.init_bootstrap().set_question_id(question.into()))
         }
-        Message::Call(call) => encode_call(call),
-        Message::Return(ret) => encode_return(ret),
-        Message::Finish(finish) => Ok(envelope::finish(&finish).into()),
+        Message::Call(call) => encode_call(&call),
+        Message::Return(ret) => encode_return(&ret),
+        Message::Finish(finish) => small(0, |to| write_finish(to.init_finish(), &finish)),
         Message::Resolve(resolve) => encode_resolve(&resolve),
-        Message::Release { id, count } => Ok(envelope::release(id.into(), count).into()),
+        Message::Release { id, count } => small(0, |to| {
+            let mut to = to.init_release();
+            to.set_id(id.into());
+            to.set_reference_count(count);
+        }),
         Message::Disembargo(d) => {
             small(target_words(&d.target), |to| write_disembargo(to.init_disembargo(), &d))
         }
@@ -46,11 +59,11 @@ pub(crate) fn encode(message: Message<Outgoing>) -> Result<Outbound, Exception> 
     }
 }
 
-pub(super) fn never_sent(what: &str) -> Exception {
+fn never_sent(what: &str) -> Exception {
     Exception::failed(format!("{what} is never sent"))
 }
 
-/// What every message without a payload fits into, but for texts and paths.
+/// The largest message without its texts, paths and payload, in words.
 const SMALL_WORDS: usize = 20;
 
 /// A message without a payload; `extra` is the size of its texts and paths.
@@ -60,83 +73,84 @@ fn small(extra: usize, write: impl FnOnce(message::Builder<'_>)) -> Result<Outbo
     Ok(message.into())
 }
 
-fn encode_call(call: Call<Outgoing>) -> Result<Outbound, Exception> {
-    let fields = CallFields {
-        question: call.question.into(),
-        interface_id: call.interface_id,
-        method_id: call.method_id,
-        keep_results: call.keep_results,
-        no_promise_pipelining: call.no_promise_pipelining,
-        only_promise_pipeline: call.only_promise_pipeline,
-    };
-    enclose(call.params, PayloadKind::CallParams, |segment, descriptors| {
-        Envelope::call(segment, &fields, &call.target, descriptors)
+fn encode_call(call: &Call<Outgoing>) -> Result<Outbound, Exception> {
+    let extra = target_words(&call.target);
+    with_payload(&call.params, extra, |to| {
+        let mut to = to.init_call();
+        to.set_question_id(call.question.into());
+        to.set_interface_id(call.interface_id);
+        to.set_method_id(call.method_id);
+        to.set_no_promise_pipelining(call.no_promise_pipelining);
+        to.set_only_promise_pipeline(call.only_promise_pipeline);
+        if call.keep_results {
+            to.reborrow().init_send_results_to().set_yourself(());
+        }
+        write_target(to.reborrow().init_target(), &call.target);
+        to.init_params()
     })
 }
 
-fn encode_return(ret: Return<Outgoing>) -> Result<Outbound, Exception> {
-    let Return { answer, release_param_caps, no_finish_needed, outcome } = ret;
-    let outcome = match outcome {
-        Outcome::Results(results) => {
-            let fields = ReturnFields { answer: answer.into(), release_param_caps, no_finish_needed };
-            return enclose(results, PayloadKind::ReturnResults, |segment, descriptors| {
-                Envelope::results(segment, &fields, descriptors)
-            });
+fn encode_return(ret: &Return<Outgoing>) -> Result<Outbound, Exception> {
+    match &ret.outcome {
+        Outcome::Results(results) => with_payload(results, 0, |to| write_return(to, ret).init_results()),
+        Outcome::Exception(e) => {
+            small(exception_words(e), |to| write_exception(write_return(to, ret).init_exception(), e))
         }
-        Outcome::Unknown(..) => return Err(never_sent("a return of unknown kind")),
-        other => other,
-    };
-    let extra = if let Outcome::Exception(e) = &outcome { exception_words(e) } else { 0 };
-    small(extra, |to| {
-        let mut to = to.init_return();
-        to.set_answer_id(answer.into());
-        to.set_release_param_caps(release_param_caps);
-        to.set_no_finish_needed(no_finish_needed);
-        match outcome {
-            Outcome::Exception(e) => write_exception(to.init_exception(), &e),
-            Outcome::Canceled => to.set_canceled(()),
-            Outcome::ResultsSentElsewhere => to.set_results_sent_elsewhere(()),
-            Outcome::TakeFromOtherQuestion(question) => to.set_take_from_other_question(question.into()),
-            Outcome::Results(_) | Outcome::Unknown(..) => {}
+        Outcome::Canceled => small(0, |to| write_return(to, ret).set_canceled(())),
+        Outcome::ResultsSentElsewhere => small(0, |to| write_return(to, ret).set_results_sent_elsewhere(())),
+        Outcome::TakeFromOtherQuestion(question) => {
+            small(0, |to| write_return(to, ret).set_take_from_other_question((*question).into()))
         }
-    })
+        Outcome::Unknown(..) => Err(never_sent("a return of unknown kind")),
+    }
 }
 
-/// A payload in the envelope that `around` makes for the first segment of its content.
-fn enclose(
-    payload: Payload<Outgoing>,
-    place: PayloadKind,
-    around: impl FnOnce(&[u8], &[Descriptor<Outgoing>]) -> Result<Envelope, Exception>,
+/// Writes a Return, but for its outcome.
+fn write_return<'a>(to: message::Builder<'a>, ret: &Return<Outgoing>) -> return_::Builder<'a> {
+    let mut to = to.init_return();
+    to.set_answer_id(ret.answer.into());
+    to.set_release_param_caps(ret.release_param_caps);
+    to.set_no_finish_needed(ret.no_finish_needed);
+    to
+}
+
+/// A message with a copy of a payload. `init` writes all but that; `extra` is the size of its paths.
+fn with_payload(
+    payload: &Payload<Outgoing>,
+    extra: usize,
+    init: impl FnOnce(message::Builder<'_>) -> payload::Builder<'_>,
 ) -> Result<Outbound, Exception> {
     let Payload { content, descriptors } = payload;
-    // If the content was copied, what the indices of the capability pointers in it were before.
-    let (content, indices) = match content.into_built(place) {
-        Ok(content) => (content, Vec::new()),
-        Err(content) => copy(&content, place, descriptors.len())?,
-    };
-    let envelope = around(content.message().get_segments_for_output()[0], &descriptors)?;
-    let outbound = Outbound::enclosed(content, envelope);
-    if indices.iter().copied().eq((0..).take(indices.len())) {
-        return Ok(outbound);
-    }
-    let patched = outbound.with_segments(|segments| match segments {
-        [segment] => patch::replace_indices(segment, &indices),
-        _ => None,
-    });
-    Ok(patched.ok_or_else(|| Exception::failed("a copied content could not be patched"))?.into())
-}
-
-/// A copy of a content, to be sent from `place`. See Note [Copies keep indices].
-fn copy(content: &Content, place: PayloadKind, caps: usize) -> Result<(Arc<Built>, Vec<u32>), Exception> {
-    let from = content.reader()?;
-    let words = from.target_size()?.word_count;
+    let content = content.reader()?;
+    let words = content.target_size()?.word_count;
     if words > content::MAX_SEGMENT_WORDS {
         return Err(Exception::failed(format!("a content of {words} words is too large to copy")));
     }
-    let mut copy = ContentBuilder::with_room(place, words);
-    let indices = index::copy(from, copy.content(), caps)?;
-    let built = copy.freeze().into_built(place);
-    Ok((built.unwrap_or_else(|_| unreachable!("it was built for this place")), indices))
+    let extra = SMALL_WORDS + extra + descriptors_words(descriptors);
+    let mut message = content::builder(words + extra as u64);
+    let mut to = init(message.init_root());
+    let indices = cap_index::copy(content, to.reborrow().init_content(), descriptors.len())?;
+    if !descriptors.is_empty() {
+        let mut table = to.init_cap_table(descriptors.len() as u32);
+        for (i, descriptor) in (0..).zip(descriptors.iter()) {
+            write_descriptor(table.reborrow().get(i), descriptor)?;
+        }
+    }
+    // See Note [Copies keep indices].
+    if indices.iter().copied().eq((0..).take(indices.len())) {
+        return Ok(message.into());
+    }
+    let remapped = match *message.get_segments_for_output() {
+        [segment] => remap_caps(segment, &indices),
+        _ => None,
+    };
+    Ok(remapped.ok_or_else(|| Exception::failed("a copied content could not be given its indices"))?.into())
+}
+
+fn write_finish(mut to: finish::Builder<'_>, finish: &Finish<Outgoing>) {
+    to.set_question_id(finish.question.into());
+    to.set_release_result_caps(finish.release_result_caps);
+    to.set_require_early_cancellation_workaround(finish.cancel_after_delivery);
 }
 
 /// Sends a message back as `unimplemented`: whole, or, if its content can't be copied, without the content.
@@ -153,7 +167,7 @@ fn copy_whole(
     received: &Received,
     original: message::Reader<'_>,
 ) -> Result<Builder<HeapAllocator>, capnp::Error> {
-    let table = index::table(cap_table_len(original).min(received.words()));
+    let table = cap_index::table(cap_table_len(original).min(received.words()));
     let mut met = CapTable::new();
     let mut message = content::builder(original.total_size()?.word_count + SMALL_WORDS as u64);
     let mut original = original;
@@ -164,13 +178,13 @@ fn copy_whole(
     Ok(message)
 }
 
-/// How many descriptors the message has, as far as it can be read.
+/// The number of descriptors of a message, as far as it can be read.
 fn cap_table_len(original: message::Reader<'_>) -> usize {
-    let len = |place: PayloadKind| Some(place.read(original).ok()?.get_cap_table().ok()?.len() as usize);
+    let len = |kind: PayloadKind| Some(kind.read(original).ok()?.get_cap_table().ok()?.len() as usize);
     len(PayloadKind::CallParams).or_else(|| len(PayloadKind::ReturnResults)).unwrap_or(0)
 }
 
-/// What its sender needs to know which call comes back.
+/// The fields by which its sender knows which call comes back.
 fn copy_outline(original: message::Reader<'_>) -> Result<Builder<HeapAllocator>, capnp::Error> {
     let message::Call(call) = original.which()? else {
         return Err(capnp::Error::failed("only a call has an outline".into()));
@@ -272,7 +286,7 @@ fn write_exception(mut to: exception::Builder<'_>, e: &Exception) {
     }
 }
 
-// Sizes: what varies in a message, so that its first segment has room for all of it.
+// Sizes of the parts that vary, so that a message has room in its first segment.
 
 fn target_words(target: &Target<Outgoing>) -> usize {
     match target {

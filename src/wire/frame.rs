@@ -3,14 +3,15 @@
 use capnp::message::{Builder, HeapAllocator, ReaderSegments};
 use capnp::Word;
 
-use super::content::Built;
-use super::envelope::Envelope;
-use super::spare;
+use super::content::BuiltContent;
+use super::fast::buffer_pool;
+use super::fast::fast_encode::Envelope;
+use super::pointer::Pointer;
 use crate::sync::Arc;
 
 /// A message that was received: segments of words, in one allocation.
 pub struct Frame {
-    /// The segments, and around them what is left of an earlier message. See Note [Spare memory].
+    /// The segments, and around them words of earlier messages. See Note [Spare memory].
     memory: Vec<Word>,
     /// Where the first segment begins, in words.
     start: usize,
@@ -72,9 +73,9 @@ impl Frame {
     }
 
     /// Puts another root pointer into the first word, which must be there.
-    pub(super) fn set_root(&mut self, pointer: u64) {
+    pub(super) fn set_root(&mut self, pointer: Pointer) {
         let first = &mut self.memory[self.start..self.start + 1];
-        Word::words_to_bytes_mut(first).copy_from_slice(&pointer.to_le_bytes());
+        Word::words_to_bytes_mut(first).copy_from_slice(&pointer.0.to_le_bytes());
     }
 
     /// The number of segments.
@@ -85,7 +86,7 @@ impl Frame {
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        spare::give(std::mem::take(&mut self.memory));
+        buffer_pool::give(std::mem::take(&mut self.memory));
     }
 }
 
@@ -110,12 +111,12 @@ impl ReaderSegments for Frame {
 }
 
 /// A message that is ready to be sent.
-pub struct Outbound(Body);
+pub struct Outbound(OutboundBody);
 
-enum Body {
+enum OutboundBody {
     Built(Builder<HeapAllocator>),
     /// See Note [Envelopes].
-    Enclosed(Arc<Built>, Envelope),
+    Enclosed(Arc<BuiltContent>, Envelope),
     Segment(Vec<Word>),
     Small([Word; 4]),
 }
@@ -124,65 +125,63 @@ impl Outbound {
     /// The segments to write, in order. Their table is the transport's to write.
     pub fn with_segments<R>(&self, f: impl FnOnce(&[&[u8]]) -> R) -> R {
         match &self.0 {
-            Body::Built(message) => f(&message.get_segments_for_output()),
-            Body::Enclosed(..) => self.with_parts(|first, others| {
+            OutboundBody::Built(message) => f(&message.get_segments_for_output()),
+            OutboundBody::Enclosed(..) => self.with_parts(|first, others| {
                 let first = first.concat();
                 let segments: Vec<&[u8]> =
                     std::iter::once(&first[..]).chain(others.iter().copied()).collect();
                 f(&segments)
             }),
-            Body::Segment(words) => f(&[Word::words_to_bytes(words)]),
-            Body::Small(words) => f(&[Word::words_to_bytes(words)]),
+            OutboundBody::Segment(words) => f(&[Word::words_to_bytes(words)]),
+            OutboundBody::Small(words) => f(&[Word::words_to_bytes(words)]),
         }
     }
 
-    /// The same, with the parts of the first segment as they lie.
+    /// The same, with the three parts of the first segment, which are not copied together.
     pub(crate) fn with_parts<'a, R>(&'a self, f: impl FnOnce([&'a [u8]; 3], &[&'a [u8]]) -> R) -> R {
         let (segments, envelope) = match &self.0 {
-            Body::Built(message) => (message.get_segments_for_output(), None),
-            Body::Enclosed(content, envelope) => {
-                (content.message().get_segments_for_output(), Some(envelope))
-            }
-            Body::Segment(words) => return f([Word::words_to_bytes(words), &[], &[]], &[]),
-            Body::Small(words) => return f([Word::words_to_bytes(words), &[], &[]], &[]),
+            OutboundBody::Built(message) => (message.get_segments_for_output(), None),
+            OutboundBody::Enclosed(content, envelope) => (content.segments(), Some(envelope)),
+            OutboundBody::Segment(words) => return f([Word::words_to_bytes(words), &[], &[]], &[]),
+            OutboundBody::Small(words) => return f([Word::words_to_bytes(words), &[], &[]], &[]),
         };
         let (first, others) = segments.split_first().expect("a message has a segment");
         f(envelope.map_or([first, &[], &[]], |envelope| envelope.parts(first)), others)
     }
 
-    /// A content in its envelope.
-    pub(super) fn enclosed(content: Arc<Built>, envelope: Envelope) -> Self {
-        Outbound(Body::Enclosed(content, envelope))
+    /// A content that was built here, in its envelope.
+    pub(super) fn enclosed(content: Arc<BuiltContent>, envelope: Envelope) -> Self {
+        Outbound(OutboundBody::Enclosed(content, envelope))
     }
 
     /// The size of all segments together, in words.
     pub fn words(&self) -> usize {
         match &self.0 {
-            Body::Built(message) => message.size_in_words(),
-            Body::Enclosed(content, envelope) => content.message().size_in_words() + envelope.added(),
-            Body::Segment(words) => words.len(),
-            Body::Small(words) => words.len(),
+            OutboundBody::Built(message) => message.size_in_words(),
+            OutboundBody::Enclosed(content, envelope) => content.words() + envelope.added(),
+            OutboundBody::Segment(words) => words.len(),
+            OutboundBody::Small(words) => words.len(),
         }
     }
 }
 
 impl From<Builder<HeapAllocator>> for Outbound {
     fn from(message: Builder<HeapAllocator>) -> Self {
-        Outbound(Body::Built(message))
+        Outbound(OutboundBody::Built(message))
     }
 }
 
 /// A message of one segment.
 impl From<Vec<Word>> for Outbound {
     fn from(segment: Vec<Word>) -> Self {
-        Outbound(Body::Segment(segment))
+        Outbound(OutboundBody::Segment(segment))
     }
 }
 
 /// A message of one segment, of few words.
 impl From<[Word; 4]> for Outbound {
     fn from(segment: [Word; 4]) -> Self {
-        Outbound(Body::Small(segment))
+        Outbound(OutboundBody::Small(segment))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The messages of `rpc.capnp` as Rust values: what the state machine is driven by and what it emits.
+//! The messages of `rpc.capnp` as Rust values: the input and the output of the state machine.
 //!
 //! A message is the same for both vats but for whose table each ID names. [`Side`] says which:
 //! [`Message<Outgoing>`] is what we send, [`Message<Incoming>`] what the peer sent, and in both every ID
@@ -12,7 +12,7 @@ use crate::short::Short;
 use crate::sync::Arc;
 use crate::wire::content::{Content, Received};
 
-/// Who sent a message, which decides which of our tables its IDs name.
+/// The sender of a message, which decides which of our tables its IDs name.
 pub(crate) trait Side: Sized + Debug + 'static {
     /// A question of the message's sender.
     type Question: Id;
@@ -26,11 +26,11 @@ pub(crate) trait Side: Sized + Debug + 'static {
     type OwnEmbargo: Id;
     /// An embargo that the message's receiver began.
     type PeerEmbargo: Id;
-    /// What an `Unimplemented` message holds.
+    /// The message inside an `Unimplemented` message.
     type Bounced: Debug + Send + Sync;
 }
 
-/// What every kind of ID can do.
+/// The traits that every kind of ID has.
 pub(crate) trait Id: Copy + Ord + Debug + From<u32> + Into<u32> + Send + Sync + 'static {}
 impl<T: Copy + Ord + Debug + From<u32> + Into<u32> + Send + Sync + 'static> Id for T {}
 
@@ -134,7 +134,10 @@ pub(crate) struct PromisedAnswer<Q> {
 /// Pointer fields to follow, from the root of some results to a capability. `noop`s are left out.
 pub(crate) type Path = Arc<[u16]>;
 
-/// `rpc.capnp`'s `Payload`: content, and what the capability pointers in it stand for.
+/// The largest number of steps that a [`Path`] may have.
+pub(crate) const MAX_STEPS: usize = 64;
+
+/// `rpc.capnp`'s `Payload`: a content, and the descriptors that its capability pointers name by index.
 #[derive(Debug)]
 pub(crate) struct Payload<S: Side> {
     pub(crate) content: Content,

@@ -1,23 +1,23 @@
-//! What a message of the peer's needs to be handled, found out without decoding it.
+//! The room that a message of the peer's needs to be handled, found out without decoding it.
 
 use capnp::message::{Reader, ReaderOptions};
 
 use crate::generated::rpc_capnp::message;
 use crate::wire::frame::Frame;
 
-/// What a message of the peer's needs to be handled. See Note [Backpressure].
+/// The room that a message of the peer's needs to be handled. See Note [Backpressure].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Needs {
     /// It is a call: room among those in service, and room to send its answer.
     Service,
-    /// Room to send what it leaves to be sent.
+    /// Room to send the message that it leaves to be sent.
     Output,
     /// It takes up no room that is not taken already, and may make some.
     Nothing,
 }
 
 impl Needs {
-    /// What a message needs. A malformed one needs nothing: it ends the connection.
+    /// The room that a message needs. A malformed one needs nothing: it ends the connection.
     pub(crate) fn of(frame: &Frame) -> Needs {
         let reader = Reader::new(frame, ReaderOptions::new());
         let Ok(root) = reader.get_root::<message::Reader<'_>>() else { return Needs::Nothing };

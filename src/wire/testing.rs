@@ -19,7 +19,7 @@ use crate::wire::message::{
     Call, Descriptor, Disembargo, DisembargoContext, Finish, Incoming, Message, Outcome, Outgoing, Path,
     Payload, PromisedAnswer, Resolution, Resolve, Return, Side, Target,
 };
-use crate::wire::{self, index};
+use crate::wire::{self, cap_index};
 
 /// The message as the peer receives it.
 pub(super) fn receive(message: &Outbound) -> Frame {
@@ -65,20 +65,39 @@ pub(super) fn list_of_caps(place: PayloadKind, indices: &[u32]) -> Content {
 
 /// Sets a pointer to a capability of the given index.
 pub(super) fn set_cap(to: any_pointer::Builder<'_>, index: u32) {
-    let mut table: CapTable = index::table(index as usize);
+    let mut table: CapTable = cap_index::table(index as usize);
     let mut to = to;
     let mut to = to.reborrow();
     to.imbue_mut(&mut table);
-    to.set_as_capability(index::table(1).remove(0).unwrap());
+    to.set_as_capability(cap_index::table(1).remove(0).unwrap());
 }
 
 /// The indices that [`list_of_caps`] was made with.
 pub(super) fn indices_in(content: &Content, caps: usize) -> Vec<u32> {
-    let table = index::table(caps);
+    let table = cap_index::table(caps);
     let mut root = content.reader().unwrap();
     root.imbue(&table);
     let list: struct_list::Reader<'_, bootstrap::Owned> = root.get_as().unwrap();
-    list.iter().map(|e| index::at(e.get_deprecated_object_id(), &[]).unwrap().unwrap()).collect()
+    list.iter().map(|e| cap_index::at(e.get_deprecated_object_id(), &[]).unwrap().unwrap()).collect()
+}
+
+/// The words of a content, copied, and the index of each capability in it.
+pub(super) type ContentWords = (Vec<u8>, Vec<u32>);
+
+/// Copies a content. `None` if it can't be read.
+pub(super) fn content_words(content: &Content, caps: usize) -> Option<ContentWords> {
+    let mut to = ContentBuilder::with_room(PayloadKind::CallParams, 1000);
+    let indices = cap_index::copy(content.reader().ok()?, to.content(), caps).ok()?;
+    Some((to.freeze().into_built()?.segments().concat(), indices))
+}
+
+/// The payload of a call, or of a Return with results.
+pub(super) fn payload_mut<S: Side>(message: &mut Message<S>) -> Option<&mut Payload<S>> {
+    match message {
+        Message::Call(call) => Some(&mut call.params),
+        Message::Return(Return { outcome: Outcome::Results(results), .. }) => Some(results),
+        _ => None,
+    }
 }
 
 /// Words that are likely to be pointers.

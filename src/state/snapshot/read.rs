@@ -197,7 +197,7 @@ fn outcome(returned: &Returned) -> AnswerOutcome {
 
 fn read_export(id: ExportId, export: &Export, age: Duration) -> ExportEntry {
     // Set before `told` was, so it is there.
-    let told = export.promise.as_ref().filter(|_| export.told).and_then(|frozen| frozen.get());
+    let told = export.promise.as_ref().filter(|_| export.resolve_sent).and_then(|frozen| frozen.get());
     ExportEntry {
         id,
         references: export.references,

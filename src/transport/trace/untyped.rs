@@ -5,6 +5,8 @@
 
 use std::fmt::Write;
 
+use crate::wire::pointer::{follow, word_in, ElementSize, Pointee, Pointer, StructSize, WordPosition, WORD};
+
 /// After this many characters the rest is left out.
 const SHOWN: usize = 4096;
 /// How deep pointers are followed.
@@ -14,39 +16,18 @@ const DEPTH: u32 = 64;
 /// `Message` points to, and each step is the number of a pointer.
 pub(super) fn show(segments: &[&[u8]], path: &[usize]) -> String {
     let mut show = Show { segments, text: String::new() };
-    let place =
-        std::iter::once(&0).chain(path).try_fold(Place { segment: 0, word: 0 }, |at, field| {
-            match show.target(at)? {
-                Target::Struct { at, data, pointers } if *field < pointers => Some(at.after(data + field)),
-                _ => None,
+    let content = std::iter::once(&0).chain(path).try_fold(WordPosition::ROOT, |at, field| {
+        match follow(segments, at)? {
+            Pointee::Struct { start, size } if *field < size.pointers() => {
+                Some(start.after(size.data() + field))
             }
-        });
-    if place.and_then(|at| show.pointer(at, 0)).is_none() {
+            _ => None,
+        }
+    });
+    if content.and_then(|at| show.pointer(at, 0)).is_none() {
         show.text += "...";
     }
     show.text
-}
-
-/// A word of a message.
-#[derive(Clone, Copy)]
-struct Place {
-    segment: usize,
-    word: usize,
-}
-
-impl Place {
-    fn after(self, words: usize) -> Place {
-        Place { word: self.word.saturating_add(words), ..self }
-    }
-}
-
-/// What a pointer points to, as the pointer says.
-#[derive(Clone, Copy)]
-enum Target {
-    Null,
-    Struct { at: Place, data: usize, pointers: usize },
-    List { at: Place, element: u64, count: usize },
-    Capability(u32),
 }
 
 /// Shows until the text is long enough, or something is wrong: then `None`.
@@ -56,30 +37,38 @@ struct Show<'a> {
 }
 
 impl<'a> Show<'a> {
-    fn pointer(&mut self, at: Place, depth: u32) -> Option<()> {
+    fn pointer(&mut self, at: WordPosition, depth: u32) -> Option<()> {
         if depth > DEPTH || self.text.len() > SHOWN {
             return None;
         }
-        match self.target(at)? {
-            Target::Null => self.text += "null",
-            Target::Capability(index) => write!(self.text, "cap {index}").ok()?,
-            Target::Struct { at, data, pointers } => self.structure(at, data, pointers, depth)?,
-            Target::List { at, element: 7, .. } => self.composite(at, depth)?,
-            Target::List { at, element: 6, count } => {
-                self.text.push('[');
-                self.separated(count, |show, i| show.pointer(at.after(i), depth + 1))?;
-                self.text.push(']');
-            }
-            Target::List { at, element: 2, count } => self.bytes(at, count)?,
-            Target::List { at, element, count } => self.numbers(at, element, count)?,
+        match follow(self.segments, at)? {
+            Pointee::Null => self.text += "null",
+            Pointee::Capability(index) => write!(self.text, "cap {index}").ok()?,
+            Pointee::Struct { start, size } => self.structure(start, size, depth)?,
+            Pointee::List { start, element, count } => match element {
+                ElementSize::Composite => self.composite(start, depth)?,
+                ElementSize::Pointer => {
+                    self.text.push('[');
+                    self.separated(count, |show, i| show.pointer(start.after(i), depth + 1))?;
+                    self.text.push(']');
+                }
+                ElementSize::Byte => self.bytes(start, count)?,
+                ElementSize::Void => write!(self.text, "[{count} times nothing]").ok()?,
+                // Eight bits to a number.
+                ElementSize::Bit => self.numbers(start, 1, count.div_ceil(8))?,
+                ElementSize::TwoBytes => self.numbers(start, 2, count)?,
+                ElementSize::FourBytes => self.numbers(start, 4, count)?,
+                ElementSize::EightBytes => self.numbers(start, 8, count)?,
+            },
         }
         Some(())
     }
 
-    fn structure(&mut self, at: Place, data: usize, pointers: usize, depth: u32) -> Option<()> {
+    fn structure(&mut self, at: WordPosition, size: StructSize, depth: u32) -> Option<()> {
+        let (data, pointers) = (size.data(), size.pointers());
         self.text.push('(');
         self.separated(data, |show, i| {
-            let word = show.word(at.after(i))?;
+            let word = word_in(show.segments, at.after(i))?;
             write!(show.text, "{word:#x}").ok()
         })?;
         if pointers > 0 {
@@ -91,21 +80,20 @@ impl<'a> Show<'a> {
     }
 
     /// A list of structs, which begins with a word of their number and size.
-    fn composite(&mut self, at: Place, depth: u32) -> Option<()> {
-        let tag = self.word(at)?;
-        let (data, pointers) = struct_size(tag);
-        let count = (tag as u32 >> 2) as usize;
+    fn composite(&mut self, at: WordPosition, depth: u32) -> Option<()> {
+        let tag = Pointer(word_in(self.segments, at)?);
+        let size = tag.struct_size();
         let first = at.after(1);
         self.text.push('[');
-        self.separated(count, |show, i| {
-            let at = first.after(i.checked_mul(data + pointers)?);
-            show.structure(at, data, pointers, depth + 1)
+        self.separated(tag.tag_count(), |show, i| {
+            let at = first.after(i.checked_mul(size.words())?);
+            show.structure(at, size, depth + 1)
         })?;
         self.text.push(']');
         Some(())
     }
 
-    fn bytes(&mut self, at: Place, count: usize) -> Option<()> {
+    fn bytes(&mut self, at: WordPosition, count: usize) -> Option<()> {
         let bytes = self.raw(at, count)?;
         match bytes.split_last() {
             Some((0, text)) if std::str::from_utf8(text).is_ok_and(|t| !t.contains('\0')) => {
@@ -119,15 +107,8 @@ impl<'a> Show<'a> {
         }
     }
 
-    /// A list of numbers, or of bits, eight to a number.
-    fn numbers(&mut self, at: Place, element: u64, count: usize) -> Option<()> {
-        let (width, count) = match element {
-            0 => return write!(self.text, "[{count} times nothing]").ok(),
-            1 => (1, count.div_ceil(8)),
-            3 => (2, count),
-            4 => (4, count),
-            _ => (8, count),
-        };
+    /// A list of numbers of `width` bytes each.
+    fn numbers(&mut self, at: WordPosition, width: usize, count: usize) -> Option<()> {
         let bytes = self.raw(at, count.checked_mul(width)?)?;
         self.text.push('[');
         self.separated(count, |show, i| {
@@ -152,58 +133,10 @@ impl<'a> Show<'a> {
         Some(())
     }
 
-    /// Follows a pointer, through another segment if need be.
-    fn target(&self, at: Place) -> Option<Target> {
-        let pointer = self.word(at)?;
-        if pointer & 3 != 2 {
-            return near(pointer, at);
-        }
-        let landing = Place { segment: (pointer >> 32) as usize, word: (pointer as u32 >> 3) as usize };
-        let pad = self.word(landing)?;
-        if pointer & 4 == 0 {
-            return if pad & 3 == 2 { None } else { near(pad, landing) };
-        }
-        // The landing pad is two words: where the object is, and what it is.
-        let object = Place { segment: (pad >> 32) as usize, word: (pad as u32 >> 3) as usize };
-        object_at(self.word(landing.after(1))?, object)
+    fn raw(&self, at: WordPosition, bytes: usize) -> Option<&'a [u8]> {
+        let start = at.word.checked_mul(WORD)?;
+        self.segments.get(at.segment as usize)?.get(start..start.checked_add(bytes)?)
     }
-
-    fn word(&self, at: Place) -> Option<u64> {
-        Some(u64::from_le_bytes(self.raw(at, 8)?.try_into().ok()?))
-    }
-
-    fn raw(&self, at: Place, bytes: usize) -> Option<&'a [u8]> {
-        let start = at.word.checked_mul(8)?;
-        self.segments.get(at.segment)?.get(start..start.checked_add(bytes)?)
-    }
-}
-
-/// What a pointer that leads nowhere but into its own segment points to.
-fn near(pointer: u64, at: Place) -> Option<Target> {
-    if pointer == 0 {
-        return Some(Target::Null);
-    }
-    if pointer & 3 == 3 {
-        return Some(Target::Capability((pointer >> 32) as u32));
-    }
-    let offset = (pointer as u32 as i32) >> 2;
-    let word = (at.word as isize).checked_add(1 + offset as isize)?;
-    object_at(pointer, Place { word: usize::try_from(word).ok()?, ..at })
-}
-
-fn object_at(pointer: u64, at: Place) -> Option<Target> {
-    match pointer & 3 {
-        0 => {
-            let (data, pointers) = struct_size(pointer);
-            Some(Target::Struct { at, data, pointers })
-        }
-        1 => Some(Target::List { at, element: pointer >> 32 & 7, count: (pointer >> 35) as usize }),
-        _ => None,
-    }
-}
-
-fn struct_size(pointer: u64) -> (usize, usize) {
-    ((pointer >> 32 & 0xffff) as usize, (pointer >> 48) as usize)
 }
 
 #[cfg(all(test, not(any(shuttle, loom))))]

@@ -147,7 +147,7 @@ fn a_content_that_nests_as_deep_as_any_limit_allows_is_copied() {
     for shape in ["structs", "pointers", "composite"] {
         let limits = limits.clone();
         let body = move || {
-            let most = (MOST_NESTING - usual::LEVELS) as usize;
+            let most = (MOST_NESTING - fast_decode::LEVELS) as usize;
             let copies = |depth| {
                 let content = Content::lifted(deep(shape, depth), &limits);
                 content.copy_received(PayloadKind::CallParams, 0, 1 << 20)

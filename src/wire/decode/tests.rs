@@ -6,9 +6,9 @@ use capnp::Word;
 use proptest::prelude::*;
 
 use super::*;
+use crate::wire::cap_index;
 use crate::wire::encode::encode;
 use crate::wire::frame::{Frame, Outbound};
-use crate::wire::index;
 use crate::wire::testing::{call, decode, list_of_caps, receive, receive_segments, samples, whole, word};
 
 /// Decodes a message that was written with the generated code.
@@ -239,7 +239,7 @@ fn no_message_is_malformed() {
 fn exercise(message: &dyn Fn() -> Frame) {
     let _ = encode(Message::Unimplemented(whole(message())));
     use_up(decode(message()));
-    use_up(decode_any(whole(message())));
+    use_up(decode_plain(whole(message())));
 }
 
 fn use_up(message: Result<Message<Incoming>, ProtocolError>) {
@@ -252,10 +252,10 @@ fn use_up(message: Result<Message<Incoming>, ProtocolError>) {
     };
     let caps = payload.descriptors.len();
     for path in [&[][..], &[0], &[1, 0], &[0, 0, 0, 0]] {
-        let (found, table) = (payload.content.cap_index_at(path, caps), index::table(caps));
+        let (found, table) = (payload.content.cap_index_at(path, caps), cap_index::table(caps));
         let by_table = payload.content.reader().and_then(|mut root| {
             root.imbue(&table);
-            index::at(root, path)
+            cap_index::at(root, path)
         });
         if let Ok(index) = by_table {
             assert_eq!(found, Ok(index), "{path:?}");

@@ -1,12 +1,10 @@
 //! Tests of `encode`.
 
-use capnp::Word;
-
 use super::*;
 use crate::generated::rpc_capnp::join;
 use crate::short::Short;
-use crate::wire::content::ContentBuilder;
-use crate::wire::message::{Finish, Incoming};
+use crate::wire::content::{Content, ContentBuilder};
+use crate::wire::message::Incoming;
 use crate::wire::testing::{
     call, decode, indices_in, list_of_caps, receive, receive_segments, samples, transfer, whole,
 };
@@ -53,33 +51,6 @@ fn every_message_comes_over() {
     for (sent, expected) in samples::<Outgoing>().into_iter().zip(expected) {
         assert_eq!(format!("{:?}", transfer(sent)), format!("{expected:?}"));
     }
-}
-
-/// What is written word by word is what the generated code would have built.
-#[test]
-fn messages_of_one_word_are_as_generated() {
-    let generated = |write: &dyn Fn(message::Builder<'_>)| {
-        let outbound = small(0, write).unwrap();
-        outbound.with_segments(|segments| segments.concat())
-    };
-    for (release_result_caps, cancel_after_delivery) in [(false, false), (false, true), (true, false)] {
-        let finish = Finish { question: 0xfedc_ba98.into(), release_result_caps, cancel_after_delivery };
-        let expected = generated(&|to| {
-            let mut to = to.init_finish();
-            to.set_question_id(0xfedc_ba98);
-            to.set_release_result_caps(release_result_caps);
-            to.set_require_early_cancellation_workaround(cancel_after_delivery);
-        });
-        let written = encode(Message::Finish(finish)).unwrap();
-        assert_eq!(written.with_segments(|segments| segments.concat()), expected);
-    }
-    let expected = generated(&|to| {
-        let mut to = to.init_release();
-        to.set_id(0xfedc_ba98);
-        to.set_reference_count(0x8765_4321);
-    });
-    let written = encode(Message::Release { id: 0xfedc_ba98.into(), count: 0x8765_4321 }).unwrap();
-    assert_eq!(written.with_segments(|segments| segments.concat()), expected);
 }
 
 #[test]
@@ -151,7 +122,7 @@ fn copies_keep_indices() {
 }
 
 #[test]
-fn indices_in_nested_lists_are_patched() {
+fn indices_in_nested_lists_are_kept() {
     let mut builder = ContentBuilder::new(PayloadKind::CallParams, None);
     let join: join::Builder<'_> = builder.content().init_as();
     let mut outer: capnp::list_list::Builder<
@@ -163,7 +134,7 @@ fn indices_in_nested_lists_are_patched() {
         crate::wire::testing::set_cap(list.get(1).init_deprecated_object_id(), index);
     }
     let received = payload(transfer(return_with(builder.freeze(), 6)));
-    let table = index::table(6);
+    let table = cap_index::table(6);
     let mut root = received.content.reader().unwrap();
     root.imbue(&table);
     let join: join::Reader<'_> = root.get_as().unwrap();
@@ -171,7 +142,7 @@ fn indices_in_nested_lists_are_patched() {
         '_,
         capnp::struct_list::Owned<crate::generated::rpc_capnp::bootstrap::Owned>,
     > = join.get_key_part().get_as().unwrap();
-    let at = |i: u32| index::at(outer.get(i).unwrap().get(1).get_deprecated_object_id(), &[]).unwrap();
+    let at = |i: u32| cap_index::at(outer.get(i).unwrap().get(1).get_deprecated_object_id(), &[]).unwrap();
     assert_eq!((at(0), at(2)), (Some(5), Some(1)));
     assert_eq!(outer.get(1).unwrap().len(), 0);
 }
@@ -239,18 +210,6 @@ fn an_unimplemented_may_come_back_too() {
     let message = transfer(Message::Unimplemented(back));
     let Message::Unimplemented(inner) = message else { panic!("not back") };
     assert!(matches!(*inner, Message::Unimplemented(_)));
-}
-
-#[test]
-fn patching_refuses_what_is_not_whole() {
-    let far = 2u64.to_le_bytes();
-    assert!(patch::replace_indices(&far, &[]).is_none());
-    let outside = (1u64 << 48).to_le_bytes();
-    assert!(patch::replace_indices(&outside, &[]).is_none());
-    assert!(patch::replace_indices(&[], &[]).is_none());
-    assert!(patch::replace_indices(&3u64.to_le_bytes(), &[]).is_none());
-    let patched = patch::replace_indices(&3u64.to_le_bytes(), &[9]).unwrap();
-    assert_eq!(Word::words_to_bytes(&patched), (9u64 << 32 | 3).to_le_bytes());
 }
 
 #[test]

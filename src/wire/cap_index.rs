@@ -3,12 +3,12 @@
 //! ```text
 //! Note [Copies keep indices]
 //! ==========================
-//! The `capnp` crate shows a capability pointer only as the hook that a table has at its index. To see the
-//! index itself we lend a content a table of `Index`es, hooks that know nothing but their own place in it.
-//! Copying a content takes a hook out of the one table and appends it to the other for each pointer that is
-//! met, so indices in the copy count pointers in the order met. Where that is not what they were, the copy
-//! is patched (`wire::patch`): every descriptor must be sent exactly once and in its place, because each
-//! counts as one reference, whether the content has one pointer to it, none, or two.
+//! The `capnp` crate shows a capability pointer only as the hook that a table has at its index. To see the index itself, a
+//! content is lent a table of `Index`es, hooks that hold nothing but their own index. The crate copies a content by taking
+//! a hook out of the one table and appending it to the other, for each capability pointer that it meets. So the indices in
+//! the copy count the pointers in the order in which they are met. If the content had other indices, the copy is given
+//! those (`remap_caps`): every descriptor must be sent exactly once and in its place, because each counts as one
+//! reference, whether the content has no pointer to it, one, or two.
 //! ```
 
 use capnp::any_pointer;
@@ -31,8 +31,8 @@ pub(super) fn table(len: usize) -> CapTable {
     (0..).take(len).map(|i| Some(Box::new(Index(i)) as Box<dyn ClientHook>)).collect()
 }
 
-/// The index of the capability at a path from a root that was lent a [`table`]; `None` where it is null. What
-/// `places::index_in` finds without a table is compared with that.
+/// The index of the capability at a path from a root that was lent a [`table`]. `None` if it is null. Tests compare
+/// `cap_paths::index_in`, which needs no table, with this.
 #[cfg(test)]
 pub(super) fn at(root: any_pointer::Reader<'_>, path: &[u16]) -> Result<Option<u32>, capnp::Error> {
     let ops: Vec<_> = path.iter().map(|&field| PipelineOp::GetPointerField(field)).collect();

@@ -1,4 +1,4 @@
-//! Tests of `usual`: it says what `decode` says, or nothing.
+//! Tests of `fast_decode`: it says what the plain decoder says, or nothing.
 
 use capnp::data;
 use capnp::message::{Builder, HeapAllocator};
@@ -7,26 +7,25 @@ use proptest::prelude::*;
 use super::*;
 use crate::generated::rpc_capnp::{exception, message};
 use crate::wire::content::{ContentBuilder, PayloadKind};
-use crate::wire::decode::decode_any;
+use crate::wire::decode::decode_plain;
 use crate::wire::encode::encode;
 use crate::wire::frame::Outbound;
-use crate::wire::index;
 use crate::wire::message::Outgoing;
 use crate::wire::testing::{
-    call, descriptors, limits, list_of_caps, receive, receive_segments, samples, set_cap, targets, whole,
-    word,
+    call, content_words, descriptors, limits, list_of_caps, receive, receive_segments, samples, set_cap,
+    targets, whole, word,
 };
 
 /// Reads a message in both ways. If it is a usual one, both must say the same, also of its content, if that is `whole`.
 fn is_usual(bytes: &[u8], content_is_whole: bool) -> bool {
     let Ok(mut read) = decode(receive_segments(&[bytes]), &limits()) else { return false };
-    let any = decode_any(whole(receive_segments(&[bytes])));
+    let any = decode_plain(whole(receive_segments(&[bytes])));
     let mut any = any.expect("a usual message can be read");
     let contents = (take_content(&mut read), take_content(&mut any));
     assert_eq!(format!("{read:?}"), format!("{any:?}"));
     if let (Some(read), Some(any)) = contents {
         assert_eq!(read.reader().unwrap().is_null(), any.reader().unwrap().is_null());
-        let (read, any) = (copy(&read), copy(&any));
+        let (read, any) = (content_words(&read, 10), content_words(&any, 10));
         assert!(!content_is_whole || read == any, "{read:x?}, where {any:x?} was sent");
     }
     true
@@ -36,18 +35,10 @@ fn take_content(message: &mut Message<Incoming>) -> Option<Content> {
     payload(message).map(|payload| std::mem::replace(&mut payload.content, Content::null()))
 }
 
-/// What stands in a content, if it can be read.
-fn copy(content: &Content) -> Option<(Vec<u8>, Vec<u32>)> {
-    let mut to = ContentBuilder::with_room(PayloadKind::CallParams, 1000);
-    let indices = index::copy(content.reader().ok()?, to.content(), 10).ok()?;
-    let built = to.freeze().into_built(PayloadKind::CallParams).ok()?;
-    Some((built.message().get_segments_for_output().concat(), indices))
-}
-
-fn contents(place: PayloadKind) -> Vec<Content> {
-    let mut contents = vec![Content::null(), list_of_caps(place, &[2, 0]), list_of_caps(place, &[])];
+fn contents(kind: PayloadKind) -> Vec<Content> {
+    let mut contents = vec![Content::null(), list_of_caps(kind, &[2, 0]), list_of_caps(kind, &[])];
     let mut built = |build: &dyn Fn(capnp::any_pointer::Builder<'_>)| {
-        let mut builder = ContentBuilder::new(place, None);
+        let mut builder = ContentBuilder::new(kind, None);
         build(builder.content());
         contents.push(builder.freeze());
     };
@@ -202,28 +193,4 @@ proptest! {
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         is_usual(&bytes, false);
     }
-
-    #[test]
-    fn a_lifted_pointer_leads_to_the_same_place(pointer in any::<u64>(), at in 0usize..1 << 29) {
-        if let Some(lifted) = lift(pointer, at) {
-            prop_assert!(lifted != 0 || pointer == 0);
-            prop_assert_eq!((kind(lifted), high(lifted)), (kind(pointer), high(pointer)));
-            if kind(pointer) != 3 {
-                prop_assert_eq!(at as i64 + offset(pointer), offset(lifted));
-            }
-        }
-    }
-}
-
-#[test]
-fn what_leads_too_far_to_be_lifted_is_left() {
-    let far = |offset: i32| u64::from((offset << 2) as u32) | 1 << 32;
-    assert_eq!(lift(far((1 << 29) - 11), 10), Some(far((1 << 29) - 1)));
-    assert_eq!(lift(far((1 << 29) - 10), 10), None);
-    assert_eq!(lift(far(-(1 << 29)), 10), Some(far(10 - (1 << 29))));
-    assert_eq!(lift(far(-10) & 0xffff_ffff, 10), None, "it would be null");
-    assert_eq!(lift(far(-1) & 0xffff_ffff, 10), Some(9 << 2), "an empty struct");
-    assert_eq!(lift(2 | 5 << 32, 10), None, "a far pointer");
-    assert_eq!(lift(3 | 5 << 32, 10), Some(3 | 5 << 32), "a capability");
-    assert_eq!(lift(7 | 5 << 32, 10), None, "a pointer of unknown kind");
 }
