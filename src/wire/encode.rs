@@ -28,10 +28,15 @@ use crate::wire::remap_caps::remap_caps;
 ///
 /// If a content is malformed (which only a received one can be), or has a capability pointer beyond the
 /// descriptors; and for a message or descriptor that is only ever received.
-pub(crate) fn encode(mut message: Message<Outgoing>) -> Result<Outbound, Exception> {
-    match fast_encode::encode(&mut message) {
-        Some(outbound) => Ok(outbound),
-        None => encode_plain(message),
+pub(crate) fn encode(message: Message<Outgoing>) -> Result<Outbound, Exception> {
+    match message {
+        // These two are so small that another call, and the drop of what is left of the message, would show.
+        Message::Finish(finish) => Ok(fast_encode::encode_finish(&finish)),
+        Message::Release { id, count } => Ok(fast_encode::encode_release(id.into(), count)),
+        mut message => match fast_encode::encode(&mut message) {
+            Some(outbound) => Ok(outbound),
+            None => encode_plain(message),
+        },
     }
 }
 

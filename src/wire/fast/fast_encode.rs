@@ -119,7 +119,6 @@ root!(InReturn, PayloadKind::ReturnResults);
 
 /// Encodes a Finish, a Release, or a message with a content that was built for it, and takes that content out. `None` for any
 /// other message, which is left as it is.
-#[inline(always)]
 pub(in crate::wire) fn encode(message: &mut Message<Outgoing>) -> Option<Outbound> {
     match message {
         Message::Call(call) => {
@@ -133,8 +132,8 @@ pub(in crate::wire) fn encode(message: &mut Message<Outgoing>) -> Option<Outboun
             let Outcome::Results(results) = &mut ret.outcome else { return None };
             Some(Outbound::enclosed(take(&mut results.content)?, envelope))
         }
-        Message::Finish(finish) => Some(finish_words(finish).into()),
-        Message::Release { id, count } => Some(release_words((*id).into(), *count).into()),
+        Message::Finish(finish) => Some(encode_finish(finish)),
+        Message::Release { id, count } => Some(encode_release((*id).into(), *count)),
         _ => None,
     }
 }
@@ -290,14 +289,16 @@ fn of_one_word(which: u64, data: u64) -> [Word; 4] {
     [Pointer::to_struct(0, 1, schema::MESSAGE).0, which, Pointer::to_struct(2, 3, one_word).0, data].map(word)
 }
 
-fn finish_words(finish: &Finish<Outgoing>) -> [Word; 4] {
+#[inline]
+pub(in crate::wire) fn encode_finish(finish: &Finish<Outgoing>) -> Outbound {
     // Both flags are true by default, so they are stored upside down.
     let flags = u64::from(!finish.release_result_caps) | u64::from(!finish.cancel_after_delivery) << 1;
-    of_one_word(schema::MESSAGE_FINISH, u64::from(u32::from(finish.question)) | flags << 32)
+    of_one_word(schema::MESSAGE_FINISH, u64::from(u32::from(finish.question)) | flags << 32).into()
 }
 
-fn release_words(id: u32, count: u32) -> [Word; 4] {
-    of_one_word(schema::MESSAGE_RELEASE, u64::from(id) | u64::from(count) << 32)
+#[inline]
+pub(in crate::wire) fn encode_release(id: u32, count: u32) -> Outbound {
+    of_one_word(schema::MESSAGE_RELEASE, u64::from(id) | u64::from(count) << 32).into()
 }
 
 fn word(number: u64) -> Word {
