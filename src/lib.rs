@@ -60,6 +60,10 @@
 mod cap;
 mod conn;
 pub mod error;
+#[cfg(not(feature = "test-util"))]
+#[rustfmt::skip]
+mod generated;
+#[cfg(feature = "test-util")]
 #[doc(hidden)]
 #[rustfmt::skip]
 pub mod generated;
@@ -74,6 +78,7 @@ mod short;
 mod state;
 mod sync;
 mod table;
+#[cfg(feature = "test-util")]
 #[doc(hidden)]
 pub mod testing;
 pub mod transport;

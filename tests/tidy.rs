@@ -11,7 +11,7 @@ use std::process::Command;
 mod rules;
 
 /// The layer of each top-level module. A module names only modules of lower layers, and its own.
-/// `testing` is the exception: hidden from the documentation and there for tests only, it may name anything.
+/// `testing` is the exception: there for tests only, with the feature `test-util`, it may name anything.
 const LAYERS: &[(&str, u8)] = &[
     ("id", 0),
     ("sync", 0),

@@ -118,6 +118,7 @@ impl Pool {
     }
 
     /// A pool without threads: whoever made it runs its tasks, with [`run_task`](Self::run_task). For tests.
+    #[cfg(feature = "test-util")]
     #[doc(hidden)]
     pub fn manual() -> Self {
         Self::made(0, false, None)
@@ -129,12 +130,14 @@ impl Pool {
     }
 
     /// How many tasks a manual pool has. For tests.
+    #[cfg(feature = "test-util")]
     #[doc(hidden)]
     pub fn tasks(&self) -> usize {
         self.shared().state.lock().tasks.len()
     }
 
     /// Runs one task of a manual pool, for one call. They are numbered by age. For tests.
+    #[cfg(feature = "test-util")]
     #[doc(hidden)]
     pub fn run_task(&self, number: usize) {
         let task = self.shared().state.lock().tasks.remove(number);

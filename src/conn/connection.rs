@@ -12,8 +12,8 @@ use crate::error::{Error, Exception, Result};
 use crate::limits::Limits;
 use crate::peer::Peer;
 use crate::promise::{enter_blocking, enter_wait};
-use crate::state::{Snapshot, Tables};
-use crate::sync::{self, Arc, Budget, Duration, Instant, Purpose, Weak};
+use crate::state::Snapshot;
+use crate::sync::{self, Arc, Budget, Duration, Purpose, Weak};
 use crate::transport::Transport;
 
 /// What a connection is started with.
@@ -57,6 +57,7 @@ impl Connection {
     }
 
     /// A connection without threads: whoever made it drives its stages. For tests.
+    #[cfg(feature = "test-util")]
     pub(crate) fn stepped(transport: Transport, options: Options) -> (Self, Stages) {
         let (lease, stages) = prepare(transport, options);
         (Connection(lease), stages)
@@ -126,14 +127,16 @@ impl Connection {
     }
 
     /// What a snapshot takes under the lock. For benchmarks.
-    pub(crate) fn tables(&self) -> Tables {
+    #[cfg(feature = "test-util")]
+    pub(crate) fn tables(&self) -> crate::state::Tables {
         self.0 .0.tables()
     }
 
     /// Waits until the tables are as `wanted`, looking when they have changed. False if the deadline passes or
     /// the connection ends before. For tests.
+    #[cfg(feature = "test-util")]
     #[doc(hidden)]
-    pub fn wait_until(&self, deadline: Instant, wanted: impl Fn(&Snapshot) -> bool) -> bool {
+    pub fn wait_until(&self, deadline: sync::Instant, wanted: impl Fn(&Snapshot) -> bool) -> bool {
         self.0 .0.wait_until(deadline, wanted)
     }
 

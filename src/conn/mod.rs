@@ -25,5 +25,6 @@ mod threads;
 mod transaction;
 
 pub use connection::{Connection, Options};
+#[cfg(feature = "test-util")]
 pub(crate) use stages::{Progress, Stages, Wait};
 pub use threads::Threads;

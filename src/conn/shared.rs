@@ -119,6 +119,7 @@ impl Shared {
 
     /// Waits until the tables are as `wanted`. False if the connection has ended, or the deadline has passed,
     /// before that.
+    #[cfg(feature = "test-util")]
     pub(super) fn wait_until(&self, deadline: Instant, wanted: impl Fn(&Snapshot) -> bool) -> bool {
         let _waiting = self.wait();
         loop {

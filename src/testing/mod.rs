@@ -1,4 +1,5 @@
-//! What the tests of whole connections use: hidden from the documentation, and no part of the interface.
+//! What the tests of whole connections use: there with the feature `test-util` only, hidden from the documentation, and no
+//! part of the interface.
 //!
 //! Each [`Side`] is a vat's end of a connection without threads: the test takes every step of every stage, in
 //! any order it likes, on one thread. [`line`] has one such end, whose messages the test moves by hand. [`record`] is a

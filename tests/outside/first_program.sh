@@ -3,7 +3,7 @@
 # any workspace, first with `capnp`, then from a stored request. Needs cargo and Debian's `capnproto`.
 #
 # The crates are not those of the registry but those of this checkout. Nothing else is added to what the page
-# says.
+# says. In the end it looks that this user's build has none of the hooks of the crate's own tests.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 page=$root/guide/first_program.md
@@ -58,4 +58,18 @@ mkdir -p "$work/bin"
 printf '#!/bin/sh\nexit 1\n' >"$work/bin/capnp"
 chmod +x "$work/bin/capnp"
 PATH=$work/bin:$PATH run "$expected"
+
+# refused CODE ERROR: this user's build does not compile CODE, for that reason.
+refused() {
+  local said
+  echo "fn main() { $1; }" >src/main.rs
+  said=$(cargo check --quiet --message-format short --config "patch.crates-io.capnp-threads.path='$root'" \
+    --config "patch.crates-io.capnpc-threads.path='$root/codegen'" 2>&1) && fail "a user's build has \`$1\`"
+  grep -qF "$2" <<<"$said" || fail "\`$1\` does not fail with \"$2\" but:" "$said"
+}
+
+# What is for tests of the crate alone is not in the build of a user, who does not name the feature `test-util`.
+refused 'use capnp_threads::testing as _' 'no `testing` in the root'
+refused 'use capnp_threads::generated as _' 'module `generated` is private'
+refused 'capnp_threads::Pool::manual()' 'no function or associated item named `manual`'
 echo 'first_program.sh: passed'

@@ -83,6 +83,7 @@ impl Receive {
     }
 
     /// Whether a message has been received that waits for room, or did.
+    #[cfg(feature = "test-util")]
     pub(crate) fn holds_message(&self) -> bool {
         match self {
             Receive::Own(stage) => stage.holds_message(),

@@ -139,6 +139,7 @@ impl Receiver {
     }
 
     /// Whether a message has been received that waits for room, or did.
+    #[cfg(feature = "test-util")]
     pub(in crate::conn) fn holds_message(&self) -> bool {
         self.stage.as_ref().is_some_and(|receiver| receiver.stage.holds_message())
     }

@@ -38,6 +38,7 @@ impl CallbackStage {
     }
 
     /// Looks after what is noted, for those who take the steps themselves. True if there was anything.
+    #[cfg(feature = "test-util")]
     pub(crate) fn look(&self) -> bool {
         self.shared.see_to_drops()
     }

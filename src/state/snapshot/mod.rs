@@ -185,6 +185,7 @@ impl Snapshot {
     }
 
     /// Panics if the entries contradict each other.
+    #[cfg(feature = "test-util")]
     #[doc(hidden)]
     pub fn check(&self) {
         self.0.check();

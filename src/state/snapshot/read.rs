@@ -1,6 +1,4 @@
 //! Reading the tables: see Note [Snapshots].
-
-use std::collections::HashMap;
 use std::time::SystemTime;
 
 use super::super::answers::{self, Answer};
@@ -269,8 +267,11 @@ fn read_embargo(id: EmbargoId, embargo: &Embargo, age: Duration) -> EmbargoEntry
     EmbargoEntry { id, target, held_calls: embargo.cell.waiting_calls(), age }
 }
 
+#[cfg(feature = "test-util")]
 impl Contents {
     pub(super) fn check(&self) {
+        use std::collections::HashMap;
+
         let questions: HashMap<_, _> = self.questions.iter().map(|entry| (entry.id, entry)).collect();
         let answers: HashMap<_, _> = self.answers.iter().map(|entry| (entry.id, entry)).collect();
         let promises: HashMap<_, _> = self.promises.iter().map(|entry| (entry.id, entry)).collect();
