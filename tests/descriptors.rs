@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use capnp_threads::transport::Transport;
-use capnp_threads::{Call, Client, Connection, Exception, Limits, Result, Server, Threads, Vat};
+use capnp_threads::{Call, Capability, Client, Connection, Exception, Limits, Result, Server, Threads, Vat};
 use crossbeam_channel::{bounded, Receiver, Sender};
 
 const TEST: u64 = 0xde5c_7e57_de5c_7e57;

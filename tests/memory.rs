@@ -2,7 +2,7 @@
 
 use capnp_threads::transport::Transport;
 use capnp_threads::{
-    process_memory, set_process_memory, Call, Client, Connection, Limits, Result, Server, Vat,
+    process_memory, set_process_memory, Call, Capability, Client, Connection, Limits, Result, Server, Vat,
 };
 use crossbeam_channel::{unbounded, Receiver, Sender};
 

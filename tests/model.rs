@@ -22,7 +22,7 @@ mod support;
 #[cfg(not(shuttle))]
 #[test]
 fn models_run_under_cfg_shuttle() {
-    use capnp_threads::{Call, Client, Pool, Result, Server};
+    use capnp_threads::{Call, Capability, Client, Pool, Result, Server};
 
     struct Answers;
     impl Server for Answers {

@@ -2,7 +2,7 @@
 #[path = "../examples/generated/mod.rs"]
 mod generated;
 
-use capnp_threads::{Call, Client, Result, Server, Vat};
+use capnp_threads::{Call, Capability, Client, Result, Server, Vat};
 use generated::hello_capnp::hello;
 
 struct Greeter;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use capnp_threads::snapshot::{AnswerEntry, Destination, OnAnswer, Snapshot};
 use capnp_threads::testing::record;
 use capnp_threads::transport::Transport;
-use capnp_threads::{Call, Client, Connection, Deferred, Exception, Result, Server, Vat};
+use capnp_threads::{Call, Capability, Client, Connection, Deferred, Exception, Result, Server, Vat};
 use crossbeam_channel::{unbounded, Sender};
 use serde_json::{json, Value};
 

@@ -10,7 +10,7 @@ use capnp::any_pointer;
 use capnp::message::Builder;
 use capnp::traits::ImbueMut;
 use capnp_threads::generated::rpc_capnp::{cap_descriptor, message, message_target, promised_answer};
-use capnp_threads::Client;
+use capnp_threads::{Capability, Client};
 
 use crate::generated::bench_capnp::bench::callback_params as fields;
 use crate::server::{Method, INTERFACE};

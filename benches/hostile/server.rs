@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Mutex;
 
-use capnp_threads::{Call, Client, ClientFulfiller, Exception, Pool, Result, Server, Vat};
+use capnp_threads::{Call, Capability, Client, ClientFulfiller, Exception, Pool, Result, Server, Vat};
 
 use crate::generated::bench_capnp::bench;
 use crate::generated::bench_capnp::bench::callback_params as fields;

@@ -3,7 +3,9 @@
 use std::sync::Mutex;
 
 use capnp_threads::testing::parts::SharedTables;
-use capnp_threads::{set_process_memory, Call, Client, Deferred, Limits, Pool, Result, Server, Threads};
+use capnp_threads::{
+    set_process_memory, Call, Capability, Client, Deferred, Limits, Pool, Result, Server, Threads,
+};
 
 use crate::meter::{Part, Run};
 use crate::world::{World, CLIENT, SERVER};

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use capnp_threads::testing::{record, Stage};
-use capnp_threads::{Call, Client, ClientFulfiller, Pool, Result, Server, Threads};
+use capnp_threads::{Call, Capability, Client, ClientFulfiller, Pool, Result, Server, Threads};
 
 use crate::generated::bench_capnp::bench;
 use crate::meter::{Meter, Part, Run};

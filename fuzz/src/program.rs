@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use capnp_threads::testing::{record, Side, Stage};
 use capnp_threads::{
-    Call, Client, ClientFulfiller, Deferred, Error, Options, Pipeline, Pool, Promise, Response, Result,
-    Server, WaitError,
+    Call, Capability, Client, ClientFulfiller, Deferred, Error, Options, Pipeline, Pool, Promise, Response,
+    Result, Server, WaitError,
 };
 
 /// The most of each kind that is kept: so that a run stays small.

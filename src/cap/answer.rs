@@ -1,5 +1,6 @@
 //! The answer of a call made in this vat: where it is waited for, and what may be called in it meanwhile.
 
+use super::capability::Capability;
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem;

@@ -63,12 +63,12 @@ pub trait Capability:
 
     /// The null capability: what a pointer field that was never set holds. Calls on it fail.
     fn null() -> Self {
-        Client::null().into()
+        Client(Kind::Null).into()
     }
 
     /// A client on which every call fails with `why`.
     fn broken(why: impl Into<Exception>) -> Self {
-        Client::broken(why).into()
+        Client(Kind::Broken(why.into())).into()
     }
 
     /// A client of an object that is not known yet, and the right to say which it is. Calls wait until then.
@@ -79,29 +79,44 @@ pub trait Capability:
 
     /// Whether this is the null capability, or a promise that was resolved to it.
     fn is_null(&self) -> bool {
-        self.as_ref().is_null()
+        matches!(self.as_ref().resolved().0, Kind::Null)
     }
 
     /// Why calls on this client fail, if it is known that they do: the client is broken, or the connection to the object
     /// has ended.
     fn broken_reason(&self) -> Option<Exception> {
-        self.as_ref().broken_reason()
+        match self.as_ref().resolved().0 {
+            Kind::Import(import) => import.port.why_ended(),
+            Kind::RemotePromise(promise) => promise.port.why_ended(),
+            Kind::Broken(why) => Some(why),
+            Kind::Null | Kind::Local(_) | Kind::Promise(_) => None,
+        }
     }
 
     /// Whether this is a promise that has not been resolved yet.
     fn is_promise(&self) -> bool {
-        self.as_ref().is_promise()
+        matches!(self.as_ref().resolved().0, Kind::Promise(_) | Kind::RemotePromise(_))
     }
 
-    /// Waits until it is known which object this client is of, and gives a client of that: [`Client::resolve`].
+    /// Waits until it is known which object this client is of, and gives a client of that.
+    ///
+    /// There is no need to wait before making calls: they are sent ahead.
     ///
     /// # Blocking
-    /// As there.
+    /// Until every promise on the way is resolved, or its connection has ended. May be called inside a method.
     ///
     /// # Errors
-    /// As there.
+    /// If the client is broken: a promise was, or the connection to the object has ended. And as
+    /// [`Promise::wait`](crate::Promise::wait).
     fn resolve(&self) -> Result<Self> {
-        self.as_ref().resolve().map(Self::from)
+        let mut client = self.as_ref().resolved();
+        while let Some(promise) = client.next_resolution() {
+            client = promise.wait()?.resolved();
+        }
+        match client.broken_reason() {
+            Some(why) => Err(why.into()),
+            None => Ok(client.into()),
+        }
     }
 
     /// The server value behind this client, if it is known now that the client is of an object of this vat which was made
@@ -111,7 +126,7 @@ pub trait Capability:
     /// Never waits: `None` for a promise too, which a client from a pipeline, or from params that were sent ahead, is until
     /// it is resolved. A server that is given back its own object uses [`wait_local_server`](Self::wait_local_server).
     fn local_server<S: Any + Send + Sync>(&self) -> Option<Arc<S>> {
-        self.as_ref().local_server()
+        self.as_ref().resolved().server()
     }
 
     /// Waits until it is known which object this client is of, and gives the server value behind it, as
@@ -123,13 +138,17 @@ pub trait Capability:
     /// # Errors
     /// As [`resolve`](Self::resolve).
     fn wait_local_server<S: Any + Send + Sync>(&self) -> Result<Option<Arc<S>>> {
-        self.as_ref().wait_local_server()
+        Ok(self.resolve()?.as_ref().server())
     }
 
     /// What is known now of the server value behind this client: for callbacks, and methods of objects that run in
     /// place, where nothing may wait. Never waits.
     fn try_local_server<S: Any + Send + Sync>(&self) -> LocalServer<S> {
-        self.as_ref().try_local_server()
+        let client = self.as_ref().resolved();
+        match client.0 {
+            Kind::Promise(_) | Kind::RemotePromise(_) => LocalServer::NotYet,
+            _ => client.server().map_or(LocalServer::Elsewhere, LocalServer::Here),
+        }
     }
 
     /// This client as the `capnp` crate holds clients, where that asks for it: to set an element of a list.

@@ -1,5 +1,6 @@
 //! Clients: what a program holds of an object, wherever it is.
 
+use super::capability::Capability;
 use std::any::Any;
 use std::fmt;
 
@@ -7,14 +8,14 @@ use capnp::MessageSize;
 
 use super::call::{CallInfo, Mode};
 use super::capability::FromServer;
-use super::object::{LocalObject, Server};
+use super::object::LocalObject;
 use super::pool::Pool;
 use super::port::{Awaited, CallTarget, ImportRef, RemoteRef, RemoteTarget, Sent};
 use super::promised::{ClientFulfiller, PromiseCell};
 use super::request::Request;
 use super::resolution::circle;
 use super::watchers::Watcher;
-use crate::error::{Exception, Result};
+use crate::error::Exception;
 use crate::limits::ROOM_TIMEOUT;
 use crate::promise::{promise, Promise};
 use crate::sync::{Arc, Duration};
@@ -30,6 +31,9 @@ const MAX_HOPS: usize = 10_000;
 /// host is told; calls that are under way go on.
 ///
 /// Equality is by object: a promise equals what it has been resolved to.
+///
+/// What a typed client can do too is in [`Capability`]: to make one, to wait for what it is of. Here stands what only the untyped
+/// one can: to call methods by their numbers.
 #[derive(Clone)]
 pub struct Client(pub(crate) Kind);
 
@@ -48,36 +52,8 @@ pub(crate) enum Kind {
 }
 
 impl Client {
-    /// A client of an object of this vat, whose methods run on the process's common [`Pool`].
-    ///
-    /// Calls are delivered in order and one at a time, unless a method lets the next one start
-    /// ([`Call::allow_next`](super::Call::allow_next)).
-    pub fn new<S: Server>(server: S) -> Self {
-        Self::with_pool(server, Pool::global())
-    }
-
-    /// As [`new`](Self::new), with methods run on the given pool.
-    pub fn with_pool<S: Server>(server: S, pool: &Pool) -> Self {
-        Client::of_object::<S, Client>(server, pool)
-    }
-
     pub(crate) fn of_object<S: Any + Send + Sync, C: FromServer<S>>(server: S, pool: &Pool) -> Self {
         Client(Kind::Local(Arc::new(LocalObject::new::<S, C>(server, pool.clone()))))
-    }
-
-    /// The null capability: what a pointer field that was never set holds. Calls on it fail.
-    pub fn null() -> Self {
-        Client(Kind::Null)
-    }
-
-    /// A client on which every call fails with `why`.
-    pub fn broken(why: impl Into<Exception>) -> Self {
-        Client(Kind::Broken(why.into()))
-    }
-
-    /// A client of an object that is not known yet, and the right to say which it is. Calls wait until then.
-    pub fn promise() -> (Self, ClientFulfiller) {
-        Self::promised()
     }
 
     pub(crate) fn promised<C>() -> (Self, ClientFulfiller<C>) {
@@ -100,21 +76,6 @@ impl Client {
         Request::new(self.clone(), interface_id, method_id, size_hint)
     }
 
-    /// Whether this is the null capability, or a promise that was resolved to it.
-    pub fn is_null(&self) -> bool {
-        matches!(self.resolved().0, Kind::Null)
-    }
-
-    /// Why calls on this client fail, if it is known that they do: the client is broken, or the connection to the object
-    /// has ended.
-    pub fn broken_reason(&self) -> Option<Exception> {
-        match self.resolved().0 {
-            Kind::Import(import) => import.port.why_ended(),
-            Kind::RemotePromise(promise) => promise.port.why_ended(),
-            Kind::Broken(_) | Kind::Null | Kind::Local(_) | Kind::Promise(_) => self.broken_with(),
-        }
-    }
-
     /// The exception that this client was broken with, if it is. Looks at no connection: for transactions.
     pub(crate) fn broken_with(&self) -> Option<Exception> {
         match self.resolved().0 {
@@ -123,60 +84,8 @@ impl Client {
         }
     }
 
-    /// Whether this is a promise that has not been resolved yet.
-    pub fn is_promise(&self) -> bool {
-        matches!(self.resolved().0, Kind::Promise(_) | Kind::RemotePromise(_))
-    }
-
-    /// Waits until it is known which object this client is of, and gives a client of that.
-    ///
-    /// There is no need to wait before making calls: they are sent ahead.
-    ///
-    /// # Blocking
-    /// Until every promise on the way is resolved, or its connection has ended. May be called inside a method.
-    ///
-    /// # Errors
-    /// If the client is broken: a promise was, or the connection to the object has ended. And as [`Promise::wait`].
-    pub fn resolve(&self) -> Result<Client> {
-        let mut client = self.resolved();
-        while let Some(promise) = client.next_resolution() {
-            client = promise.wait()?.resolved();
-        }
-        match client.broken_reason() {
-            Some(why) => Err(why.into()),
-            None => Ok(client),
-        }
-    }
-
-    /// Waits until it is known which object this client is of, and gives the server value behind it, if that is an object
-    /// of this vat which was made from an `S`.
-    ///
-    /// # Blocking
-    /// As [`resolve`](Self::resolve). Where nothing may wait: [`try_local_server`](Self::try_local_server).
-    ///
-    /// # Errors
-    /// As [`resolve`](Self::resolve).
-    pub fn wait_local_server<S: Any + Send + Sync>(&self) -> Result<Option<Arc<S>>> {
-        Ok(self.resolve()?.server())
-    }
-
-    /// The server value behind this client, if it is known now that the client is of an object of this vat which was made
-    /// from an `S`. Never waits: `None` for a promise too.
-    pub fn local_server<S: Any + Send + Sync>(&self) -> Option<Arc<S>> {
-        self.resolved().server()
-    }
-
-    /// What is known now of the server value behind this client. Never waits.
-    pub fn try_local_server<S: Any + Send + Sync>(&self) -> LocalServer<S> {
-        let client = self.resolved();
-        match client.0 {
-            Kind::Promise(_) | Kind::RemotePromise(_) => LocalServer::NotYet,
-            _ => client.server().map_or(LocalServer::Elsewhere, LocalServer::Here),
-        }
-    }
-
     /// The server value of an object of this vat that was made from an `S`.
-    fn server<S: Any + Send + Sync>(&self) -> Option<Arc<S>> {
+    pub(super) fn server<S: Any + Send + Sync>(&self) -> Option<Arc<S>> {
         match &self.0 {
             Kind::Local(object) => Arc::clone(&object.server).downcast().ok(),
             _ => None,

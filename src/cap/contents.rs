@@ -1,5 +1,6 @@
 //! Params and results as their reader sees them: content, and the clients that its capability pointers mean.
 
+use super::capability::Capability;
 use std::fmt;
 use std::marker::PhantomData;
 

@@ -7,6 +7,7 @@
 //! This and `memory::trim` are the modules that may use `unsafe`.
 #![allow(unsafe_code)]
 
+use super::capability::Capability;
 use std::cell::RefCell;
 
 use capnp::any_pointer;

@@ -1,5 +1,6 @@
 //! Tests of what a program, or its peers, may have a great many of: what that costs is counted in steps, not in time.
 
+use super::capability::Capability;
 use super::client::Client;
 use super::object::Server;
 use super::pool::Pool;

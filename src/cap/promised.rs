@@ -1,5 +1,6 @@
 //! Promise clients of this vat: calls wait in them until it is known where they go.
 
+use super::capability::Capability;
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem;

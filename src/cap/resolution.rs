@@ -15,6 +15,7 @@
 //!   there again goes in a circle.
 //! ```
 
+use super::capability::Capability;
 use std::borrow::Cow;
 
 use super::client::{Client, Kind};

@@ -1,5 +1,6 @@
 //! A call as its method sees it.
 
+use super::capability::Capability;
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};

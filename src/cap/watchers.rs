@@ -1,5 +1,6 @@
 //! What is told when a promise is resolved.
 
+use super::capability::Capability;
 use std::fmt;
 use std::mem;
 

@@ -11,7 +11,7 @@ use crate::cap::port::{
     AnswerKey, CallTarget, ConnectionId, ConnectionOps, Generation, QuestionRef, RemoteRef, Sent, TableEvent,
 };
 use crate::cap::watchers::Watcher;
-use crate::cap::Client;
+use crate::cap::{Capability, Client};
 use crate::error::Exception;
 use crate::peer::Peer;
 use crate::promise::{cancel, Attachment, Waiter};

@@ -22,7 +22,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::backpressure::Sending;
 use super::shared::Shared;
-use crate::cap::Client;
+use crate::cap::{Capability, Client};
 use crate::error::{Exception, ProtocolError};
 use crate::state::{Effects, State};
 use crate::sync::{hold_back, panic_text, panicked, HeldBack, MutexGuard};

@@ -34,6 +34,7 @@ use crate::cap::contents::Payload;
 use crate::cap::port::{AnswerKey, Awaited, Generation, QuestionRef, Ticket};
 use crate::cap::promised::PromiseCell;
 use crate::cap::request;
+use crate::cap::Capability;
 use crate::error::{Exception, ProtocolError};
 use crate::id::{AnswerId, ExportId, QuestionId};
 use crate::promise::{Attachment, Cancel};

@@ -8,6 +8,7 @@ use super::said::Said;
 use super::State;
 use crate::cap::client::{Client, Kind};
 use crate::cap::port::RemoteTarget;
+use crate::cap::Capability;
 use crate::error::Exception;
 use crate::id::ExportId;
 use crate::short::Short;

@@ -28,6 +28,7 @@ use super::State;
 use crate::cap::client::{Client, Kind};
 use crate::cap::port::{Name, RemoteTarget};
 use crate::cap::promised::PromiseCell;
+use crate::cap::Capability;
 use crate::error::{Exception, ProtocolError};
 use crate::id::EmbargoId;
 use crate::sync::Arc;

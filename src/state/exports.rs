@@ -7,6 +7,7 @@ use super::State;
 use crate::cap::client::{null_call, Client, Kind};
 use crate::cap::port::Generation;
 use crate::cap::watchers::Watcher;
+use crate::cap::Capability;
 use crate::error::{Exception, ProtocolError};
 use crate::id::ExportId;
 use crate::sync::{Arc, OnceLock};

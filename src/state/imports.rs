@@ -11,6 +11,7 @@ use crate::cap::client::{Client, Kind};
 use crate::cap::port::{Generation, ImportRef, RefId, RemoteRef, RemoteTarget};
 use crate::cap::resolution::ResolvedTo;
 use crate::cap::watchers::{Watcher, Watchers};
+use crate::cap::Capability;
 use crate::error::{Exception, ProtocolError};
 use crate::id::ImportId;
 use crate::sync::{Arc, Weak};

@@ -7,6 +7,7 @@ use crate::cap::contents::Payload as Results;
 use crate::cap::port::{AnswerKey, ConnectionId, ConnectionOps};
 use crate::cap::promised::PromiseCell;
 use crate::cap::testing::Posts;
+use crate::cap::Capability;
 use crate::id::{AnswerId, ExportId};
 use crate::limits::Limits;
 use crate::short::Short;

@@ -37,6 +37,7 @@ use super::State;
 use crate::cap::client::{Client, Kind};
 use crate::cap::port::{AnswerKey, Awaited, Name, RemoteTarget};
 use crate::cap::promised::{Keeps, PromiseCell};
+use crate::cap::Capability;
 use crate::id::{AnswerId, ExportId};
 use crate::sync::Arc;
 use crate::wire::message::{Path, PromisedAnswer};

@@ -15,6 +15,7 @@ use super::exports::Frozen;
 use crate::cap::client::Client;
 use crate::cap::contents::Payload;
 use crate::cap::port::{QuestionRef, RemoteTarget};
+use crate::cap::Capability;
 use crate::error::Exception;
 use crate::sync::Arc;
 use crate::wire::cap_paths::{self, CapPaths};

@@ -7,7 +7,7 @@ use crate::cap::answer::PendingCall;
 use crate::cap::call::{Responder, Route};
 use crate::cap::promised::PromiseCell;
 use crate::cap::watchers::Watchers;
-use crate::cap::Client;
+use crate::cap::{Capability, Client};
 use crate::error::Exception;
 use crate::sync::{in_turn, unwinds_in_transaction, Arc, Weak};
 

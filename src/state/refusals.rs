@@ -7,6 +7,7 @@ use super::effects::Effects;
 use super::rules::import_of;
 use super::State;
 use crate::cap::client::Client;
+use crate::cap::Capability;
 use crate::error::{Exception, ProtocolError};
 use crate::id::AnswerId;
 use crate::wire::message::{Call, Incoming, Message, Outcome, Return};

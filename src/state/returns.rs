@@ -8,6 +8,7 @@ use super::State;
 use crate::cap::client::Client;
 use crate::cap::contents::Payload;
 use crate::cap::port::{QuestionRef, RefId, RemoteTarget};
+use crate::cap::Capability;
 use crate::error::{Exception, ProtocolError};
 use crate::id::QuestionId;
 use crate::short::Short;

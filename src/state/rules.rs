@@ -1,5 +1,6 @@
 //! Rules that a message can break half-way, looked at before it changes anything. See Note [Rollback].
 
+use crate::cap::Capability;
 use std::collections::BTreeMap;
 
 use super::answers::Kept;

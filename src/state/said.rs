@@ -20,6 +20,7 @@
 //!   then lead to a place of the circle, so that it is short for the next walk.
 //! ```
 
+use crate::cap::Capability;
 use std::fmt;
 
 use super::descriptors::Accepted;

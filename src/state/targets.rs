@@ -3,6 +3,7 @@
 use super::effects::Destination;
 use super::State;
 use crate::cap::client::Client;
+use crate::cap::Capability;
 use crate::error::{Exception, ProtocolError};
 use crate::id::AnswerId;
 use crate::wire::message::{Incoming, Path, Target};

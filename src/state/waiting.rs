@@ -1,5 +1,6 @@
 //! What waits for an answer of ours.
 
+use crate::cap::Capability;
 use im::OrdMap;
 
 use super::answers::OnReturn;

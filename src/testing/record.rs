@@ -5,7 +5,7 @@ use capnp::private::layout::{PointerBuilder, PointerReader, StructBuilder, Struc
 use capnp::traits::{FromPointerBuilder, FromPointerReader};
 use capnp::Word;
 
-use crate::cap::Client;
+use crate::cap::{Capability, Client};
 use crate::error::Result;
 
 /// How many capabilities a record has room for.

@@ -27,7 +27,7 @@ pub use socket::TcpAcceptor;
 pub use socket::UnixAcceptor;
 
 use crate::cap::pool::{Pool, Task};
-use crate::cap::Client;
+use crate::cap::{Capability, Client};
 use crate::conn::{Connection, Options, Threads};
 use crate::error::{catch_panic, Error, Exception, Result, TransportError};
 use crate::limits::Limits;

@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 
-use capnp_threads::{Client, Error, Exception, ExceptionKind};
+use capnp_threads::{Capability, Client, Error, Exception, ExceptionKind};
 
 use crate::support::*;
 

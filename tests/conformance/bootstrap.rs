@@ -1,6 +1,6 @@
 //! `Bootstrap`: rules 5, 9 and 10.
 
-use capnp_threads::Client;
+use capnp_threads::{Capability, Client};
 
 use crate::support::*;
 

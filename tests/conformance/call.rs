@@ -1,6 +1,6 @@
 //! `Call`.
 
-use capnp_threads::Client;
+use capnp_threads::{Capability, Client};
 
 use crate::support::*;
 

@@ -1,6 +1,6 @@
 //! Promises of this vat that are resolved to what waits for them, by way of calls: rule 7.
 
-use capnp_threads::{Client, RemotePromise};
+use capnp_threads::{Capability, Client, RemotePromise};
 
 use crate::support::*;
 

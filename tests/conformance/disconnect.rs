@@ -6,7 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use capnp_threads::{
-    Call as Served, Client, Error, Exception, ExceptionKind, Limits, Promise, Result, Server, Stream, Vat,
+    Call as Served, Capability, Client, Error, Exception, ExceptionKind, Limits, Promise, Result, Server,
+    Stream, Vat,
 };
 use crossbeam_channel::{bounded, Sender};
 

@@ -2,7 +2,7 @@
 //!
 //! It is echoed only behind all calls that came before it, and only where its target leads back to the peer.
 
-use capnp_threads::{Client, ClientFulfiller};
+use capnp_threads::{Capability, Client, ClientFulfiller};
 
 use crate::support::*;
 

@@ -2,7 +2,7 @@
 //!
 //! A promise that received calls and turns out to be here needs a Disembargo round before new calls go direct.
 
-use capnp_threads::{Client, Exception, Limits, RemotePromise, Vat};
+use capnp_threads::{Capability, Client, Exception, Limits, RemotePromise, Vat};
 
 use crate::support::*;
 

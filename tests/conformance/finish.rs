@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::Instant;
 
-use capnp_threads::{Call as Served, Client, Limits, Result, Server, Snapshot, Vat};
+use capnp_threads::{Call as Served, Capability, Client, Limits, Result, Server, Snapshot, Vat};
 use crossbeam_channel::{unbounded, Receiver, Sender};
 
 use crate::support::*;

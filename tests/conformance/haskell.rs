@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use capnp_threads::{Call as Served, Client, ExceptionKind, Limits, Result, Server, Vat};
+use capnp_threads::{Call as Served, Capability, Client, ExceptionKind, Limits, Result, Server, Vat};
 use crossbeam_channel::{unbounded, Receiver, Sender};
 
 use crate::support::*;

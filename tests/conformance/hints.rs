@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use capnp_threads::{Client, Limits, Vat};
+use capnp_threads::{Capability, Client, Limits, Vat};
 
 use crate::support::*;
 

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use capnp_threads::{Client, Limits, RemotePromise, Vat};
+use capnp_threads::{Capability, Client, Limits, RemotePromise, Vat};
 use crossbeam_channel::{bounded, Receiver};
 
 use crate::support::*;

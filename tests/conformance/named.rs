@@ -1,7 +1,7 @@
 //! What the peer names of ours before it knows what that has become (rules 2 and 12): by each descriptor that can name
 //! it, in results, Resolves and params, and told of before, between and after each message that matters.
 
-use capnp_threads::{Client, ClientFulfiller, RemotePromise};
+use capnp_threads::{Capability, Client, ClientFulfiller, RemotePromise};
 
 use crate::support::*;
 

@@ -1,7 +1,7 @@
 //! Order (rule 12): calls made on one reference arrive in the order made, whatever becomes of the reference
 //! meanwhile.
 
-use capnp_threads::{Client, RemotePromise, Stream, Vat};
+use capnp_threads::{Capability, Client, RemotePromise, Stream, Vat};
 
 use crate::support::*;
 

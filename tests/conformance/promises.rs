@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use capnp_threads::transport::Transport;
-use capnp_threads::{Client, Exception, Vat};
+use capnp_threads::{Capability, Client, Exception, Vat};
 
 use crate::support::*;
 

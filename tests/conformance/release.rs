@@ -1,6 +1,6 @@
 //! `Release`, and the releases that a `Return` stands for: rules 5, 6 and 11.
 
-use capnp_threads::{Call as Served, Client, Result, Server};
+use capnp_threads::{Call as Served, Capability, Client, Result, Server};
 use crossbeam_channel::{unbounded, Sender};
 
 use crate::support::*;

@@ -1,6 +1,6 @@
 //! `Resolve`, in both directions: rule 7. What becomes of promises beyond that is in `promises` and `circles`.
 
-use capnp_threads::{Client, ClientFulfiller, Exception};
+use capnp_threads::{Capability, Client, ClientFulfiller, Exception};
 
 use crate::support::*;
 

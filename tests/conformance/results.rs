@@ -1,6 +1,6 @@
 //! Embargoes for capabilities in results: rule 1, where a `Return` resolves the promise.
 
-use capnp_threads::{Client, RemotePromise};
+use capnp_threads::{Capability, Client, RemotePromise};
 
 use crate::support::*;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use capnp_threads::id::{AnswerId, EmbargoId, ExportId, ImportId, QuestionId};
 use capnp_threads::snapshot::*;
-use capnp_threads::{Client, Vat};
+use capnp_threads::{Capability, Client, Vat};
 
 use crate::support::*;
 

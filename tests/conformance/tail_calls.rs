@@ -1,7 +1,7 @@
 //! Tail calls, in both roles: rule 4. `sendResultsTo.yourself`, `resultsSentElsewhere` and
 //! `takeFromOtherQuestion`, with cancellation in each order.
 
-use capnp_threads::{Client, ClientFulfiller, RemotePromise};
+use capnp_threads::{Capability, Client, ClientFulfiller, RemotePromise};
 
 use crate::support::*;
 

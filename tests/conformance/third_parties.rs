@@ -11,7 +11,7 @@ use capnp::Word;
 use capnp_threads::error::TransportError;
 use capnp_threads::generated::rpc_capnp::message;
 use capnp_threads::transport::{MessageSink, Outbound, Sink, Transport};
-use capnp_threads::{Client, ExceptionKind, RemotePromise, Vat};
+use capnp_threads::{Capability, Client, ExceptionKind, RemotePromise, Vat};
 
 use crate::support::message::{build, FUTURE, INTERFACE};
 use crate::support::*;

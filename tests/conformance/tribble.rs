@@ -4,7 +4,7 @@
 //! if R is a promise that resolves on. And what the peer names as ours, but turns out to lead back to it, needs
 //! an embargo, though it is on the same connection.
 
-use capnp_threads::Client;
+use capnp_threads::{Capability, Client};
 
 use crate::support::*;
 

@@ -1,7 +1,7 @@
 //! `Unimplemented`: rule 8. What the peer does not know concerns that message alone; only nonsense ends the
 //! connection.
 
-use capnp_threads::{Client, ExceptionKind, RemotePromise};
+use capnp_threads::{Capability, Client, ExceptionKind, RemotePromise};
 
 use crate::support::*;
 

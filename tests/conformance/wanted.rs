@@ -6,7 +6,7 @@
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::Mutex;
 
-use capnp_threads::{Call as Served, Client, Result, Server};
+use capnp_threads::{Call as Served, Capability, Client, Result, Server};
 
 use crate::support::*;
 

@@ -1,6 +1,6 @@
 //! A caller that no longer wants an answer: how its callee learns of it, and what it does not end.
 
-use capnp_threads::{Call, Client, RemotePromise, Result, Stream};
+use capnp_threads::{Call, Capability, Client, RemotePromise, Result, Stream};
 use crossbeam_channel::{unbounded, Receiver, Sender};
 
 use crate::support::wires::{reaches, Two, Wire};

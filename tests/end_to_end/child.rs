@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use capnp_threads::transport::Transport;
-use capnp_threads::{Call, Client, Connection, ExceptionKind, Limits, Result, Stream, Vat};
+use capnp_threads::{Call, Capability, Client, Connection, ExceptionKind, Limits, Result, Stream, Vat};
 
 use crate::support::{
     ask, echo, object, reply, reply_cap, request, send, text, unexpected, with_cap, Soon, TEST,

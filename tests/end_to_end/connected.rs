@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use capnp_threads::{Call, Client, Limits, Result, Vat};
+use capnp_threads::{Call, Capability, Client, Limits, Result, Vat};
 use crossbeam_channel::unbounded;
 
 use crate::support::wires::{reaches, Two, Wire};

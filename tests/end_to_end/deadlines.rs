@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-use capnp_threads::{Call, Client, ExceptionKind, Limits, Result, Vat};
+use capnp_threads::{Call, Capability, Client, ExceptionKind, Limits, Result, Vat};
 use crossbeam_channel::{unbounded, Receiver, Sender};
 
 use crate::support::wires::{reaches, Two, Wire};

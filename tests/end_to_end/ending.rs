@@ -8,7 +8,7 @@ use std::time::Duration;
 use capnp::private::capability::ClientHook;
 use capnp_threads::transport::Transport;
 use capnp_threads::{
-    Client, Connection, Error, Exception, ExceptionKind, Limits, Threads, TransportError, Vat,
+    Capability, Client, Connection, Error, Exception, ExceptionKind, Limits, Threads, TransportError, Vat,
 };
 use crossbeam_channel::{bounded, unbounded, RecvTimeoutError};
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use capnp_threads::transport::Transport;
 use capnp_threads::{
-    Call, Client, Connection, Error, Exception, ExceptionKind, Limits, ProtocolError, Result, Stream,
-    TransportError, Vat,
+    Call, Capability, Client, Connection, Error, Exception, ExceptionKind, Limits, ProtocolError, Result,
+    Stream, TransportError, Vat,
 };
 use crossbeam_channel::unbounded;
 

@@ -6,7 +6,7 @@ use capnp::any_pointer;
 use capnp::capability::{self, FromClientHook, Promise};
 use capnp::private::capability::{ClientHook, ParamsHook, ResultsHook};
 use capnp::MessageSize;
-use capnp_threads::{Client, Error, Exception, ExceptionKind, Vat};
+use capnp_threads::{Capability, Client, Error, Exception, ExceptionKind, Vat};
 use socket2::{Domain, Socket, Type};
 
 use crate::support::wires::{Two, Wire};

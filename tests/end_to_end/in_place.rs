@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
 use capnp_threads::transport::Transport;
-use capnp_threads::{Client, Connection, ExceptionKind, Limits, Pool, Threads, Vat};
+use capnp_threads::{Capability, Client, Connection, ExceptionKind, Limits, Pool, Threads, Vat};
 
 use crate::support::*;
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use capnp_threads::transport::{MessageSink, Outbound, Sink, Transport};
 use capnp_threads::{
-    Call, Client, Connection, Exception, ExceptionKind, Limits, Result, Stream, TransportError, Vat,
+    Call, Capability, Client, Connection, Exception, ExceptionKind, Limits, Result, Stream, TransportError,
+    Vat,
 };
 use crossbeam_channel::{bounded, unbounded, Receiver, Sender};
 

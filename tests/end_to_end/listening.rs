@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use capnp_threads::{Call, Client, Limits, Listener, Pool, Result, Server, Vat};
+use capnp_threads::{Call, Capability, Client, Limits, Listener, Pool, Result, Server, Vat};
 use crossbeam_channel::{unbounded, Sender};
 
 use crate::support::{ask, echo, reply, send, Soon, DEADLINE};

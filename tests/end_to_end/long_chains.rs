@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use capnp_threads::{
-    Call, Client, ClientFulfiller, Deferred, ExceptionKind, Pipeline, Pool, Promise, Response, Result,
-    Stream, Threads, Vat,
+    Call, Capability, Client, ClientFulfiller, Deferred, ExceptionKind, Pipeline, Pool, Promise, Response,
+    Result, Stream, Threads, Vat,
 };
 
 use crate::support::wires::{reaches, Two, Wire};

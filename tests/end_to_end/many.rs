@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, OnceLock};
 use std::time::Duration;
 
-use capnp_threads::{Client, Limits, Vat};
+use capnp_threads::{Capability, Client, Limits, Vat};
 use crossbeam_channel::unbounded;
 
 use crate::support::wires::{reaches, Two, Wire};

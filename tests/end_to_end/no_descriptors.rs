@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use capnp_threads::transport::Transport;
-use capnp_threads::{Client, Limits, Threads, Vat};
+use capnp_threads::{Capability, Client, Limits, Threads, Vat};
 use crossbeam_channel::unbounded;
 
 use crate::support::alone::alone;

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use capnp_threads::transport::Frame;
 use capnp_threads::transport::{MessageSink, MessageSource, Outbound, Shutdown, Sink, Source, Transport};
 use capnp_threads::{
-    Client, Connection, Exception, ExceptionKind, Limits, Pool, Promise, Threads, TransportError, Vat,
+    Capability, Client, Connection, Exception, ExceptionKind, Limits, Pool, Promise, Threads, TransportError,
+    Vat,
 };
 use crossbeam_channel::{bounded, unbounded, Receiver, Sender};
 

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use capnp_threads::transport::{Direction, MessageKind, TraceEvent, TraceOptions, Transport};
-use capnp_threads::{Client, Error, ExceptionKind, Limits, Peer, PeerAddress, Pool, Threads, Vat};
+use capnp_threads::{
+    Capability, Client, Error, ExceptionKind, Limits, Peer, PeerAddress, Pool, Threads, Vat,
+};
 use crossbeam_channel::unbounded;
 
 use crate::support::wires::{Two, Wire};

@@ -1,6 +1,6 @@
 //! Three vats: B gives A what C hosts, and stands between them.
 
-use capnp_threads::{Client, ExceptionKind, Stream};
+use capnp_threads::{Capability, Client, ExceptionKind, Stream};
 use crossbeam_channel::{unbounded, Receiver, Sender};
 
 use crate::support::wires::{reaches, Two, Wire};

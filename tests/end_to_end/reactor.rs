@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use capnp_threads::transport::Transport;
-use capnp_threads::{Call, Client, Connection, Deferred, Limits, Pool, Result, Vat};
+use capnp_threads::{Call, Capability, Client, Connection, Deferred, Limits, Pool, Result, Vat};
 use crossbeam_channel::{bounded, unbounded};
 
 use crate::support::wires::tcp_pair;

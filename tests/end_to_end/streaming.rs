@@ -1,6 +1,6 @@
 //! Streaming methods that answer later: what they hold up, and what their failure breaks.
 
-use capnp_threads::{Call, Client, Deferred, Error, Pool, Result};
+use capnp_threads::{Call, Capability, Client, Deferred, Error, Pool, Result};
 use crossbeam_channel::{unbounded, Receiver, Sender};
 
 use crate::support::wires::{Two, Wire};

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use capnp_threads::transport::Transport;
-use capnp_threads::{set_thread_limit, thread_count, Client, ExceptionKind, Pool, Vat};
+use capnp_threads::{set_thread_limit, thread_count, Capability, Client, ExceptionKind, Pool, Vat};
 use crossbeam_channel::unbounded;
 
 use crate::support::alone::alone;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use capnp_threads::{Client, Connection, Limits, Promise, RemotePromise, Response, Result, Threads, Vat};
+use capnp_threads::{
+    Capability, Client, Connection, Limits, Promise, RemotePromise, Response, Result, Threads, Vat,
+};
 use crossbeam_channel::{bounded, select, unbounded, Receiver, Sender};
 
 use crate::support::wires::{Two, Wire};

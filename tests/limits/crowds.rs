@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use capnp_threads::testing::{untraced_pair, Side, Stage};
-use capnp_threads::{Client, Limits, Options, Pool, RemotePromise};
+use capnp_threads::{Capability, Client, Limits, Options, Pool, RemotePromise};
 use crossbeam_channel::unbounded;
 
 use crate::support::{answer, limits, object, object_in, send, text, Two};

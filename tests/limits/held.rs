@@ -3,7 +3,7 @@
 use capnp::message::{Builder, Reader, ReaderOptions};
 use capnp_threads::generated::rpc_capnp::{exception, message, return_};
 use capnp_threads::transport::{Outbound, Transport};
-use capnp_threads::{Client, ExceptionKind, Limits, Vat};
+use capnp_threads::{Capability, Client, ExceptionKind, Limits, Vat};
 use crossbeam_channel::unbounded;
 
 use crate::support::{answer, ask, cap, echo, failure, give, limits, object, send, until, Two};

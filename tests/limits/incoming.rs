@@ -1,7 +1,7 @@
 //! Limits on what a peer may have us hold: calls in service, and answers that it does not read.
 
 use capnp_threads::transport::Transport;
-use capnp_threads::{Client, Limits, Vat};
+use capnp_threads::{Capability, Client, Limits, Vat};
 use crossbeam_channel::{unbounded, Receiver};
 
 use crate::support::{

@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use capnp_threads::transport::Transport;
-use capnp_threads::{Client, Connection, ExceptionKind, Limits, Pool, RemotePromise, Threads, Vat};
+use capnp_threads::{
+    Capability, Client, Connection, ExceptionKind, Limits, Pool, RemotePromise, Threads, Vat,
+};
 use crossbeam_channel::{unbounded, Receiver, Sender};
 
 use crate::support::{

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use capnp_threads::transport::Transport;
-use capnp_threads::{Client, ExceptionKind, Limits, Vat};
+use capnp_threads::{Capability, Client, ExceptionKind, Limits, Vat};
 use crossbeam_channel::{bounded, unbounded};
 
 use crate::support::{

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use capnp_threads::{Client, ExceptionKind, Pool, Result, Stream};
+use capnp_threads::{Capability, Client, ExceptionKind, Pool, Result, Stream};
 
 use crate::support::{answer, ask, echo, failure, limits, object_in, request, send, Two, DEADLINE};
 

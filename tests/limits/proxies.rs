@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use capnp_threads::testing::{pair, Side, Stage};
-use capnp_threads::{Client, Exception, Limits, Options, Pipeline, Pool, RemotePromise};
+use capnp_threads::{Capability, Client, Exception, Limits, Options, Pipeline, Pool, RemotePromise};
 
 use crate::support::{limits, object_in, request, send, text};
 

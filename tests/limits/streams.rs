@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use capnp_threads::{Client, ExceptionKind, Limits, Result, Stream};
+use capnp_threads::{Capability, Client, ExceptionKind, Limits, Result, Stream};
 use crossbeam_channel::bounded;
 
 use crate::support::{

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use capnp_threads::transport::{Frame, MessageSink, MessageSource, Outbound, Sink, Source, Transport};
 use capnp_threads::{
-    Call, Client, Connection, Error, Exception, Limits, Pool, RemotePromise, Request, Response, Result,
-    Server, Snapshot, TransportError, Vat,
+    Call, Capability, Client, Connection, Error, Exception, Limits, Pool, RemotePromise, Request, Response,
+    Result, Server, Snapshot, TransportError, Vat,
 };
 use crossbeam_channel::{bounded, Receiver, Sender};
 

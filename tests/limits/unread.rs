@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use capnp_threads::transport::Transport;
-use capnp_threads::{Client, ExceptionKind, Pool, RemotePromise, Response, Threads, Vat};
+use capnp_threads::{Capability, Client, ExceptionKind, Pool, RemotePromise, Response, Threads, Vat};
 use crossbeam_channel::{bounded, unbounded};
 
 use crate::support::{

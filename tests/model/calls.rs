@@ -1,7 +1,7 @@
 //! Calls between two vats: answers, pipelines, callbacks, cancellation, reference counts, and order.
 
 use capnp_threads::testing::record;
-use capnp_threads::{Client, Pool};
+use capnp_threads::{Capability, Client, Pool};
 use shuttle::sync::{Arc, Mutex};
 use shuttle::thread;
 

@@ -1,7 +1,9 @@
 //! The end of a connection, while somebody waits for something of it: each is told, and nothing hangs.
 
 use capnp_threads::testing::record;
-use capnp_threads::{Client, Connection, Deferred, Error, Exception, ExceptionKind, Limits, Pool, Stream};
+use capnp_threads::{
+    Capability, Client, Connection, Deferred, Error, Exception, ExceptionKind, Limits, Pool, Stream,
+};
 use shuttle::sync::mpsc::channel;
 use shuttle::sync::{Arc, Mutex};
 use shuttle::thread;

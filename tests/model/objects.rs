@@ -1,7 +1,7 @@
 //! Objects and their pools: nothing is lost in a mailbox, and nested calls never lack a thread.
 
 use capnp_threads::testing::record;
-use capnp_threads::{Client, ExceptionKind, Pool};
+use capnp_threads::{Capability, Client, ExceptionKind, Pool};
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::sync::Arc;
 use shuttle::thread;

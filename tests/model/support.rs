@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use capnp_threads::testing::record;
 use capnp_threads::transport::{Shutdown, Transport};
 use capnp_threads::{
-    Call, Client, Connection, Limits, Options, Pool, RemotePromise, Response, Result, Server,
+    Call, Capability, Client, Connection, Limits, Options, Pool, RemotePromise, Response, Result, Server,
 };
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};

@@ -10,8 +10,8 @@ use std::time::Duration;
 use capnp_threads::testing::{record, untraced_pair, Side, Stage};
 use capnp_threads::transport::Transport;
 use capnp_threads::{
-    Call, Client, ClientFulfiller, Connection, Deferred, Options, Pool, Promise, Response, Server, Threads,
-    WaitError,
+    Call, Capability, Client, ClientFulfiller, Connection, Deferred, Options, Pool, Promise, Response,
+    Server, Threads, WaitError,
 };
 
 const INTERFACE: u64 = 0xc4a1;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use capnp_threads::testing::{pair, record, Side, Stage};
-use capnp_threads::{Client, Exception, Options, Pool};
+use capnp_threads::{Capability, Client, Exception, Options, Pool};
 
 use super::graph::{Meaning, Node, Outcome, Resolution, Root};
 use super::world::{Behaviour, Held, Object, Pending, Shared, Waiting};

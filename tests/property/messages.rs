@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use capnp_threads::testing::{beside, Side, Stage};
 use capnp_threads::transport::{Arrived, Frame, Outbound, Transport};
 use capnp_threads::{
-    Call as Served, Client, ClientFulfiller, Deferred, Exception, Options, Pool, RemotePromise, Server,
-    Threads,
+    Call as Served, Capability, Client, ClientFulfiller, Deferred, Exception, Options, Pool, RemotePromise,
+    Server, Threads,
 };
 
 use crate::account::Account;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use capnp_threads::testing::record;
 use capnp_threads::{
-    Call, Client, ClientFulfiller, Deferred, Error, Pipeline, Pool, Promise, Response, Server,
+    Call, Capability, Client, ClientFulfiller, Deferred, Error, Pipeline, Pool, Promise, Response, Server,
 };
 
 use super::graph::{CallNode, Graph, Meaning, Node, Outcome, Promised, Resolution};

@@ -7,7 +7,7 @@ use std::panic;
 
 use crossbeam_channel::{bounded, unbounded, Receiver, Sender};
 
-use crate::cap::{Call, Client, Pool, Request, Server};
+use crate::cap::{Call, Capability, Client, Pool, Request, Server};
 use crate::conn::{Connection, Options, Threads};
 use crate::error::{Error, ExceptionKind, Result};
 use crate::sync::atomic::{AtomicUsize, Ordering};

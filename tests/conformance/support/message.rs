@@ -10,7 +10,7 @@ use capnp_threads::generated::rpc_capnp::{
     return_,
 };
 use capnp_threads::transport::{Frame, Outbound};
-use capnp_threads::Client;
+use capnp_threads::{Capability, Client};
 
 use super::content;
 

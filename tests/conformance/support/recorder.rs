@@ -3,7 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
-use capnp_threads::{Call, Client, Deferred, RemotePromise, Request, Response, Result, Server};
+use capnp_threads::{Call, Capability, Client, Deferred, RemotePromise, Request, Response, Result, Server};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::content;

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use capnp::any_pointer;
 use capnp::traits::FromPointerReader;
-use capnp_threads::{Call, Client, Error, Params, Promise, RemotePromise, Request, Response, Result, Server};
+use capnp_threads::{
+    Call, Capability, Client, Error, Params, Promise, RemotePromise, Request, Response, Result, Server,
+};
 use crossbeam_channel::Receiver;
 
 /// Turns a hang into a failure.
