@@ -57,6 +57,8 @@
 //!
 //! NOTES.md, in the repository, is the map of the source.
 
+#![deny(unnameable_types)]
+
 mod cap;
 mod conn;
 pub mod error;

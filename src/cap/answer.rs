@@ -11,6 +11,7 @@ use capnp::traits::Pipelined;
 
 use super::client::{Client, Kind};
 use super::contents::{Payload, Response};
+use super::hook::Hook;
 use super::port::QuestionRef;
 use super::promised::{Keeps, PromiseCell};
 use crate::error::Exception;
@@ -428,7 +429,7 @@ where
     /// What they are called on is bound to its thread; the clients that they give are not.
     pub fn get(&self) -> R::Pipeline {
         let untyped: Pipeline = self.clone().cast();
-        FromTypelessPipeline::new(any_pointer::Pipeline::new(Box::new(untyped)))
+        FromTypelessPipeline::new(any_pointer::Pipeline::new(Box::new(Hook(untyped))))
     }
 }
 

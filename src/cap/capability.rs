@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 
-use capnp::private::capability::ClientHook;
+use capnp::capability::DynClientHook;
 
 use super::client::{Client, Kind, LocalServer};
 use super::object::{LocalObject, Server};
@@ -20,6 +20,8 @@ use crate::sync::Arc;
 /// can do besides stands here. Typed clients are [`Client`]s underneath: cheap to clone, usable from any thread,
 /// equal if they are of the same object. `From` leads from a client to those of the interfaces that its own
 /// extends, and to and from the untyped one.
+///
+/// Implemented for [`Client`] and by generated code, and by nothing else: it may get more methods in any version.
 pub trait Capability:
     From<Client> + Into<Client> + AsRef<Client> + Clone + Eq + fmt::Debug + Send + Sync + 'static
 {
@@ -151,8 +153,9 @@ pub trait Capability:
         }
     }
 
-    /// This client as the `capnp` crate holds clients, where that asks for it: to set an element of a list.
-    fn into_hook(self) -> Box<dyn ClientHook> {
+    /// This client as the `capnp` crate holds clients, where that asks for it: to set an element of a list, or a pointer of any
+    /// type.
+    fn into_hook(self) -> Box<DynClientHook> {
         Box::new(self.into())
     }
 
@@ -166,12 +169,14 @@ pub trait Capability:
 /// Which server values a client can be of, and how a call is led to their methods.
 ///
 /// The compiler implements this for the client of each interface and all values that implement the interface's
-/// `Server`. For [`Client`] it is all that implement [`Server`].
+/// `Server`. For [`Client`] it is all that implement [`Server`]. Nothing else implements it, or calls its method: that is between
+/// this crate and the code that is generated for it.
 pub trait FromServer<S>: Capability {
     /// Calls the method of `server` that `call` names.
     ///
     /// # Errors
     /// The method's; of kind `unimplemented` if there is no such method.
+    #[doc(hidden)]
     fn dispatch(server: &S, call: &mut Call) -> Result<()>;
 }
 

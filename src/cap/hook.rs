@@ -141,6 +141,7 @@ impl FromClientHook for Client {
     }
 }
 
+#[doc(hidden)]
 impl ClientHook for Client {
     fn add_ref(&self) -> Box<dyn ClientHook> {
         let copy = Box::new(self.clone());
@@ -158,7 +159,7 @@ impl ClientHook for Client {
         method_id: u16,
         size_hint: Option<MessageSize>,
     ) -> capability::Request<any_pointer::Owned, any_pointer::Owned> {
-        capability::Request::new(Box::new(self.request_sized(interface_id, method_id, size_hint)))
+        capability::Request::new(Box::new(Hook(self.request_sized(interface_id, method_id, size_hint))))
     }
 
     fn call(
@@ -204,9 +205,12 @@ impl ClientHook for Client {
     }
 }
 
-impl RequestHook for Request {
+/// A request, response or pipeline as the `capnp` crate holds it.
+pub(super) struct Hook<T>(pub(super) T);
+
+impl RequestHook for Hook<Request> {
     fn get(&mut self) -> any_pointer::Builder<'_> {
-        Request::get(self)
+        self.0.get()
     }
 
     fn get_brand(&self) -> usize {
@@ -214,19 +218,19 @@ impl RequestHook for Request {
     }
 
     fn send(self: Box<Self>) -> RemotePromise<any_pointer::Owned> {
-        let sent = Request::send(*self);
+        let sent = self.0.send();
         let promise = sent.promise;
         RemotePromise {
             promise: capability::Promise::from_future(async move {
                 let response = promise.await?;
-                Ok(capability::Response::new(Box::new(response)))
+                Ok(capability::Response::new(Box::new(Hook(response))))
             }),
-            pipeline: any_pointer::Pipeline::new(Box::new(sent.pipeline)),
+            pipeline: any_pointer::Pipeline::new(Box::new(Hook(sent.pipeline))),
         }
     }
 
     fn send_streaming(self: Box<Self>) -> capability::Promise<(), capnp::Error> {
-        let promise = Request::send(*self).promise;
+        let promise = self.0.send().promise;
         capability::Promise::from_future(async move { Ok(promise.await.map(drop)?) })
     }
 
@@ -237,15 +241,15 @@ impl RequestHook for Request {
     }
 }
 
-impl ResponseHook for Response {
+impl ResponseHook for Hook<Response> {
     fn get(&self) -> capnp::Result<any_pointer::Reader<'_>> {
-        Ok(Response::get(self)?)
+        Ok(self.0.get()?)
     }
 }
 
-impl PipelineHook for Pipeline {
+impl PipelineHook for Hook<Pipeline> {
     fn add_ref(&self) -> Box<dyn PipelineHook> {
-        Box::new(self.clone())
+        Box::new(Hook(self.0.clone()))
     }
 
     fn get_pipelined_cap(&self, ops: &[PipelineOp]) -> Box<dyn ClientHook> {
@@ -254,8 +258,8 @@ impl PipelineHook for Pipeline {
             PipelineOp::GetPointerField(index) => Some(*index),
         };
         match ops {
-            [PipelineOp::GetPointerField(index)] => Box::new(self.client_at(&[*index])),
-            _ => Box::new(self.client_at(&ops.iter().filter_map(field).collect::<Vec<_>>())),
+            [PipelineOp::GetPointerField(index)] => Box::new(self.0.client_at(&[*index])),
+            _ => Box::new(self.0.client_at(&ops.iter().filter_map(field).collect::<Vec<_>>())),
         }
     }
 }

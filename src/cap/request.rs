@@ -213,26 +213,31 @@ impl<P, R: 'static> Request<P, R> {
 const NOTHING: MessageSize = MessageSize { word_count: 0, cap_count: 0 };
 
 /// What a closure that fills a struct in may return: nothing, or what the setters of generated structs do. (No
-/// other results: so the compiler knows the type of the error where a block uses `?` and ends with `Ok(())`.)
+/// other results: so the compiler knows the type of the error where a block uses `?` and ends with `Ok(())`.) Sealed.
 #[diagnostic::on_unimplemented(
     message = "a closure that fills in a struct returns nothing or `capnp::Result<()>`, not `{Self}`",
     note = "in a block, write `?` after what can fail, and `Ok(())` at the end"
 )]
-pub trait Filled {
-    /// Whether it could.
-    ///
-    /// # Errors
-    /// Why not.
+pub trait Filled: FillOutcome {}
+
+/// What such a closure returned, as a result. Not exported, which seals [`Filled`].
+#[expect(unnameable_types, reason = "so nothing outside can implement it")]
+pub trait FillOutcome {
+    /// Why the struct could not be filled in, if so.
     fn into_result(self) -> Result<()>;
 }
 
-impl Filled for () {
+impl Filled for () {}
+
+impl FillOutcome for () {
     fn into_result(self) -> Result<()> {
         Ok(())
     }
 }
 
-impl Filled for capnp::Result<()> {
+impl Filled for capnp::Result<()> {}
+
+impl FillOutcome for capnp::Result<()> {
     fn into_result(self) -> Result<()> {
         Ok(self?)
     }

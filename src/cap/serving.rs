@@ -1,6 +1,5 @@
 //! A call as its method sees it.
 
-use super::capability::Capability;
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
@@ -397,7 +396,7 @@ impl<R> fmt::Debug for Deferred<R> {
 #[cfg(all(test, not(any(shuttle, loom))))]
 mod tests {
     use super::*;
-    use crate::cap::{Pool, Server};
+    use crate::cap::{Capability, Pool, Server};
     use crate::sync::fault;
 
     struct Nothing;

@@ -1,6 +1,5 @@
 //! What is told when a promise is resolved.
 
-use super::capability::Capability;
 use std::fmt;
 use std::mem;
 
@@ -153,6 +152,7 @@ mod tests {
     use super::super::promised::PromiseCell;
     use super::super::testing::Posts;
     use super::*;
+    use crate::cap::Capability;
     use crate::promise::promise;
 
     fn export(posts: &Arc<Posts>, id: u32) -> Watcher {

@@ -1,6 +1,5 @@
 //! What waits for an answer of ours.
 
-use crate::cap::Capability;
 use im::OrdMap;
 
 use super::answers::OnReturn;
@@ -294,6 +293,7 @@ mod tests {
     use crate::cap::port::{ConnectionId, ConnectionOps, RemoteTarget};
     use crate::cap::promised::PromiseCell;
     use crate::cap::testing::Posts;
+    use crate::cap::Capability;
     use crate::id::ImportId;
     use crate::limits::Limits;
     use crate::short::Short;
