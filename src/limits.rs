@@ -23,6 +23,16 @@ pub(crate) const ROOM_TIMEOUT: Option<Duration> = Some(Duration::from_secs(10));
 ///
 /// What crosses a limit fails with a clear error, and nothing else is lost. "Words" are Cap'n Proto words of
 /// eight bytes.
+///
+/// Each limit is set by the method of its name:
+///
+/// ```
+/// # use std::time::Duration;
+/// # use capnp_threads::{Limits, Vat};
+/// let limits = Limits::new().questions(100).room_timeout(Duration::from_secs(1)).keepalive(None);
+/// assert_eq!(limits.questions, 100);
+/// let vat = Vat::new().limits(limits);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -113,6 +123,130 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`questions`](field@Self::questions).
+    #[must_use]
+    pub fn questions(mut self, questions: usize) -> Self {
+        self.questions = questions;
+        self
+    }
+
+    /// Sets [`methods`](field@Self::methods).
+    #[must_use]
+    pub fn methods(mut self, methods: usize) -> Self {
+        self.methods = methods;
+        self
+    }
+
+    /// Sets [`exports`](field@Self::exports).
+    #[must_use]
+    pub fn exports(mut self, exports: usize) -> Self {
+        self.exports = exports;
+        self
+    }
+
+    /// Sets [`imports`](field@Self::imports).
+    #[must_use]
+    pub fn imports(mut self, imports: usize) -> Self {
+        self.imports = imports;
+        self
+    }
+
+    /// Sets [`answer_bytes`](field@Self::answer_bytes).
+    #[must_use]
+    pub fn answer_bytes(mut self, answer_bytes: usize) -> Self {
+        self.answer_bytes = answer_bytes;
+        self
+    }
+
+    /// Sets [`call_words`](field@Self::call_words).
+    #[must_use]
+    pub fn call_words(mut self, call_words: usize) -> Self {
+        self.call_words = call_words;
+        self
+    }
+
+    /// Sets [`send_bytes`](field@Self::send_bytes).
+    #[must_use]
+    pub fn send_bytes(mut self, send_bytes: usize) -> Self {
+        self.send_bytes = send_bytes;
+        self
+    }
+
+    /// Sets [`room_timeout`](field@Self::room_timeout).
+    #[must_use]
+    pub fn room_timeout(mut self, room_timeout: impl Into<Option<Duration>>) -> Self {
+        self.room_timeout = room_timeout.into();
+        self
+    }
+
+    /// Sets [`message_words`](field@Self::message_words).
+    #[must_use]
+    pub fn message_words(mut self, message_words: usize) -> Self {
+        self.message_words = message_words;
+        self
+    }
+
+    /// Sets [`segments`](field@Self::segments).
+    #[must_use]
+    pub fn segments(mut self, segments: usize) -> Self {
+        self.segments = segments;
+        self
+    }
+
+    /// Sets [`traversal_words`](field@Self::traversal_words).
+    #[must_use]
+    pub fn traversal_words(mut self, traversal_words: usize) -> Self {
+        self.traversal_words = traversal_words;
+        self
+    }
+
+    /// Sets [`nesting`](field@Self::nesting).
+    #[must_use]
+    pub fn nesting(mut self, nesting: i32) -> Self {
+        self.nesting = nesting;
+        self
+    }
+
+    /// Sets [`connections`](field@Self::connections).
+    #[must_use]
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections;
+        self
+    }
+
+    /// Sets [`first_message`](field@Self::first_message).
+    #[must_use]
+    pub fn first_message(mut self, first_message: impl Into<Option<Duration>>) -> Self {
+        self.first_message = first_message.into();
+        self
+    }
+
+    /// Sets [`keepalive`](field@Self::keepalive).
+    #[must_use]
+    pub fn keepalive(mut self, keepalive: impl Into<Option<Duration>>) -> Self {
+        self.keepalive = keepalive.into();
+        self
+    }
+
+    /// Sets [`polling`](field@Self::polling).
+    #[must_use]
+    pub fn polling(mut self, polling: Duration) -> Self {
+        self.polling = polling;
+        self
+    }
+
+    /// Sets [`linger`](field@Self::linger).
+    #[must_use]
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.linger = linger;
+        self
+    }
+
     /// Whether a connection can work with these limits. [`Vat::limits`](crate::Vat::limits) panics if not; a program that
     /// reads them from a file may want to ask before.
     ///

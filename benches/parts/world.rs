@@ -21,8 +21,8 @@ impl World {
     }
 
     pub(crate) fn with_limits(threads: Threads, object: Client, limits: Limits) -> Self {
-        let client = Options { threads, limits: limits.clone(), ..Options::default() };
-        let server = Options { threads, limits, bootstrap: object, ..Options::default() };
+        let client = Options::new().threads(threads).limits(limits.clone());
+        let server = Options::new().threads(threads).limits(limits).bootstrap(object);
         World(untraced_pair(client, server))
     }
 

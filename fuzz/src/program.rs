@@ -146,7 +146,7 @@ impl Program {
         let (world, pool) = (World::default(), Pool::manual());
         let object = Client::with_pool(Object { world: world.clone(), pool: pool.clone() }, &pool);
         world.keep(object.clone());
-        let mut options = Options { bootstrap: object, ..Options::default() };
+        let mut options = Options::new().bootstrap(object);
         // Small: bytes of an input should reach them.
         options.limits.exports = 64;
         options.limits.call_words = 512;

@@ -44,8 +44,8 @@ impl Stream {
     /// By default this is the [`Limits::room_timeout`](crate::Limits::room_timeout) of the connection that the call goes
     /// over, and 10 s where it goes over none: to an object of this vat, or a promise of this vat.
     #[must_use]
-    pub fn room_timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.room_timeout = Some(timeout);
+    pub fn room_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.room_timeout = Some(timeout.into());
         self
     }
 

@@ -16,8 +16,9 @@ use crate::state::Snapshot;
 use crate::sync::{self, Arc, Budget, Duration, Purpose, Weak};
 use crate::transport::Transport;
 
-/// What a connection is started with.
+/// What a connection is started with. Each option is set by the method of its name, as those of a [`Vat`](crate::Vat) are.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Options {
     /// What the connection may use.
     pub limits: Limits,
@@ -27,6 +28,41 @@ pub struct Options {
     pub call_timeout: Option<Duration>,
     /// Which threads drive the connection's stages.
     pub threads: Threads,
+}
+
+impl Options {
+    /// Default limits, nothing offered, no time limit for calls.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the limits. [`Connection::start`] checks them.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Offers a bootstrap object.
+    #[must_use]
+    pub fn bootstrap(mut self, client: impl Into<Client>) -> Self {
+        self.bootstrap = client.into();
+        self
+    }
+
+    /// Sets how long any call may take. [`Connection::start`] refuses zero.
+    #[must_use]
+    pub fn call_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.call_timeout = timeout.into();
+        self
+    }
+
+    /// Says which threads drive the connection's stages.
+    #[must_use]
+    pub fn threads(mut self, threads: Threads) -> Self {
+        self.threads = threads;
+        self
+    }
 }
 
 /// A connection to another vat.

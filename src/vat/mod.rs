@@ -116,15 +116,19 @@ impl Vat {
     }
 
     /// Has every call over each connection fail as `overloaded` unless it is answered within `timeout`. So does the
-    /// question for a bootstrap object: its client is broken then.
+    /// question for a bootstrap object: its client is broken then. `None`: they take as long as they do.
     ///
     /// # Panics
     /// If it is zero.
     #[must_use]
     #[track_caller]
-    pub fn call_timeout(mut self, timeout: Duration) -> Self {
-        assert!(!timeout.is_zero(), "a call timeout of zero lets no call be answered");
-        self.call_timeout = Some(timeout);
+    pub fn call_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        let timeout = timeout.into();
+        assert!(
+            timeout.is_none_or(|time| !time.is_zero()),
+            "a call timeout of zero lets no call be answered"
+        );
+        self.call_timeout = timeout;
         self
     }
 

@@ -45,7 +45,7 @@ impl Shared {
             Ok(())
         });
         let caller = |_| {
-            let options = |bootstrap: Client, limits| Options { bootstrap, limits, ..Options::default() };
+            let options = |bootstrap: Client, limits| Options::new().bootstrap(bootstrap).limits(limits);
             let many = limits(|l| l.questions = 100_000);
             let sides =
                 untraced_pair(options(Client::null(), many), options(object.clone(), Limits::default()));

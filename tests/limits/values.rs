@@ -53,7 +53,7 @@ fn limits_that_can_not_work_are_refused_where_they_are_set() {
         let why = wrong.check().unwrap_err().to_string();
         assert!(why.starts_with(&format!("the limit `{name}` is ")) && why.contains("must be"), "{why}");
         assert_eq!(panics(|| Vat::new().limits(wrong.clone())), why);
-        let options = Options { limits: wrong.clone(), ..Options::default() };
+        let options = Options::new().limits(wrong.clone());
         let started = Connection::start(Transport::in_memory().0, options).unwrap_err();
         assert_eq!(started.kind(), ExceptionKind::Failed);
         assert!(started.to_string().contains(&why), "{started}");
@@ -77,7 +77,7 @@ fn limits_that_can_not_work_are_refused_where_they_are_set() {
 fn other_values_that_can_not_work_are_refused_where_they_are_set() {
     let why = panics(|| Vat::new().call_timeout(Duration::ZERO));
     assert!(why.contains("call timeout of zero"), "{why}");
-    let options = Options { call_timeout: Some(Duration::ZERO), ..Options::default() };
+    let options = Options::new().call_timeout(Duration::ZERO);
     let why = Connection::start(Transport::in_memory().0, options).unwrap_err();
     assert!(why.to_string().contains("call timeout of zero"), "{why}");
     let why = panics(|| set_thread_limit(Some(7)));

@@ -85,8 +85,8 @@ pub fn connect(first: Client, second: Client) -> [Connection; 2] {
 /// The same; the first with limits.
 pub fn connect_with(first: Client, second: Client, limits: Limits) -> [Connection; 2] {
     let (a, b) = Transport::in_memory();
-    let first = Options { bootstrap: first, limits, ..Options::default() };
-    let second = Options { bootstrap: second, ..Options::default() };
+    let first = Options::new().bootstrap(first).limits(limits);
+    let second = Options::new().bootstrap(second);
     [(a, first), (b, second)].map(|(transport, options)| Connection::start(transport, options).unwrap())
 }
 
@@ -111,7 +111,7 @@ pub fn connect_to_cut(second: Client) -> ([Connection; 2], Cut) {
     let (a, b) = Transport::in_memory();
     let cut = Cut(b.shutdown.into());
     let b = Transport { shutdown: Box::new(cut.clone()), ..b };
-    let second = Options { bootstrap: second, ..Options::default() };
+    let second = Options::new().bootstrap(second);
     let started = [(a, Options::default()), (b, second)];
     let vats = started.map(|(transport, options)| Connection::start(transport, options).unwrap());
     (vats, cut)

@@ -203,7 +203,7 @@ pub fn stepped(seed: u64) -> Result<(), String> {
     let (pool, world) = (Pool::manual(), Shared::default());
     let (own_doors, sinks) = objects(&world, &pool);
     let threads = if numbers.one_in(2) { Threads::Strict } else { Threads::Lending };
-    let options = |side: usize| Options { bootstrap: own_doors[side].clone(), threads, ..Options::default() };
+    let options = |side: usize| Options::new().bootstrap(own_doors[side].clone()).threads(threads);
     let sides = untraced_pair(options(0), options(1));
     let doors = [sides[1].connection().bootstrap(), sides[0].connection().bootstrap()];
     Round::new(numbers, world, Drive::Stepped { sides: Box::new(sides), pool }, doors, own_doors, sinks).run()
@@ -215,7 +215,7 @@ pub fn threaded(seed: u64, threads: Threads) -> Result<(), String> {
     let world = Shared::default();
     let pool = if numbers.one_in(2) { Pool::in_place() } else { Pool::global() };
     let (own_doors, sinks) = objects(&world, pool);
-    let options = |side: usize| Options { bootstrap: own_doors[side].clone(), threads, ..Options::default() };
+    let options = |side: usize| Options::new().bootstrap(own_doors[side].clone()).threads(threads);
     let (a, b) = Transport::in_memory();
     let start =
         |transport, side| Connection::start(transport, options(side)).expect("threads can be started");

@@ -95,7 +95,7 @@ impl Run {
     fn new(world: Shared) -> Self {
         let pool = Pool::manual();
         let roots = [0, 1].map(|side| world.new_object(side, &pool));
-        let options = roots.map(|root| Options { bootstrap: root.client, ..Options::default() });
+        let options = roots.map(|root| Options::new().bootstrap(root.client));
         let [first, second] = options;
         let log = world.clone();
         let sides = pair(first, second, move |event| log.log(|| format!("  0 {event}")));

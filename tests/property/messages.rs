@@ -223,7 +223,7 @@ struct Run {
 impl Run {
     fn new(threads: Threads, log: Arc<Mutex<Vec<String>>>) -> Self {
         let (shared, pool) = (Shared::default(), Pool::manual());
-        let options = Options { bootstrap: Object::client(&shared, &pool), threads, ..Options::default() };
+        let options = Options::new().bootstrap(Object::client(&shared, &pool)).threads(threads);
         let (side, transport) = beside(options);
         Run {
             log,
