@@ -16,7 +16,7 @@ use std::fs;
 use std::path::Path;
 
 use quote::ToTokens;
-use source::{is_public, is_there, Module, Place, Source};
+use source::{is_public, is_there, within, Module, Place, Source};
 use syn::visit_mut::VisitMut;
 use syn::{parse_quote, Attribute, Fields, ImplItem, Item, ItemImpl, TraitItem, Type, Visibility};
 
@@ -92,7 +92,7 @@ fn list(source: &Source) -> String {
 
 /// All items that have a public path, by that.
 fn find_public(source: &Source, module: &[String], path: &[String], found: &mut BTreeMap<String, Place>) {
-    let named = |name: &str| format!("capnp_threads::{}", [path, &[name.to_owned()]].concat().join("::"));
+    let named = |name: &str| format!("capnp_threads::{}", within(path, name).join("::"));
     let here: &Module = &source.modules[module];
     for (name, item) in &here.items {
         if let (Some(name), true) = (name, visibility(item).is_some_and(is_public)) {
@@ -100,15 +100,14 @@ fn find_public(source: &Source, module: &[String], path: &[String], found: &mut 
         }
     }
     for (name, _) in here.modules.iter().filter(|(_, public)| **public) {
-        let inner = |path: &[String]| [path, &[name.clone()]].concat();
-        find_public(source, &inner(module), &inner(path), found);
+        find_public(source, &within(module, name), &within(path, name), found);
     }
     for (name, to, _) in here.uses.iter().filter(|(.., public)| *public) {
         assert_ne!(name, "*", "{module:?}: name what is public");
         match source.resolve(module, to) {
             Some(place) => drop(found.insert(named(name), place)),
             // A module under another path.
-            None => find_public(source, to, &[path, &[name.clone()]].concat(), found),
+            None => find_public(source, to, &within(path, name), found),
         }
     }
 }

@@ -30,6 +30,11 @@ pub struct Source {
     pub modules: BTreeMap<Vec<String>, Module>,
 }
 
+/// The path of what has this name in a module.
+pub fn within(module: &[String], name: &str) -> Vec<String> {
+    module.iter().map(String::as_str).chain([name]).map(str::to_owned).collect()
+}
+
 pub fn is_public(visibility: &Visibility) -> bool {
     matches!(visibility, Visibility::Public(_))
 }
@@ -95,7 +100,7 @@ impl Source {
                 Item::Mod(child) if is_there(&child.attrs) => {
                     let name = child.ident.to_string();
                     module.modules.insert(name.clone(), is_public(&child.vis));
-                    let (path, inner) = ([&path[..], &[name.clone()]].concat(), folder.join(&name));
+                    let (path, inner) = (within(&path, &name), folder.join(&name));
                     match child.content {
                         Some((_, items)) => self.add(items, &inner, path),
                         None if name == "generated" => {}
@@ -156,7 +161,7 @@ impl Source {
         }
         let module = self.modules.get(&at)?;
         if module.modules.contains_key(first) && !rest.is_empty() {
-            return self.walk([&at[..], &[first.clone()]].concat(), rest);
+            return self.walk(within(&at, first), rest);
         }
         if rest.is_empty() && module.items.iter().any(|(name, _)| name.as_ref() == Some(first)) {
             return Some((at, first.clone()));
@@ -183,7 +188,7 @@ impl Source {
 }
 
 fn add_uses(tree: &UseTree, path: Vec<String>, public: bool, to: &mut Vec<(String, Vec<String>, bool)>) {
-    let with = |name: &Ident| [&path[..], &[name.to_string()]].concat();
+    let with = |name: &Ident| within(&path, &name.to_string());
     match tree {
         UseTree::Path(of) => add_uses(&of.tree, with(&of.ident), public, to),
         UseTree::Group(of) => of.items.iter().for_each(|tree| add_uses(tree, path.clone(), public, to)),
