@@ -32,7 +32,6 @@ fn public_interface_is_the_committed_one() {
     }
     let committed = fs::read_to_string(&file).unwrap_or_default();
     if committed != listing {
-        let lines = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
         let (before, now) = (lines(&committed), lines(&listing));
         let gone = before.difference(&now).map(|line| format!("- {line}"));
         let come = now.difference(&before).map(|line| format!("+ {line}"));
@@ -43,6 +42,18 @@ fn public_interface_is_the_committed_one() {
             changed.join("\n")
         );
     }
+}
+
+/// The lines of a listing, each with the path that it stands under.
+fn lines(listing: &str) -> BTreeSet<String> {
+    let mut under = "";
+    listing
+        .lines()
+        .map(|line| {
+            under = line.strip_prefix("// ").unwrap_or(under);
+            format!("{under}: {}", line.trim())
+        })
+        .collect()
 }
 
 /// What this test relies on: that it would see a change. (And no hook of tests is in the listing.)
