@@ -7,7 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use capnp_threads::transport::{Direction, MessageKind, TraceEvent, TraceOptions, Transport};
-use capnp_threads::{Client, Connection, Exception, Limits, PeerAddress, Pool, Snapshot, Threads, Vat};
+use capnp_threads::{
+    Capability, Client, Connection, Exception, Limits, PeerAddress, Pool, Snapshot, Threads, Vat,
+};
 use crossbeam_channel::{unbounded, Receiver};
 
 use crate::support::cipher::cipher;
