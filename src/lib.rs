@@ -44,6 +44,12 @@
 //! - [`Stream`] sends many calls ahead, within a window.
 //! - [`transport`] moves messages: sockets, any reader and writer, memory; and shows them to a callback.
 //!
+//! # Settings
+//!
+//! Each setting of a [`Vat`], of [`Limits`], [`Options`], a [`Request`] or a [`Stream`] is a method of its name that takes
+//! and gives back what is set, from `new()` on. One that may be absent takes a value or `None`. A [`Pool`] is a handle, which
+//! does not change: it has a constructor for each kind.
+//!
 //! # Threads
 //!
 //! Each connection has four: *send* and *receive* do I/O, the *coordinator* handles messages one by one, and
