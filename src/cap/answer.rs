@@ -1,6 +1,5 @@
 //! The answer of a call made in this vat: where it is waited for, and what may be called in it meanwhile.
 
-use super::capability::Capability;
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
@@ -9,6 +8,7 @@ use capnp::any_pointer;
 use capnp::capability::FromTypelessPipeline;
 use capnp::traits::Pipelined;
 
+use super::capability::Capability;
 use super::client::{Client, Kind};
 use super::contents::{Payload, Response};
 use super::hook::Hook;

@@ -1,12 +1,12 @@
 //! Clients: what a program holds of an object, wherever it is.
 
-use super::capability::Capability;
 use std::any::Any;
 use std::fmt;
 
 use capnp::MessageSize;
 
 use super::call::{CallInfo, Mode};
+use super::capability::Capability;
 use super::capability::FromServer;
 use super::object::LocalObject;
 use super::pool::Pool;

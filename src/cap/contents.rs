@@ -1,12 +1,12 @@
 //! Params and results as their reader sees them: content, and the clients that its capability pointers mean.
 
-use super::capability::Capability;
 use std::fmt;
 use std::marker::PhantomData;
 
 use capnp::any_pointer;
 use capnp::traits::{FromPointerReader, Imbue, Owned};
 
+use super::capability::Capability;
 use super::client::Client;
 use super::hook::ReadTable;
 use crate::error::{Exception, Result};

@@ -7,7 +7,6 @@
 //! This and `memory::trim` are the modules that may use `unsafe`.
 #![allow(unsafe_code)]
 
-use super::capability::Capability;
 use std::cell::RefCell;
 
 use capnp::any_pointer;
@@ -18,6 +17,7 @@ use capnp::private::capability::{
 use capnp::MessageSize;
 
 use super::answer::Pipeline;
+use super::capability::Capability;
 use super::client::Client;
 use super::contents::Response;
 use super::request::Request;

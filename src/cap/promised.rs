@@ -1,12 +1,12 @@
 //! Promise clients of this vat: calls wait in them until it is known where they go.
 
-use super::capability::Capability;
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
 
 use super::answer::PendingCall;
 use super::call::{CallInfo, Mode};
+use super::capability::Capability;
 use super::client::{Client, Kind};
 use super::port::{Awaited, Name, Sent};
 use super::resolution::ResolvedTo;

@@ -15,9 +15,9 @@
 //!   there again goes in a circle.
 //! ```
 
-use super::capability::Capability;
 use std::borrow::Cow;
 
+use super::capability::Capability;
 use super::client::{Client, Kind};
 use crate::error::Exception;
 use crate::sync::{Mutex, OnceLock, Rank};

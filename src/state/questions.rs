@@ -37,6 +37,7 @@ use crate::cap::call::{Responder, Route, TakeOnce};
 use crate::cap::client::{Client, Kind};
 use crate::cap::port::{Awaited, ConnectionId, Generation, QuestionRef, RefId, RemoteTarget};
 use crate::cap::request;
+use crate::cap::Capability;
 use crate::error::{Exception, ProtocolError};
 use crate::id::{AnswerId, ExportId, QuestionId};
 use crate::promise::Attachment;

@@ -1,6 +1,5 @@
 //! Rules that a message can break half-way, looked at before it changes anything. See Note [Rollback].
 
-use crate::cap::Capability;
 use std::collections::BTreeMap;
 
 use super::answers::Kept;
@@ -9,6 +8,7 @@ use super::imports::Import;
 use super::outcome::Returned;
 use super::questions::Question;
 use super::State;
+use crate::cap::Capability;
 use crate::error::ProtocolError;
 use crate::id::{AnswerId, ExportId, ImportId};
 use crate::wire::message::{Descriptor, Incoming, Outcome, Return};

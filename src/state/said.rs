@@ -20,7 +20,6 @@
 //!   then lead to a place of the circle, so that it is short for the next walk.
 //! ```
 
-use crate::cap::Capability;
 use std::fmt;
 
 use super::descriptors::Accepted;
@@ -29,6 +28,7 @@ use super::named::Named;
 use super::State;
 use crate::cap::client::{Client, Kind};
 use crate::cap::port::{ImportRef, QuestionRef, RemoteTarget};
+use crate::cap::Capability;
 use crate::error::Exception;
 use crate::sync::{Arc, Mutex, Rank, Weak};
 use crate::wire::message::Path;

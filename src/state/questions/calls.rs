@@ -7,6 +7,7 @@ use crate::cap::call::{CallInfo, Responder, Route, TakeOnce};
 use crate::cap::client::Client;
 use crate::cap::contents::Payload;
 use crate::cap::port::{QuestionRef, RefId, RemoteTarget};
+use crate::cap::Capability;
 use crate::error::Exception;
 use crate::promise::Attachment;
 use crate::short::Short;
