@@ -98,7 +98,7 @@ pub use cap::{
     Params, Pipeline, Pool, RemotePromise, Request, Response, Results, Server, Stream, StreamingRequest,
     WeakClient,
 };
-pub use conn::{Connection, Options, Threads};
+pub use conn::{thread_shortages, Connection, Options, Threads};
 pub use error::{Error, Exception, ExceptionKind, ProtocolError, Result, TransportError};
 pub use limits::{InvalidLimits, Limits};
 pub use memory::{process_memory, set_process_memory, ProcessMemory};

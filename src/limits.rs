@@ -81,8 +81,9 @@ pub struct Limits {
     pub traversal_words: usize,
     /// How deep pointers may nest. At most 256: a message is measured and copied by recursion, on threads with stacks of 2 MiB.
     pub nesting: i32,
-    /// How many connections a listener serves at once. More wait to be accepted. With the usual settings of Linux, a process
-    /// has threads for about 2,680: see [`set_thread_limit`](crate::set_thread_limit).
+    /// How many connections a listener serves at once. More wait to be accepted. Each takes a file descriptor, of which
+    /// the system often gives a process 1024. With [`Threads::Strict`](crate::Threads::Strict) each takes four threads: see
+    /// [`set_thread_limit`](crate::set_thread_limit).
     pub connections: usize,
     /// How long a peer that connected to a listener may take to complete its handshake, if it has one
     /// ([`Accepted::pending`](crate::Accepted::pending)), and send its first message. `None`: forever.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::drive;
 use super::port::ConnectionRef;
 use super::shared::Shared;
 use super::stages::{Sender, Stages};
@@ -13,7 +14,7 @@ use crate::limits::Limits;
 use crate::peer::Peer;
 use crate::promise::{enter_blocking, enter_wait};
 use crate::state::Snapshot;
-use crate::sync::{self, Arc, Budget, Duration, Purpose, Weak};
+use crate::sync::{self, Arc, Duration, Weak};
 use crate::transport::Transport;
 
 /// What a connection is started with. Each option is set by the method of its name, as those of a [`Vat`](crate::Vat) are.
@@ -74,21 +75,32 @@ impl Options {
 pub struct Connection(Arc<ConnectionRef>);
 
 impl Connection {
-    /// Starts a connection over a transport, with four threads of its own.
+    /// Starts a connection over a transport.
+    ///
+    /// With [`Threads::Strict`] it has four threads. With [`Threads::Lending`] it has one for each half of the transport that can
+    /// only wait, and else none of its own.
     ///
     /// # Errors
-    /// As `overloaded` if there is no room for four threads more: see [`set_thread_limit`](crate::set_thread_limit). If the
-    /// system has no thread to give. If the options hold limits that can't work ([`Limits::check`]), or a call timeout of zero.
+    /// As `overloaded` if there is no room for its threads, or, where it needs none, for one thread more: see
+    /// [`set_thread_limit`](crate::set_thread_limit). If the system has no thread to give. If the options hold limits that
+    /// can't work ([`Limits::check`]), or a call timeout of zero.
     pub fn start(transport: Transport, options: Options) -> Result<Self> {
         options.limits.check()?;
         if options.call_timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(Error::failed("a call timeout of zero lets no call be answered"));
         }
-        let places = Budget::of_process().reserve(THREADS, Purpose::Connection);
-        let mut places = places
-            .map_err(|e| Exception::overloaded(format!("a connection needs {THREADS} threads: {e}")))?;
+        let own = match options.threads {
+            Threads::Strict => THREADS,
+            Threads::Lending => drive::own_threads(&transport),
+        };
+        // Where there is room for none, those that there are have enough to do.
+        let mut places = drive::reserve(own.max(1))?;
+        let threads = options.threads;
         let (lease, stages) = prepare(transport, options);
-        threads::start(&lease.0, stages, &mut places)?;
+        match threads {
+            Threads::Strict => threads::start(&lease.0, stages, &mut places)?,
+            Threads::Lending => drive::start(&lease.0, stages, &mut places)?,
+        }
         Ok(Connection(lease))
     }
 

@@ -25,6 +25,7 @@ mod threads;
 mod transaction;
 
 pub use connection::{Connection, Options};
+pub use drive::thread_shortages;
 #[cfg(feature = "test-util")]
 pub(crate) use stages::{Progress, Stages, Wait};
 pub use threads::Threads;

@@ -7,13 +7,15 @@
 //! transaction: it empties the tables, and all that wait for something in them get a callback. (The end of input takes
 //! its turn in the coordinator's queue first, so that answers and an Abort that arrived before are seen.)
 //!
-//! Only then are the queues closed. So that transaction's callbacks are in the queue, and the callback thread runs all
-//! that is in its queue before it ends. Later transactions find the state ended and have nothing to queue. The send
-//! thread sends what is queued (an Abort is last), for no longer than `Limits::linger`, and then shuts the transport down,
-//! which ends the receive thread's wait; the coordinator ends at its closed queue. Nothing is lost, and no thread waits
-//! for another.
+//! Only then are the queues closed. So that transaction's callbacks are in the queue, and the callback stage runs all that is
+//! in its queue before it ends. Later transactions find the state ended and have nothing to queue. The send stage sends what
+//! is queued (an Abort is last), for no longer than `Limits::linger`, and then shuts the transport down, which ends the
+//! receive stage; the coordinator ends at its closed queue. Nothing is lost, and no thread waits for another.
 //!
-//! After a failed write what arrives still counts: a peer that has closed may have answered before. So the send thread
+//! Each of the four stages is ended once: by its own thread, or by the thread that finds its closed queue empty while no
+//! other thread is at it (Note [Turns]).
+//!
+//! After a failed write what arrives still counts: a peer that has closed may have answered before. So the send stage
 //! drops what it can't send, until the end of input comes. If none does, within `Limits::linger`, the failed write ends
 //! all.
 //! ```
@@ -22,7 +24,7 @@ use std::any::Any;
 use std::mem;
 
 use super::shared::Shared;
-use crate::error::{Error, Exception};
+use crate::error::{Error, Exception, TransportError};
 use crate::sync::{deadline, foreign, panicked, Condvar, Foreign, Instant, Mutex, Rank, Timer};
 use crate::transport::Shutdown;
 use crate::wire::message::Message;
@@ -140,9 +142,15 @@ impl Shared {
 
     /// Closes the queues, once the state has ended.
     pub(super) fn close(&self) {
-        self.outgoing.close();
-        self.incoming.close();
-        self.callbacks.close();
+        self.before_close();
+        let sent = self.outgoing.close();
+        if sent {
+            self.end_send();
+        }
+        if self.incoming.close() {
+            self.ending.stage_ended();
+        }
+        self.close_callbacks();
         self.drive.close();
         self.flow.close();
         if let Some(why) = self.why_ended() {
@@ -151,12 +159,37 @@ impl Shared {
         // A thread that is about to wait has the lock: it waits by the time that it is told.
         drop(self.state.lock());
         self.tell_changed();
+        if !sent {
+            let this = self.this.clone();
+            Timer::global().at(deadline(self.limits.linger), move || {
+                if let Some(this) = this.upgrade() {
+                    this.ending.shut_down();
+                }
+            });
+        }
+    }
+
+    /// Ends the connection for a write that failed, unless the end of input comes before.
+    pub(super) fn end_after_failed_write(&self, why: TransportError) {
         let this = self.this.clone();
         Timer::global().at(deadline(self.limits.linger), move || {
             if let Some(this) = this.upgrade() {
-                this.ending.shut_down();
+                this.end(why.into(), false);
             }
         });
+    }
+
+    /// The send stage has sent all that it will.
+    pub(super) fn end_send(&self) {
+        drop(self.sender.take());
+        self.ending.shut_down();
+        self.ending.stage_ended();
+    }
+
+    /// The callback stage has run all that it will.
+    pub(super) fn end_callbacks(&self) {
+        self.tell_disconnect();
+        self.ending.stage_ended();
     }
 
     /// Ends the connection after a panic in one of its stages.
@@ -166,7 +199,7 @@ impl Shared {
     }
 
     /// Runs the callbacks of those who want to know that the connection has ended.
-    pub(super) fn tell_disconnect(&self) {
+    fn tell_disconnect(&self) {
         if let Some(why) = self.why_ended() {
             self.ending.tell(&why);
         }

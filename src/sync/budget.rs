@@ -147,6 +147,11 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
+    /// Whether all its places have been used.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.places == 0
+    }
+
     /// Starts a named thread in one of the places. Fails if the system has no thread to give.
     pub(crate) fn spawn(
         &mut self,
@@ -186,8 +191,9 @@ pub(crate) fn spawn(
 /// Sets how many threads the crate may have in this process: those of all connections, listeners and pools together, and
 /// the few that it has for itself. `None`, as at the start: as many as the system has room for.
 ///
-/// What would start a thread beyond that is refused. A connection, which reserves its four threads before it is started,
-/// fails as `overloaded`; a listener logs that, and goes on serving those that it has. A call for whose method there is no
+/// What would start a thread beyond that is refused. A new connection fails as `overloaded`, even if it needs none; a
+/// listener logs that, and goes on serving those that it has. An established connection that needs a thread is served by
+/// those that there are, more slowly ([`thread_shortages`](crate::thread_shortages) counts that). A call for whose method there is no
 /// thread waits for one, or fails as `overloaded` if all threads of its pool wait for answers. Connections leave a quarter
 /// of the threads to methods.
 ///
@@ -195,7 +201,7 @@ pub(crate) fn spawn(
 /// already: `vm.max_map_count` (four mappings for each thread), `kernel.pid_max` and `kernel.threads-max` (for all
 /// processes together), the process limit of the user (`ulimit -u`), and `pids.max` of the control groups. It is measured
 /// when a thread is started, at most once per second. With a usual `vm.max_map_count` of 65,530 that is about 14,300
-/// threads, and 2,680 connections; the [guide](crate::guide::limits#threads-of-the-process) says how to have more. Where those limits can't be read (other systems than Linux), there is no bound.
+/// threads; the [guide](crate::guide::limits#threads-of-the-process) says how to have more. Where those limits can't be read (other systems than Linux), there is no bound.
 ///
 /// Threads that run go on if the limit is set below their number. A limit above what the system has room for is no help: the
 /// process ends when a thread finds none.

@@ -32,7 +32,7 @@ pub(crate) use lock::{assert_unlocked, Condvar, Mutex, MutexGuard, Rank};
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
 #[cfg(not(any(shuttle, loom)))]
 pub(crate) use thread::processors;
-pub(crate) use thread::{enter_role, role, yield_now, JoinHandle, Role};
+pub(crate) use thread::{enter_role, is_panicking, role, yield_now, JoinHandle, Role};
 pub(crate) use timer::{Timer, TimerKey};
 pub(crate) use turns::{drop_in_turn, enter_wait, hold_back, in_turn, is_in_turn, puts_off};
 pub(crate) use turns::{unwinds_in_transaction, HeldBack, InWait, TooDeep};

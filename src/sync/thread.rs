@@ -62,6 +62,11 @@ pub(super) fn start(
     raw::Builder::new().name(name).spawn(body)
 }
 
+/// Whether the current thread unwinds.
+pub(crate) fn is_panicking() -> bool {
+    std::thread::panicking()
+}
+
 /// How many threads can run at once.
 #[cfg(not(any(shuttle, loom)))]
 pub(crate) fn processors() -> usize {

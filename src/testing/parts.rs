@@ -208,14 +208,14 @@ impl Queue {
 
     /// Waits for an item, as the stage's own thread does. `None` once it is closed.
     pub fn wait(&self) -> Option<u64> {
-        match self.0.wait_turn(None) {
+        match self.0.wait_turn() {
             Waited::Turn(mut turn) => turn.next(),
-            Waited::TimedOut | Waited::Closed => None,
+            Waited::Left | Waited::Closed => None,
         }
     }
 
     /// Lets nothing more in.
     pub fn close(&self) {
-        self.0.close();
+        let _ = self.0.close();
     }
 }

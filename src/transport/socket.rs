@@ -198,6 +198,13 @@ where
     for<'a> &'a S: Write,
 {
     fn send_now(&mut self, batch: &[Outbound]) -> Result<bool, TransportError> {
+        if !self.left.is_empty() {
+            match self.outgoing.0.write_now(&[IoSlice::new(&self.left)]) {
+                Ok(sent) => drop(self.left.drain(..sent)),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                Err(e) => return Err(TransportError::io("sending", e)),
+            }
+        }
         let mut now = Now { socket: &*self.outgoing.0, left: &mut self.left };
         let written = self.frames.write_batch(&mut now, batch);
         written.map_err(|e| TransportError::io("sending", e))?;

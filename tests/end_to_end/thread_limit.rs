@@ -6,7 +6,13 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use capnp_threads::transport::Transport;
+<<<<<<< HEAD
 use capnp_threads::{set_thread_limit, thread_count, Capability, Client, ExceptionKind, Pool, Vat};
+=======
+use capnp_threads::{
+    set_thread_limit, thread_count, thread_shortages, Client, ExceptionKind, Pool, Threads, Vat,
+};
+>>>>>>> b8f1c93 (A stage has a thread only while it has something to do for one)
 use crossbeam_channel::unbounded;
 
 use crate::support::alone::alone;
@@ -79,9 +85,16 @@ fn connections_beyond_the_thread_limit_are_refused_and_the_others_are_served() {
             const LIMIT: usize = 64;
             start_logging();
             set_thread_limit(Some(LIMIT));
+<<<<<<< HEAD
             let listener = Vat::new().bootstrap(echo()).listen("127.0.0.1:0").unwrap();
             let address = listener.local_addr();
             let connection = Vat::new().connect(address).unwrap();
+=======
+            let strict = Vat::new().threads(Threads::Strict);
+            let listener = strict.clone().bootstrap(echo()).listen("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let connection = strict.connect(address).unwrap();
+>>>>>>> 7072edc (A stage has a thread only while it has something to do for one)
             let remote = connection.bootstrap::<Client>();
             assert_eq!(ask(&remote, 0, "before").unwrap(), "before");
             let streams = fill(address, || listener.connections().len());
@@ -96,7 +109,7 @@ fn connections_beyond_the_thread_limit_are_refused_and_the_others_are_served() {
                 "{logged}"
             );
             for _ in 0..10 {
-                let refused = Vat::new().connect(address).unwrap_err();
+                let refused = strict.connect(address).unwrap_err();
                 assert_eq!(refused.kind(), ExceptionKind::Overloaded);
                 assert!(refused.to_string().contains("no room for more threads"), "{refused}");
                 assert_eq!(ask(&remote, 0, "beside").unwrap(), "beside");
@@ -105,9 +118,7 @@ fn connections_beyond_the_thread_limit_are_refused_and_the_others_are_served() {
             // All that they had is given back.
             eventually(|| listener.connections().len() == 1);
             eventually(|| {
-                Vat::new()
-                    .connect(address)
-                    .is_ok_and(|more| ask(&more.bootstrap::<Client>(), 0, "after").is_ok())
+                strict.connect(address).is_ok_and(|more| ask(&more.bootstrap::<Client>(), 0, "after").is_ok())
             });
             drop((remote, connection));
             listener.close(DEADLINE).unwrap();
@@ -115,6 +126,60 @@ fn connections_beyond_the_thread_limit_are_refused_and_the_others_are_served() {
             eventually(|| thread_count() <= 8);
         },
     );
+}
+
+/// The sockets' buffers are smaller than what is sent, so that each connection's send stage would wait.
+#[test]
+fn connections_go_on_where_there_is_no_thread_for_their_stages() {
+    alone("thread_limit::connections_go_on_where_there_is_no_thread_for_their_stages", &[], || {
+        const LARGE: usize = 4 << 20;
+        let listener = Vat::new().bootstrap(echo()).listen("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let remotes: Vec<Client> = (0..6).map(|_| Vat::new().connect(address).unwrap().bootstrap()).collect();
+        for remote in &remotes {
+            assert_eq!(ask(remote, 0, "before").unwrap(), "before");
+        }
+        // All that there are now, and a few for methods: none of them is for a stage.
+        let limit = thread_count().max(8);
+        set_thread_limit(Some(limit));
+        let refused = Vat::new().connect(address).unwrap_err();
+        assert_eq!(refused.kind(), ExceptionKind::Overloaded, "{refused}");
+        let before = thread_shortages();
+        let large = "x".repeat(LARGE);
+        std::thread::scope(|scope| {
+            for remote in &remotes {
+                scope.spawn(|| {
+                    for _ in 0..3 {
+                        assert_eq!(ask(remote, 0, &large).unwrap().len(), LARGE);
+                    }
+                });
+            }
+        });
+        assert!(thread_shortages() > before);
+        assert!(thread_count() <= limit);
+        set_thread_limit(None);
+        assert!(Vat::new().connect(address).is_ok());
+    });
+}
+
+#[test]
+fn idle_connections_have_no_threads() {
+    alone("thread_limit::idle_connections_have_no_threads", &[], || {
+        const CONNECTIONS: usize = 200;
+        let listener = Vat::new().bootstrap(echo()).listen("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections: Vec<_> = (0..CONNECTIONS).map(|_| Vat::new().connect(address).unwrap()).collect();
+        for connection in &connections {
+            assert_eq!(ask(&connection.bootstrap::<Client>(), 0, "here").unwrap(), "here");
+        }
+        eventually(|| thread_count() < 20);
+        for connection in &connections {
+            assert_eq!(ask(&connection.bootstrap::<Client>(), 0, "again").unwrap(), "again");
+        }
+        drop(connections);
+        eventually(|| listener.connections().is_empty());
+        eventually(|| thread_count() < 10);
+    });
 }
 
 #[test]
@@ -164,17 +229,24 @@ fn without_a_limit_of_its_own_a_process_keeps_to_what_the_system_has() {
         &["--nproc=800:", "--nofile=1024:"],
         || {
             start_logging();
+            let strict = Vat::new().threads(Threads::Strict);
             let listener =
+<<<<<<< HEAD
                 Vat::new().bootstrap(object(|call| reply(call, "here"))).listen("127.0.0.1:0").unwrap();
             let address = listener.local_addr();
             let connection = Vat::new().connect(address).unwrap();
+=======
+                strict.clone().bootstrap(object(|call| reply(call, "here"))).listen("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let connection = strict.connect(address).unwrap();
+>>>>>>> 7072edc (A stage has a thread only while it has something to do for one)
             let streams = fill(address, || listener.connections().len());
             // Of three quarters of seven eighths of 800.
             assert!(thread_count() <= 525, "{}", thread_count());
             assert!(streams.len() > 100, "{} connections", streams.len());
             assert_eq!(ask(&connection.bootstrap::<Client>(), 0, "").unwrap(), "here");
             let (here, there) = Transport::in_memory();
-            let refused = [here, there].map(|side| Vat::new().over(side).unwrap_err());
+            let refused = [here, there].map(|side| strict.over(side).unwrap_err());
             assert!(refused.iter().all(|why| why.kind() == ExceptionKind::Overloaded), "{refused:?}");
         },
     );

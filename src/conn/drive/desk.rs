@@ -182,6 +182,11 @@ impl<S: Lent> Desk<S> {
         Some((stage, again))
     }
 
+    /// How often the stage has been borrowed.
+    pub(in crate::conn) fn borrows(&self) -> u64 {
+        self.state.lock().borrowed
+    }
+
     /// The stage and its gate, if it is free. The gate is shut then.
     pub(in crate::conn) fn borrow(&self) -> Option<(S, Arc<dyn Readiness>)> {
         let mut state = self.state.lock();

@@ -10,10 +10,10 @@
 //! Finish and its Release leave with that call. A thread that is about to wait, or to wait for input, sees to what is
 //! noted first.
 //!
-//! Where no transaction comes, the callback thread sees to it. It is told of the first note, and looks after a moment;
-//! then at intervals, for as long as anything is noted between one look and the next:
+//! Where no transaction comes, the timer's thread sees to it. The first note sets a deadline, a moment later; then it looks at
+//! intervals, for as long as anything is noted between one look and the next:
 //!
-//!             note (wakes it)         looks: nothing was noted since
+//!             note (sets a deadline)  looks: nothing was noted since
 //!   Unwatched ---------------> Watched -----------------------------> Unwatched
 //!                              |     ^
 //!                              '-----' looks, and sees to what there is
@@ -29,12 +29,12 @@ use std::mem;
 
 use crate::cap::port::TableEvent;
 use crate::conn::shared::Shared;
+use crate::promise::count_sleep;
 use crate::state::{Callback, Effects, State};
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Duration, Instant, Mutex, Rank};
+use crate::sync::{Duration, Mutex, Rank};
 
-/// After what time the callback thread looks for the first time, and at which intervals after that. Model checkers know
-/// no time: it looks at once, and then waits to be told.
+/// After what time the noted drops are looked at for the first time, and at which intervals after that.
 const MOMENT: Duration = Duration::from_micros(50);
 const INTERVAL: Duration = Duration::from_millis(1);
 
@@ -48,7 +48,7 @@ pub(in crate::conn) struct Drops {
 struct Noted {
     notices: Vec<TableEvent>,
     watched: bool,
-    /// Something has been noted since the callback thread looked last.
+    /// Something has been noted since the last look.
     since: bool,
     closed: bool,
 }
@@ -59,7 +59,7 @@ impl Drops {
         Drops { noted: Mutex::new(Rank::Queue, noted), any: AtomicBool::new(false) }
     }
 
-    /// Notes something; whether the callback thread is to be told.
+    /// Notes something. True if nobody is to look at it yet.
     fn note(&self, notice: TableEvent) -> bool {
         let mut noted = self.noted.lock();
         if noted.closed {
@@ -82,6 +82,13 @@ impl Drops {
         !notices.is_empty()
     }
 
+    /// Somebody has looked. True if there is to be another look.
+    fn looked(&self) -> bool {
+        let mut noted = self.noted.lock();
+        noted.watched = mem::take(&mut noted.since);
+        noted.watched
+    }
+
     /// Notes nothing more.
     pub(in crate::conn) fn close(&self) {
         let mut noted = self.noted.lock();
@@ -92,42 +99,42 @@ impl Drops {
     }
 }
 
-/// When the callback thread looks next.
-#[derive(Default)]
-pub(in crate::conn) struct Watch(Option<Instant>);
-
-impl Watch {
-    pub(in crate::conn) fn until(&self) -> Option<Instant> {
-        self.0
-    }
-
-    /// The callback thread has been woken, for whatever reason.
-    pub(in crate::conn) fn woken(&mut self, shared: &Shared) {
-        if cfg!(any(shuttle, loom)) {
-            while mem::take(&mut shared.drive.drops.noted.lock().watched) {
-                shared.see_to_drops();
-            }
-        } else if self.0.is_none() && shared.drive.drops.noted.lock().watched {
-            self.0 = Instant::now().checked_add(MOMENT);
-        } else if self.0.is_some_and(|at| at <= Instant::now()) {
-            self.look(shared);
-        }
-    }
-
-    /// It is time to look.
-    pub(in crate::conn) fn look(&mut self, shared: &Shared) {
-        shared.see_to_drops();
-        let mut noted = shared.drive.drops.noted.lock();
-        noted.watched = mem::take(&mut noted.since);
-        self.0 = noted.watched.then(|| Instant::now() + INTERVAL);
-    }
-}
-
 impl Shared {
     /// Notes a drop. May be called under any lock.
     pub(super) fn note_drop(&self, notice: TableEvent) {
         if self.drive.drops.note(notice) {
-            self.callbacks.call();
+            self.look_at_drops_after(MOMENT);
+        }
+    }
+
+    /// Has the drops looked at. A connection whose stages a test drives has no threads that could.
+    #[cfg(not(any(shuttle, loom)))]
+    fn look_at_drops_after(&self, after: Duration) {
+        if self.drive.has_threads() {
+            let this = self.this.clone();
+            crate::sync::Timer::global().at(crate::sync::deadline(after), move || {
+                if let Some(this) = this.upgrade() {
+                    this.look_at_drops();
+                }
+            });
+        }
+    }
+
+    /// Model checkers know no time: the drops are looked at at once.
+    #[cfg(any(shuttle, loom))]
+    fn look_at_drops_after(&self, _: Duration) {
+        if let Some(this) = self.this.upgrade().filter(|_| self.drive.has_threads()) {
+            super::on_demand::submit(super::on_demand::Task::Drops(this));
+        }
+    }
+
+    /// Looks at what has been noted, and has it looked at again while drops come.
+    pub(super) fn look_at_drops(&self) {
+        // What this thread has done before was before a wait.
+        count_sleep();
+        self.see_to_drops();
+        if self.drive.drops.looked() {
+            self.look_at_drops_after(INTERVAL);
         }
     }
 
@@ -161,14 +168,14 @@ mod tests {
     use crate::cap::port::RefId;
 
     #[test]
-    fn the_callback_thread_is_told_of_the_first_and_all_are_taken_in_order() {
+    fn the_first_drop_is_told_and_all_are_taken_in_order() {
         let (drops, mut taken) = (Drops::new(), Vec::new());
         assert!(!drops.take(&mut taken));
         let notice = |n| TableEvent::PromiseDropped(RefId(n));
         assert_eq!([1, 2, 3].map(|n| drops.note(notice(n))), [true, false, false]);
         assert!(drops.take(&mut taken));
         assert_eq!(std::mem::take(&mut taken), [notice(1), notice(2), notice(3)]);
-        assert!(!drops.note(notice(4)), "it is watched until the callback thread has looked in vain");
+        assert!(!drops.note(notice(4)), "it is watched until somebody has looked in vain");
         assert!(drops.take(&mut taken));
         assert_eq!(std::mem::take(&mut taken), [notice(4)]);
         drops.note(notice(5));

@@ -115,6 +115,16 @@ impl Drop for Handling {
 }
 
 impl Shared {
+    /// Closes the queue of callbacks. They run foreign code, which this thread may hold locks of, unless it handles
+    /// messages of this connection: then it works the queue off afterwards.
+    pub(super) fn close_callbacks_inline(&self) {
+        self.callbacks.close_quietly();
+        match HANDLING.with(Cell::get) {
+            Some((id, _)) if id == self.id => HANDLING.with(|handling| handling.set(Some((id, true)))),
+            _ => self.callbacks.wake(),
+        }
+    }
+
     /// Sees to what a transaction of this thread's has queued. See Note [Lending].
     pub(super) fn see_to(&self, sends: bool, calls_back: bool) {
         if let Some((id, called_back)) = HANDLING.with(Cell::get).filter(|(id, _)| *id == self.id) {
@@ -169,7 +179,12 @@ impl Shared {
             if self.flow.sending().bytes > MOST_BYTES {
                 break;
             }
-            let Some(batch) = turn.all() else { return };
+            let Some(batch) = turn.all() else {
+                if turn.ends_stage() {
+                    self.end_send();
+                }
+                return;
+            };
             // Without a sender the send thread has ended, and nobody reads what is sent.
             let Some(mut sender) = self.sender.take() else { return };
             let all_sent = sender.send_now(self, batch);

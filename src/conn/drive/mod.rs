@@ -3,10 +3,13 @@
 //! Nothing here changes what a user can observe. With `Threads::Strict` the hooks do nothing of it.
 //!
 //! The rest of `conn` knows of this folder what stands in this file: [`Drive`], the hooks (functions of `Shared` below), and
-//! [`Receive`]; and of `drops.rs` what a transaction and the callback stage ask it (`take_drops`, `see_to_drops`, [`Watch`]).
+//! [`Receive`]; of `drops.rs` what a transaction and the callback stage ask it (`take_drops`, `see_to_drops`); and of
+//! `on_demand.rs` what starts a connection.
 //!
 //! | file | what |
 //! | --- | --- |
+//! | [`on_demand`] | what a connection starts with |
+//! | [`pool`] | the threads for the stages of all connections (Note [Stage threads]) |
 //! | [`lending`] | a thread that has queued something takes the next stage's step (Note [Lending]) |
 //! | [`polling`] | looking for input over and over before sleeping (Note [Polling]) |
 //! | [`reading`] | the receive stage, on a thread that waits for what it reads (Note [Reading is lent]) |
@@ -20,13 +23,17 @@ mod desk;
 mod drops;
 mod keeper;
 mod lending;
+mod on_demand;
 mod polling;
+#[cfg_attr(any(shuttle, loom), path = "pool_still.rs")]
+mod pool;
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(shuttle), any(not(loom), test)))]
 mod reactor;
 mod reading;
 mod receive;
 
-pub(super) use drops::Watch;
+pub use on_demand::thread_shortages;
+pub(super) use on_demand::{own_threads, reserve, start};
 
 use super::shared::Shared;
 use super::stages::{Progress, ReceiveStage, Sender, Wait};
@@ -34,6 +41,7 @@ use super::threads::Threads;
 use crate::cap::port::{Generation, TableEvent};
 use crate::promise::Waiter;
 use crate::state::Callback;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::Arc;
 use drops::Drops;
 use reading::{Reading, Receiver};
@@ -43,6 +51,8 @@ pub(super) struct Drive {
     inline: bool,
     /// Whether what is queued can be sent on any thread.
     sends_now: bool,
+    /// Whether the connection was started. A test drives the stages of one that was not.
+    started: AtomicBool,
     reading: Reading,
     drops: Drops,
 }
@@ -51,7 +61,17 @@ impl Drive {
     pub(super) fn new(threads: Threads, sender: &Sender) -> Self {
         let inline = threads == Threads::Lending;
         let sends_now = inline && sender.sends_now();
-        Drive { inline, sends_now, reading: Reading::new(), drops: Drops::new() }
+        let started = AtomicBool::new(false);
+        Drive { inline, sends_now, started, reading: Reading::new(), drops: Drops::new() }
+    }
+
+    fn started(&self) {
+        self.started.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether stages that have something to do get threads.
+    fn has_threads(&self) -> bool {
+        self.started.load(Ordering::Relaxed)
     }
 
     /// The connection has ended.
@@ -114,6 +134,24 @@ impl Shared {
         }
         // After the end nothing is left for a notice to change.
         let _ = self.callbacks.push(Callback::TableEvent(notice));
+    }
+
+    /// The connection has ended, and its queues are about to be closed: what is queued can be sent.
+    pub(super) fn before_close(&self) {
+        if self.drive.inline {
+            self.send_queued();
+        }
+    }
+
+    /// Closes the queue of callbacks. This thread does not run them, unless it is one that does anyway.
+    pub(super) fn close_callbacks(&self) {
+        match self.drive.inline {
+            true => self.close_callbacks_inline(),
+            false => {
+                self.callbacks.close_quietly();
+                self.callbacks.wake();
+            }
+        }
     }
 
     /// A stage is about to wait: what this thread has left undone is done before.

@@ -38,14 +38,15 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use super::desk::{Desk, Lent};
 use super::lending::LINGER;
 use super::polling::{First, Polling};
-use super::receive::InlineReceiver;
+use super::receive::{InlineReceiver, RECEIVERS};
 use crate::cap::port::ConnectionId;
 use crate::conn::shared::Shared;
 use crate::conn::stages::{Progress, ReceiveStage, Wait};
+use crate::conn::threads::repeat;
 use crate::promise::cancel::without_current;
 use crate::promise::{Interrupt, Waiter};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::{counted, enter_role, per_thread, Arc, Instant, ProcessCounter, Role};
+use crate::sync::{counted, deadline, enter_role, per_thread, Arc, Duration, Instant, Role, Timer};
 use crate::transport::Readiness;
 
 /// Who reads. See Note [Reading is lent].
@@ -101,6 +102,11 @@ impl Reading {
         counted(&self.waiting)
     }
 
+    /// The receive stage has ended. Gives back what is held of the transport.
+    pub(super) fn close(&self) {
+        self.desk.close();
+    }
+
     /// Whether the receive thread is to lend its stage.
     pub(in crate::conn) fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Relaxed)
@@ -113,29 +119,54 @@ impl Lent for Box<InlineReceiver> {
     }
 }
 
-/// What the receive thread runs.
+/// What a thread runs that has the receive stage.
 pub(crate) struct Receiver {
     shared: Arc<Shared>,
-    /// `None` after a panic.
+    /// `None` after a panic, and where it was left.
     stage: Option<Box<InlineReceiver>>,
+    /// It was given to this thread because there is something to do.
+    is_new: bool,
 }
 
-/// How many receive threads this process has.
-static RECEIVERS: ProcessCounter = ProcessCounter::new(0);
-/// With fewer of them each waits for its own input: that takes a system call less.
-const MANY_RECEIVERS: u64 = 4;
+/// What became of a receive stage that a thread would leave with the reactor, to wait for its input.
+pub(super) enum Left<R> {
+    /// It rests there.
+    Resting,
+    /// It has input, and was given back.
+    #[cfg_attr(
+        not(all(any(target_os = "linux", target_os = "android"), not(any(shuttle, loom)))),
+        expect(dead_code)
+    )]
+    Ready(R),
+    /// No other thread can wait for its input.
+    Unsupported(R),
+}
 
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        RECEIVERS.fetch_sub(1, Ordering::Relaxed);
-        self.shared.drive.reading.desk.close();
+impl<R> Left<R> {
+    fn map<Q>(self, as_what: impl FnOnce(R) -> Q) -> Left<Q> {
+        match self {
+            Left::Resting => Left::Resting,
+            Left::Ready(stage) => Left::Ready(as_what(stage)),
+            Left::Unsupported(stage) => Left::Unsupported(as_what(stage)),
+        }
     }
 }
 
+/// How long a thread waits for the input of a stage that it has lent, and no other thread has borrowed.
+const IDLE: Duration = Duration::from_secs(5);
+/// With fewer connections each one's thread waits for its own input: that takes a system call less.
+const MANY_RECEIVERS: u64 = 4;
+
 impl Receiver {
     pub(in crate::conn) fn new(shared: &Arc<Shared>, stage: ReceiveStage) -> Self {
-        RECEIVERS.fetch_add(1, Ordering::Relaxed);
-        Receiver { shared: shared.clone(), stage: Some(Box::new(InlineReceiver::new(shared, stage))) }
+        let stage = Box::new(InlineReceiver::new(shared, stage));
+        Receiver { shared: shared.clone(), stage: Some(stage), is_new: false }
+    }
+
+    /// Of a stage that the reactor gives to a thread.
+    #[cfg_attr(any(shuttle, loom), allow(dead_code))]
+    pub(super) fn given(stage: Box<InlineReceiver>) -> Self {
+        Receiver { shared: stage.shared.clone(), stage: Some(stage), is_new: true }
     }
 
     /// Whether a message has been received that waits for room, or did.
@@ -144,20 +175,70 @@ impl Receiver {
         self.stage.as_ref().is_some_and(|receiver| receiver.stage.holds_message())
     }
 
+    /// Leaves the stage with the reactor. For one that has read nothing yet.
+    pub(super) fn leave(self) -> Left<Self> {
+        let Receiver { shared, stage: Some(stage), is_new } = self else { return Left::Unsupported(self) };
+        leave(stage).map(|stage| Receiver { shared, stage: Some(stage), is_new })
+    }
+
+    /// Takes steps until the stage is left, or has ended.
+    pub(super) fn run(mut self, wait: Wait) {
+        let shared = self.shared.clone();
+        let last = repeat(&shared, || self.step(wait));
+        drop(self);
+        if last == Progress::Ended {
+            shared.ending.stage_ended();
+        }
+    }
+
+    /// Receives what is there without waiting, and leaves the stage. Gives itself back if it has to wait for room.
+    pub(super) fn advance(mut self) -> Option<Self> {
+        let Some(mut stage) = self.stage.take() else {
+            self.shared.ending.stage_ended();
+            return None;
+        };
+        match catch_unwind(AssertUnwindSafe(|| stage.receive_all())) {
+            Ok(Progress::Ended) => {
+                drop(stage);
+                self.shared.ending.stage_ended();
+                return None;
+            }
+            Ok(_) if stage.stage.is_ready() => self.stage = Some(stage),
+            Ok(_) => match leave(stage) {
+                Left::Resting => return None,
+                Left::Ready(stage) | Left::Unsupported(stage) => self.stage = Some(stage),
+            },
+            Err(panic) => self.shared.end_panicked(panic),
+        }
+        Some(self)
+    }
+
     /// Receives, and then lends the stage if somebody may borrow it.
     pub(in crate::conn) fn step(&mut self, wait: Wait) -> Progress {
         let Some(mut stage) = self.stage.take() else { return Progress::Ended };
         let mut progress;
-        if wait == Wait::Yes
-            && stage.stage.has_room()
-            && !stage.stage.is_ready()
-            && !stage.poll(None, First::AtOnce, || true)
-        {
-            (stage, progress) = rest(stage);
+        if std::mem::take(&mut self.is_new) {
+            stage.poll_anew();
+            progress = match stage.receive_all() {
+                Progress::Ended => Progress::Ended,
+                // Something was, there.
+                _ => Progress::Made,
+            };
+        } else if wait == Wait::No {
+            progress = stage.step(Wait::No);
         } else {
-            progress = stage.step(wait);
+            let is_idle = stage.stage.has_room()
+                && !stage.stage.is_ready()
+                && !stage.poll(None, First::AtOnce, || true);
+            if is_idle && wait == Wait::OrLeave && RECEIVERS.load(Ordering::Relaxed) >= MANY_RECEIVERS {
+                stage = match leave(stage) {
+                    Left::Resting => return Progress::Left,
+                    Left::Ready(stage) | Left::Unsupported(stage) => stage,
+                };
+            }
+            progress = stage.step(Wait::Yes);
         }
-        let lends = wait == Wait::Yes && progress == Progress::Made && self.shared.drive.reading.is_wanted();
+        let lends = wait != Wait::No && progress == Progress::Made && self.shared.drive.reading.is_wanted();
         if lends && !stage.stage.is_ready() {
             (stage, progress) = self.lend(stage);
         }
@@ -176,17 +257,19 @@ impl Receiver {
         desk.renew_chances();
         loop {
             desk.lend(stage, gate.clone());
-            let again;
-            (stage, again) = loop {
-                gate.wait_armed();
+            let (before, again, idle);
+            before = desk.borrows();
+            (stage, again, idle) = loop {
+                let timed_out = wait_armed(&gate);
                 if let Some(linger) = LINGER.filter(|_| self.shared.flow.awaited() > 0) {
                     desk.linger(Instant::now().checked_add(linger));
                 }
-                if let Some(back) = desk.take_back() {
-                    break back;
+                if let Some((stage, again)) = desk.take_back() {
+                    break (stage, again, timed_out && desk.borrows() == before);
                 }
             };
             let progress = stage.receive_all();
+            let again = again && !idle;
             if !again {
                 reading.wanted.store(false, Ordering::Relaxed);
             }
@@ -197,32 +280,27 @@ impl Receiver {
     }
 }
 
-/// Waits for input, and receives, or has it received, until this thread has something to do itself.
-fn rest(stage: Box<InlineReceiver>) -> (Box<InlineReceiver>, Progress) {
-    let many = RECEIVERS.load(Ordering::Relaxed) >= MANY_RECEIVERS;
-    match if many { rest_with_others(stage) } else { Err(stage) } {
-        Ok(mut stage) => {
-            stage.poll_anew();
-            match stage.receive_all() {
-                Progress::Ended => (stage, Progress::Ended),
-                // Something was, there.
-                Progress::Made | Progress::Idle => (stage, Progress::Made),
-            }
-        }
-        Err(mut stage) => {
-            let progress = stage.step(Wait::Yes);
-            (stage, progress)
-        }
-    }
+/// Waits for input, for `IDLE` at most. True if none has come in that time.
+fn wait_armed(gate: &Arc<dyn Readiness>) -> bool {
+    let wakes = gate.clone();
+    let idle = Timer::global().at(deadline(IDLE), move || wakes.wake());
+    gate.wait_armed();
+    !Timer::global().cancel(idle)
 }
 
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(any(shuttle, loom))))]
-use super::reactor::rest as rest_with_others;
+pub(super) use super::reactor::{can_be_left, leave};
 
-/// Nobody else can wait for its input.
+/// No other thread can wait for its input.
 #[cfg(not(all(any(target_os = "linux", target_os = "android"), not(any(shuttle, loom)))))]
-fn rest_with_others(stage: Box<InlineReceiver>) -> Result<Box<InlineReceiver>, Box<InlineReceiver>> {
-    Err(stage)
+fn leave(stage: Box<InlineReceiver>) -> Left<Box<InlineReceiver>> {
+    Left::Unsupported(stage)
+}
+
+/// No other thread can wait for its input.
+#[cfg(not(all(any(target_os = "linux", target_os = "android"), not(any(shuttle, loom)))))]
+pub(super) fn can_be_left(_: &crate::transport::Source) -> bool {
+    false
 }
 
 /// The receive stage, borrowed. Given back when dropped.
@@ -312,7 +390,7 @@ impl Borrowed<'_> {
             match catch_unwind(AssertUnwindSafe(receive)) {
                 Ok(Progress::Made) => {}
                 Ok(Progress::Idle) if stage.stage.has_room() => {}
-                Ok(Progress::Idle | Progress::Ended) => return,
+                Ok(Progress::Idle | Progress::Left | Progress::Ended) => return,
                 Err(panic) => shared.end_panicked(panic),
             }
         }

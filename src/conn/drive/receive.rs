@@ -5,7 +5,11 @@ use super::polling::{First, Polling};
 use crate::conn::shared::{Incoming, Shared};
 use crate::conn::stages::{CallbackStage, CoordinatorStage, Progress, ReceiveStage, Wait};
 use crate::promise::count_sleep;
-use crate::sync::{Arc, Instant, Turn};
+use crate::sync::atomic::Ordering;
+use crate::sync::{finally, is_panicking, Arc, Instant, ProcessCounter, Turn};
+
+/// How many connections of this process have such a stage.
+pub(super) static RECEIVERS: ProcessCounter = ProcessCounter::new(0);
 
 /// Receives messages, and is coordinator and callback runner to what it has received, unless others are at it.
 pub(super) struct InlineReceiver {
@@ -16,8 +20,16 @@ pub(super) struct InlineReceiver {
     callback: CallbackStage,
 }
 
+impl Drop for InlineReceiver {
+    fn drop(&mut self) {
+        RECEIVERS.fetch_sub(1, Ordering::Relaxed);
+        self.shared.drive.reading.close();
+    }
+}
+
 impl InlineReceiver {
     pub(super) fn new(shared: &Arc<Shared>, stage: ReceiveStage) -> Self {
+        RECEIVERS.fetch_add(1, Ordering::Relaxed);
         InlineReceiver {
             shared: shared.clone(),
             stage,
@@ -54,14 +66,40 @@ impl InlineReceiver {
 
     /// Handles what has arrived, and does what that leaves to be done.
     fn go_on(&self, turn: Option<Turn<'_, Incoming>>) {
-        let handling = handling(self.shared.id);
+        let shared = &self.shared;
+        // Should this panic, others run the callbacks.
+        let _run_by_others = finally(|| {
+            if is_panicking() {
+                shared.callbacks.wake();
+            }
+        });
+        let handling = handling(shared.id);
         if let Some(mut turn) = turn {
             while let Some(item) = turn.next() {
                 self.coordinator.one(item);
             }
+            if turn.ends_stage() {
+                shared.ending.stage_ended();
+            }
         }
         if handling.called_back() {
-            self.callback.lent();
+            self.call_back();
+        }
+    }
+
+    /// Runs the callbacks that there are, unless another thread does.
+    fn call_back(&self) {
+        let ends = match self.shared.callbacks.take_turn() {
+            Some(mut turn) => {
+                while let Some(callback) = turn.next() {
+                    self.callback.run(callback);
+                }
+                turn.ends_stage()
+            }
+            None => self.shared.callbacks.end(),
+        };
+        if ends {
+            self.shared.end_callbacks();
         }
     }
 

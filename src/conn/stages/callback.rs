@@ -4,7 +4,6 @@ use super::{work_off, Progress, Wait};
 use crate::cap::call::{CallInfo, Mode};
 use crate::cap::port::TableEvent;
 use crate::cap::Client;
-use crate::conn::drive::Watch;
 use crate::conn::shared::Shared;
 use crate::conn::transaction::{Broken, Failed};
 use crate::error::{Error, Exception};
@@ -15,25 +14,18 @@ use crate::sync::Arc;
 /// Does what transactions left to be done outside the lock, in the order of their commits.
 pub(crate) struct CallbackStage {
     shared: Arc<Shared>,
-    watch: Watch,
 }
 
 impl CallbackStage {
     pub(in crate::conn) fn new(shared: &Arc<Shared>) -> Self {
-        CallbackStage { shared: shared.clone(), watch: Watch::default() }
+        CallbackStage { shared: shared.clone() }
     }
 
-    /// Runs what is queued, and looks after what is noted. See Note [Drops are noted].
+    /// Runs what is queued.
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
-        let until = self.watch.until();
-        let progress = work_off(&self.shared.callbacks, wait, until, |callback| self.run(callback));
+        let progress = work_off(&self.shared.callbacks, wait, |callback| self.run(callback));
         // What this thread does next comes after a wait.
         count_sleep();
-        match (wait, progress) {
-            (Wait::Yes, Progress::Made) => self.watch.woken(&self.shared),
-            (Wait::Yes, Progress::Idle) => self.watch.look(&self.shared),
-            _ => {}
-        }
         progress
     }
 
@@ -43,15 +35,7 @@ impl CallbackStage {
         self.shared.see_to_drops()
     }
 
-    /// Works off what is there, on the receive thread, if nobody is at it.
-    pub(in crate::conn) fn lent(&self) {
-        let Some(mut turn) = self.shared.callbacks.take_turn() else { return };
-        while let Some(callback) = turn.next() {
-            self.run(callback);
-        }
-    }
-
-    fn run(&self, callback: Callback) {
+    pub(in crate::conn) fn run(&self, callback: Callback) {
         match callback {
             Callback::Deliver { call, to } => self.deliver(call, to),
             Callback::Respond { responder, outcome } => responder.answer(outcome),

@@ -23,7 +23,7 @@ impl CoordinatorStage {
     }
 
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
-        work_off(&self.shared.incoming, wait, None, |item| self.one(item))
+        work_off(&self.shared.incoming, wait, |item| self.one(item))
     }
 
     pub(in crate::conn) fn one(&self, item: Incoming) {

@@ -23,7 +23,7 @@ pub(super) use send::{Sender, SenderSlot};
 
 use super::drive::Receive;
 use super::shared::Shared;
-use crate::sync::{Arc, Duration, Instant, Lane, Turn, Waited};
+use crate::sync::{Arc, Duration, Lane, Turn, Waited};
 use crate::transport::Source;
 
 /// Whether a step waits for something to do.
@@ -31,6 +31,9 @@ use crate::transport::Source;
 pub(crate) enum Wait {
     Yes,
     No,
+    /// Only where more is to come at once. With nothing to do, this thread leaves the stage, and another one is started when
+    /// there is something.
+    OrLeave,
 }
 
 /// What a step did.
@@ -40,7 +43,9 @@ pub(crate) enum Progress {
     Made,
     /// Nothing: there is nothing to do now.
     Idle,
-    /// Nothing, and there never will be.
+    /// Nothing, and this thread has left the stage.
+    Left,
+    /// Nothing, and there never will be. The caller ends the stage.
     Ended,
 }
 
@@ -64,28 +69,33 @@ impl Stages {
 }
 
 /// The turn of a lane, for one step of the stage behind it.
-fn turn<T>(lane: &Lane<T>, wait: Wait, until: Option<Instant>) -> Result<Turn<'_, T>, Progress> {
-    match wait {
-        Wait::No => lane.take_turn().ok_or(Progress::Idle),
-        Wait::Yes => match lane.wait_turn(until) {
-            Waited::Turn(turn) => Ok(turn),
-            Waited::TimedOut => Err(Progress::Idle),
-            Waited::Closed => Err(Progress::Ended),
-        },
+fn turn<T>(lane: &Lane<T>, wait: Wait) -> Result<Turn<'_, T>, Progress> {
+    let waited = match wait {
+        Wait::No => return lane.take_turn().ok_or(Progress::Idle),
+        Wait::Yes => lane.wait_turn(),
+        Wait::OrLeave => lane.turn_or_leave(),
+    };
+    match waited {
+        Waited::Turn(turn) => Ok(turn),
+        Waited::Left => Err(Progress::Left),
+        Waited::Closed => Err(Progress::Ended),
     }
 }
 
 /// Takes one step with each item of a lane; with one, if it is not to wait.
-fn work_off<T>(lane: &Lane<T>, wait: Wait, until: Option<Instant>, mut step: impl FnMut(T)) -> Progress {
-    match turn(lane, wait, until) {
+fn work_off<T>(lane: &Lane<T>, wait: Wait, mut step: impl FnMut(T)) -> Progress {
+    match turn(lane, wait) {
         Ok(mut turn) => {
             while let Some(item) = turn.next() {
                 step(item);
                 if wait == Wait::No {
-                    break;
+                    return Progress::Made;
                 }
             }
-            Progress::Made
+            match turn.ends_stage() {
+                true => Progress::Ended,
+                false => Progress::Made,
+            }
         }
         Err(progress) => progress,
     }

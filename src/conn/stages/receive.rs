@@ -12,6 +12,9 @@ use crate::transport::{Arrived, EndWatch, Readiness, Source};
 use crate::wire::frame::Frame;
 use crate::wire::needs::{is_abort, Needs};
 
+/// How long a call that there is no room for waits at a time for messages in front of it to be handled.
+const HANDLING: Duration = Duration::from_millis(1);
+
 /// Reads what arrives.
 pub(crate) struct ReceiveStage {
     shared: Arc<Shared>,
@@ -84,7 +87,7 @@ impl ReceiveStage {
                 Some(source) => source.receive_now(),
                 None => return Err(Progress::Idle),
             },
-            (None, Wait::Yes) => {
+            (None, Wait::Yes | Wait::OrLeave) => {
                 self.source.receive().map(|frame| frame.map_or(Arrived::End, Arrived::Message))
             }
         };
@@ -130,7 +133,15 @@ impl ReceiveStage {
         if end_watch.is_none() {
             *end_watch = source.as_nonblocking().and_then(|source| source.end_watch());
         }
-        match flow.wait_for_room(needs, end_watch.as_ref(), room_timeout) {
+        let mut within = room_timeout;
+        let found = loop {
+            match flow.wait_for_room(needs, end_watch.as_ref(), within) {
+                // What is still to be handled counts, though it may not stay.
+                Found::Late if shared.incoming.is_in_use() => within = Some(HANDLING),
+                found => break found,
+            }
+        };
+        match found {
             Found::Room => Ok(Incoming::Message(frame, None)),
             Found::Closed => Err(Progress::Ended),
             Found::End => {

@@ -8,7 +8,7 @@ use crate::conn::backpressure::Sending;
 use crate::conn::shared::Shared;
 use crate::error::{Exception, TransportError};
 use crate::state::QueuedMessage;
-use crate::sync::{self, Arc, Foreign, Instant, Mutex, Rank};
+use crate::sync::{Arc, Foreign, Mutex, Rank, Turn};
 use crate::transport::Sink;
 use crate::wire::encode::encode;
 use crate::wire::frame::Outbound;
@@ -16,8 +16,8 @@ use crate::wire::frame::Outbound;
 /// What writes: whoever has the turn of what is queued uses it.
 pub(in crate::conn) struct Sender {
     sink: Foreign<Sink>,
-    /// Why nothing more can be sent, and until when what has arrived may say more about it.
-    failed: Option<(TransportError, Instant)>,
+    /// A write has failed: nothing more can be sent.
+    failed: bool,
     /// Why the connection is to be ended.
     broken: Option<Exception>,
     /// Empty: its memory is used again.
@@ -29,7 +29,7 @@ const KEPT_MESSAGES: usize = 64;
 
 impl Sender {
     pub(in crate::conn) fn new(sink: Sink) -> Self {
-        Sender { sink: Foreign::new(sink), failed: None, broken: None, messages: Vec::new() }
+        Sender { sink: Foreign::new(sink), failed: false, broken: None, messages: Vec::new() }
     }
 
     pub(in crate::conn) fn sends_now(&self) -> bool {
@@ -43,7 +43,7 @@ impl Sender {
         batch: Drain<'_, QueuedMessage>,
         send: impl FnOnce(&mut Sink, &[Outbound]) -> Result<R, TransportError>,
     ) -> Option<R> {
-        if self.failed.is_some() {
+        if self.failed {
             shared.sent(batch.fold(Sending::default(), |all, departure| all.and(&departure)));
             return None;
         }
@@ -66,16 +66,28 @@ impl Sender {
         self.messages = messages;
         drop(shares);
         shared.sent(all);
-        sent.map_err(|e| self.failed = Some((e, sync::deadline(shared.limits.linger)))).ok()
+        match sent {
+            Ok(sent) => Some(sent),
+            Err(e) => {
+                self.failed = true;
+                shared.end_after_failed_write(e);
+                None
+            }
+        }
     }
 
     /// Sends a batch, without waiting if [`sends_now`](Self::sends_now). False if the send thread has to go on.
     pub(in crate::conn) fn send_now(&mut self, shared: &Shared, batch: Drain<'_, QueuedMessage>) -> bool {
-        let sent = self.write(shared, batch, |sink, messages| match sink {
-            Sink::Blocking(sink) => sink.send(messages).map(|()| true),
-            Sink::Nonblocking(sink) => sink.send_now(messages),
-        });
+        let sent = self.write(shared, batch, send_now);
         sent == Some(true) && self.broken.is_none()
+    }
+}
+
+/// Sends a batch, without waiting if the sink can do so. False if something is left.
+fn send_now(sink: &mut Sink, messages: &[Outbound]) -> Result<bool, TransportError> {
+    match sink {
+        Sink::Blocking(sink) => sink.send(messages).map(|()| true),
+        Sink::Nonblocking(sink) => sink.send_now(messages),
     }
 }
 
@@ -92,11 +104,6 @@ impl SenderSlot {
         self.0.lock().take()
     }
 
-    /// Why nothing more can be sent, and until when what has arrived may say more about it.
-    pub(in crate::conn) fn failed(&self) -> Option<(TransportError, Instant)> {
-        self.0.lock().as_ref().and_then(|sender| sender.failed.clone())
-    }
-
     pub(in crate::conn) fn put(&self, sender: Box<Sender>) {
         let before = self.0.lock().replace(sender);
         debug_assert!(before.is_none(), "one has the turn");
@@ -109,31 +116,55 @@ pub(crate) struct SendStage {
 }
 
 impl SendStage {
-    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+    pub(in crate::conn) fn new(shared: &Arc<Shared>) -> Self {
         SendStage { shared: shared.clone() }
     }
 
-    /// Sends all that is queued, as one batch, and what a borrower has left. What can't be sent is dropped, until
+    /// Sends all that is queued, as one batch, and what another thread has left. What can't be sent is dropped, until
     /// the receive stage finds the end too. See Note [Shutdown].
     pub(crate) fn step(&mut self, wait: Wait) -> Progress {
-        let failed = self.shared.sender.failed();
-        let until = failed.as_ref().map(|(_, until)| *until);
-        let mut turn = match (turn(&self.shared.outgoing, wait, until), failed) {
-            (Ok(turn), _) => turn,
-            (Err(Progress::Idle), Some((why, _))) if wait == Wait::Yes => {
-                self.shared.end(why.into(), false);
-                return Progress::Made;
+        match turn(&self.shared.outgoing, wait) {
+            Ok(turn) => self.send(turn, |sink, messages| sink.send(messages).map(|()| true)),
+            Err(progress) => progress,
+        }
+    }
+
+    /// Sends what can be sent without waiting, for a stage that has no thread to wait on. `Idle`: something is left.
+    pub(in crate::conn) fn advance(&mut self) -> Progress {
+        loop {
+            let sent = match turn(&self.shared.outgoing, Wait::OrLeave) {
+                Ok(turn) => self.send(turn, send_now),
+                Err(progress) => progress,
+            };
+            if sent != Progress::Made {
+                return sent;
             }
-            (Err(progress), _) => return progress,
-        };
+        }
+    }
+
+    /// Sends all that is queued. `Idle`: something is left.
+    fn send(
+        &self,
+        mut turn: Turn<'_, QueuedMessage>,
+        send: impl FnOnce(&mut Sink, &[Outbound]) -> Result<bool, TransportError>,
+    ) -> Progress {
         let Some(mut sender) = self.shared.sender.take() else { return Progress::Ended };
-        sender.write(&self.shared, turn.rest(), |sink, messages| sink.send(messages));
+        let all_sent = sender.write(&self.shared, turn.rest(), send);
         let broken = sender.broken.take();
         self.shared.sender.put(sender);
-        drop(turn);
+        let progress = match all_sent {
+            Some(false) => {
+                turn.hand_over();
+                Progress::Idle
+            }
+            Some(true) | None => {
+                drop(turn);
+                Progress::Made
+            }
+        };
         if let Some(why) = broken {
             self.shared.end(why.into(), true);
         }
-        Progress::Made
+        progress
     }
 }

@@ -4,24 +4,24 @@
 //! Note [One waits for all]
 //! ========================
 //! A receive thread that sleeps is woken for each message, and goes back to sleep after it: in a process with many
-//! connections most of what a message costs. So a receive thread that would sleep leaves its stage to rest with the
-//! process's reactor (Schmidt's pattern of that name), and a thread of the reactor waits for the input of all stages
-//! that rest. It drives those that have some, one after the other: messages that come together, on however many
-//! connections, take one wake-up.
+//! connections most of what a message costs. And an idle connection needs no thread. So the receive stage of a new
+//! connection, and one whose thread would sleep, is left to rest with the process's reactor (Schmidt's pattern of that
+//! name), and a thread of the reactor waits for the input of all stages that rest. It drives those that have some, one after
+//! the other: messages that come together, on however many connections, take one wake-up.
 //!
-//!             rest                      input
-//! own thread ------> Resting ---------------------> Ready (queued)
-//!     ^                 ^                              |
-//!     |      back       |      stays                   v
-//!     '---------------------------------------------- Driven
+//!                    leave                     input
+//! start, a thread ----------> Resting ---------------------> Ready (queued)
+//!     ^                         ^                              |
+//!     |      back               |      stays                   v
+//!     '------------------------------------------------------ Driven ------> end
 //!
 //! Who waits is told of input once, when it comes. So whoever drives a stage reads until there is nothing left, and what
 //! is told of it meanwhile makes it ready again: of what comes after the last look, somebody is told after it. A stage
 //! that finds more and more goes to the end of the queue after its turn (`TURN_MESSAGES`, `TURN_TIME`). Each time that as
 //! many were driven as were in the queue, the poller is asked again, without waiting: so however much some connections
-//! send, any other waits for one turn of each of them at most. It goes back to its own thread where that has
-//! something to do: to wait for room, to lend the stage (Note [Reading is lent]), to end; or to look for input without
-//! asking the poller first, if of all stages only this one has had any for a while.
+//! send, any other waits for one turn of each of them at most. It goes to a thread of its own (Note [Stage threads])
+//! where that has something to do: to wait for room, to lend the stage (Note [Reading is lent]); or to look for input
+//! without asking the poller first, if of all stages only this one has had any for a while.
 //!
 //! One thread works, as a rule. (With two on two processors each wakes the other up for one message at a time.) Should a
 //! stage keep it, in a callback of the user's that takes its time, then that must not stop other connections: while
@@ -38,19 +38,26 @@ use std::io;
 
 use posts::Posts;
 #[cfg(not(loom))]
-pub(super) use stages::rest;
+pub(super) use stages::{can_be_left, leave};
 
 use super::keeper::{keep, Kept};
 use super::polling::{First, Polling};
+use super::reading::Left;
 use crate::sync::{spawn, Arc, Condvar, Duration, Mutex, MutexGuard, Rank, Role, Weak};
 
-/// How many times in a row a stage is driven, and no other one, before it goes back to its own thread.
+/// How many times in a row a stage is driven, and no other one, before it goes to a thread of its own.
 const ALONE: u32 = 64;
 
 /// What rests, and is driven by whoever finds that there is input for it.
 pub(super) trait Driven: Send + Sized + 'static {
     /// Deals with what has arrived, without waiting; `ended`: behind that its end has come, perhaps.
     fn drive(&mut self, ended: bool) -> Next;
+
+    /// Goes to a thread of its own.
+    fn go_back(self);
+
+    /// Ends. Nothing will ever arrive any more.
+    fn end(self);
 
     /// For how long whoever has driven this looks for more before sleeping. See Note [Polling].
     fn polls_for(&self) -> Duration;
@@ -63,8 +70,10 @@ pub(super) enum Next {
     Rests,
     /// There may be more, but it is others' turn.
     Again,
-    /// Its own thread is to see to it.
+    /// A thread of its own is to see to it.
     Back,
+    /// It is over.
+    Ended,
 }
 
 /// Names what rests, to the poller.
@@ -168,33 +177,27 @@ impl<P: Poller<S>, S: Driven> Reactor<P, S> {
         Arc::new(Reactor { poller, crew: Mutex::new(Rank::Queue, crew), off: Condvar::new(), most })
     }
 
-    /// Leaves a stage here until its own thread, which this is, is to drive it. Given back at once, as an error, if nobody
-    /// can wait for its input.
-    pub(super) fn rest(self: &Arc<Self>, stage: S) -> Result<S, S> {
-        let own = Arc::new(Condvar::new());
+    /// Leaves a stage here until it has something to do for a thread of its own.
+    pub(super) fn leave(self: &Arc<Self>, stage: S) -> Left<S> {
         let mut crew = self.crew.lock();
         if crew.broken {
-            return Err(stage);
+            return Left::Unsupported(stage);
         }
-        let key = crew.posts.make(&own);
+        let key = crew.posts.make();
         if !self.see_that_enough_work(crew) || self.poller.add(key, &stage).is_err() {
             self.crew.lock().posts.remove(key);
-            return Err(stage);
+            return Left::Unsupported(stage);
         }
         let mut crew = self.crew.lock();
         if crew.broken || crew.posts.has_more(key) {
+            let broken = crew.broken;
             crew.posts.remove(key);
             drop(crew);
             self.poller.remove(&stage);
-            return Ok(stage);
+            return if broken { Left::Unsupported(stage) } else { Left::Ready(stage) };
         }
         crew.posts.put(key, stage, false);
-        loop {
-            match crew.posts.claim(key) {
-                Some(stage) => return Ok(stage),
-                None => own.wait(&mut crew),
-            }
-        }
+        Left::Resting
     }
 
     /// Has as many threads work as are to. False if the system has none to give, and none works.
@@ -260,8 +263,11 @@ impl<P: Poller<S>, S: Driven> Reactor<P, S> {
                 crew.until_poll = crew.posts.ready();
                 if outcome.is_err() {
                     crew.broken = true;
-                    crew.posts.give_all_back();
+                    let stages = crew.posts.take_all();
                     self.off.notify_all();
+                    drop(crew);
+                    stages.into_iter().for_each(Driven::go_back);
+                    return;
                 }
             }
         }
@@ -313,18 +319,28 @@ impl<P: Poller<S>, S: Driven> Reactor<P, S> {
             Next::Rests if alone => Next::Back,
             next => next,
         };
-        if next == Next::Back {
+        if matches!(next, Next::Back | Next::Ended) {
             self.poller.remove(&stage);
         }
         let mut crew = self.crew.lock();
-        if next == Next::Back || crew.broken {
-            crew.posts.give_back(key, stage);
+        let gone = if matches!(next, Next::Back | Next::Ended) || crew.broken {
+            crew.posts.remove(key);
+            Some(stage)
         } else {
             crew.polls_for = stage.polls_for();
             crew.posts.put(key, stage, next == Next::Again);
-        }
+            None
+        };
         let mine = crew.driven.iter().position(|one| *one == drive);
         let counts = mine.map(|mine| crew.driven.swap_remove(mine)).is_some();
+        if let Some(stage) = gone {
+            drop(crew);
+            match next {
+                Next::Ended => stage.end(),
+                Next::Rests | Next::Again | Next::Back => stage.go_back(),
+            }
+            crew = self.crew.lock();
+        }
         (crew, counts)
     }
 

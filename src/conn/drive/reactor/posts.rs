@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::mem;
 
 use super::{Key, Told};
-use crate::sync::{Arc, Condvar};
 
 /// All that was left with the reactor.
 pub(super) struct Posts<S> {
@@ -22,8 +21,6 @@ struct Post<S> {
     stands: Stands<S>,
     /// Its end has been told of.
     ended: bool,
-    /// Where its own thread waits.
-    own: Arc<Condvar>,
 }
 
 /// See Note [One waits for all].
@@ -34,8 +31,6 @@ enum Stands<S> {
         /// More input was told of meanwhile.
         again: bool,
     },
-    /// To its own thread.
-    Back(S),
 }
 
 /// The place of what a key names. What else is in the key tells it from those which had the place before.
@@ -48,16 +43,15 @@ impl<S> Posts<S> {
         Posts { posts: Vec::new(), free: Vec::new(), made: 0, ready: VecDeque::new() }
     }
 
-    /// A post for what its own thread, which waits at `own` later, has still got.
-    pub(super) fn make(&mut self, own: &Arc<Condvar>) -> Key {
+    /// A post for what the calling thread has still got.
+    pub(super) fn make(&mut self) -> Key {
         let place = self.free.pop().unwrap_or_else(|| {
             self.posts.push(None);
             self.posts.len() - 1
         });
         self.made = self.made.wrapping_add(1);
         let key = Key::from(self.made) << 32 | place as Key;
-        self.posts[place] =
-            Some(Post { key, stands: Stands::Driven { again: false }, ended: false, own: own.clone() });
+        self.posts[place] = Some(Post { key, stands: Stands::Driven { again: false }, ended: false });
         key
     }
 
@@ -110,26 +104,6 @@ impl<S> Posts<S> {
         }
     }
 
-    /// Gives what was driven back to its own thread.
-    pub(super) fn give_back(&mut self, key: Key, stage: S) {
-        self.at(key).give_back(stage);
-    }
-
-    /// What was given back to this thread, which has left it here.
-    pub(super) fn claim(&mut self, key: Key) -> Option<S> {
-        let post = self.at(key);
-        match mem::replace(&mut post.stands, Stands::Driven { again: false }) {
-            Stands::Back(stage) => {
-                self.remove(key);
-                Some(stage)
-            }
-            stands => {
-                post.stands = stands;
-                None
-            }
-        }
-    }
-
     /// There is input.
     pub(super) fn found(&mut self, told: Told) {
         // What was told of just before it was removed is gone.
@@ -141,7 +115,7 @@ impl<S> Posts<S> {
                 self.ready.push_back(told.key);
             }
             Stands::Driven { .. } => {}
-            stands @ (Stands::Ready(_) | Stands::Back(_)) => post.stands = stands,
+            ready @ Stands::Ready(_) => post.stands = ready,
         }
     }
 
@@ -151,21 +125,21 @@ impl<S> Posts<S> {
         self.posts.iter().flatten().filter(|post| matches!(post.stands, Stands::Resting(_))).count()
     }
 
-    /// Gives back all that is not driven just now.
-    pub(super) fn give_all_back(&mut self) {
+    /// All that is not driven just now, of which nothing is told any more.
+    pub(super) fn take_all(&mut self) -> Vec<S> {
         self.ready.clear();
-        for post in self.posts.iter_mut().flatten() {
-            match mem::replace(&mut post.stands, Stands::Driven { again: false }) {
-                Stands::Resting(stage) | Stands::Ready(stage) | Stands::Back(stage) => post.give_back(stage),
-                driven @ Stands::Driven { .. } => post.stands = driven,
-            }
-        }
-    }
-}
-
-impl<S> Post<S> {
-    fn give_back(&mut self, stage: S) {
-        self.stands = Stands::Back(stage);
-        self.own.notify_one();
+        let resting = |place: &usize| {
+            !matches!(self.posts[*place], None | Some(Post { stands: Stands::Driven { .. }, .. }))
+        };
+        let places: Vec<usize> = (0..self.posts.len()).filter(resting).collect();
+        let post = |place: usize| {
+            self.free.push(place);
+            self.posts[place].take()
+        };
+        let stages = places.into_iter().filter_map(post).filter_map(|post| match post.stands {
+            Stands::Resting(stage) | Stands::Ready(stage) => Some(stage),
+            Stands::Driven { .. } => None,
+        });
+        stages.collect()
     }
 }

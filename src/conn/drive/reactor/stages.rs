@@ -3,11 +3,13 @@
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-use super::{Driven, Key, Next, Poller, Reactor, Told};
+use super::{Driven, Key, Left, Next, Poller, Reactor, Told};
+use crate::conn::drive::on_demand::{submit, Task};
+use crate::conn::drive::reading::Receiver;
 use crate::conn::drive::receive::InlineReceiver;
 use crate::conn::stages::{Progress, Wait};
 use crate::sync::{processors, Arc, Duration, Instant, OnceLock};
-use crate::transport::Epoll;
+use crate::transport::{Epoll, Source};
 
 type Stage = Box<InlineReceiver>;
 
@@ -16,17 +18,26 @@ type Stage = Box<InlineReceiver>;
 const TURN_MESSAGES: usize = 64;
 const TURN_TIME: Duration = Duration::from_micros(250);
 
-/// Leaves the stage with the reactor of this process until there is something to do for its own thread. Given back as
-/// an error if nobody else can wait for its input.
-pub(in crate::conn) fn rest(mut stage: Stage) -> Result<Stage, Stage> {
+/// The reactor of this process. `None` if the system can't have one.
+fn reactor() -> Option<&'static Arc<Reactor<Epoll, Stage>>> {
     static REACTOR: OnceLock<Option<Arc<Reactor<Epoll, Stage>>>> = OnceLock::new();
     let made = || Epoll::new().ok().map(|epoll| Reactor::new(epoll, processors().div_ceil(2)));
-    match (stage.stage.descriptor(), REACTOR.get_or_init(made)) {
+    REACTOR.get_or_init(made).as_ref()
+}
+
+/// Whether the reactor can wait for the input of this.
+pub(in crate::conn) fn can_be_left(source: &Source) -> bool {
+    matches!(source, Source::Nonblocking(source) if source.descriptor().is_some()) && reactor().is_some()
+}
+
+/// Leaves the stage with the reactor of this process until there is something to do for a thread of its own.
+pub(in crate::conn) fn leave(mut stage: Stage) -> Left<Stage> {
+    match (stage.stage.descriptor(), reactor()) {
         (Some(_), Some(reactor)) => {
             stage.stage.rest();
-            reactor.rest(stage)
+            reactor.leave(stage)
         }
-        _ => Err(stage),
+        _ => Left::Unsupported(stage),
     }
 }
 
@@ -45,10 +56,10 @@ impl Driven for Stage {
             };
             let between_batches = progress != Progress::Made || !self.shared.drive.reading.is_in_batch();
             if between_batches {
-                if progress == Progress::Ended
-                    || self.shared.drive.reading.is_wanted()
-                    || !self.stage.has_room()
-                {
+                if progress == Progress::Ended {
+                    return Next::Ended;
+                }
+                if self.shared.drive.reading.is_wanted() || !self.stage.has_room() {
                     return Next::Back;
                 }
                 let nothing_left = has_read && self.stage.is_drained() && !ended;
@@ -64,6 +75,16 @@ impl Driven for Stage {
         }
         self.end_batch();
         Next::Again
+    }
+
+    fn go_back(self) {
+        submit(Task::Receive(Receiver::given(self)));
+    }
+
+    fn end(self) {
+        let shared = self.shared.clone();
+        drop(self);
+        shared.ending.stage_ended();
     }
 
     fn polls_for(&self) -> Duration {

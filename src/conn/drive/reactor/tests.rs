@@ -84,6 +84,37 @@ struct Stage {
     again: usize,
     /// Runs when it is driven.
     then: Box<dyn FnMut() + Send>,
+    /// Where its own thread waits for it.
+    back: Arc<Back>,
+}
+
+/// A stage that has come back.
+struct Back(Mutex<Option<Stage>>, Condvar);
+
+impl Back {
+    fn new() -> Arc<Self> {
+        Arc::new(Back(Mutex::new(Rank::Pool, None), Condvar::new()))
+    }
+
+    fn take(&self) -> Stage {
+        let mut stage = self.0.lock();
+        loop {
+            match stage.take() {
+                Some(stage) => return stage,
+                None => self.1.wait(&mut stage),
+            }
+        }
+    }
+}
+
+/// Leaves a stage with the reactor, until it comes back to its own thread, which this is.
+fn rest(reactor: &OfTest, stage: Stage) -> Result<Stage, Stage> {
+    let back = stage.back.clone();
+    match reactor.leave(stage) {
+        Left::Resting => Ok(back.take()),
+        Left::Ready(stage) => Ok(stage),
+        Left::Unsupported(stage) => Err(stage),
+    }
 }
 
 impl Driven for Stage {
@@ -100,6 +131,16 @@ impl Driven for Stage {
         }
     }
 
+    fn go_back(self) {
+        let back = self.back.clone();
+        *back.0.lock() = Some(self);
+        back.1.notify_one();
+    }
+
+    fn end(self) {
+        unreachable!("a stage of these tests goes back");
+    }
+
     fn polls_for(&self) -> Duration {
         Duration::ZERO
     }
@@ -114,13 +155,13 @@ fn reactor() -> (OfTest, Arc<ByHand>) {
 }
 
 fn stage(inputs: &Arc<ByHand>, name: Name, enough: usize, then: impl FnMut() + Send + 'static) -> Stage {
-    Stage { name, inputs: inputs.clone(), read: 0, enough, again: 0, then: Box::new(then) }
+    Stage { name, inputs: inputs.clone(), read: 0, enough, again: 0, then: Box::new(then), back: Back::new() }
 }
 
 /// What a stage's own thread does until there was enough.
 fn until_enough(reactor: &OfTest, mut stage: Stage) {
     while stage.read < stage.enough {
-        stage = reactor.rest(stage).unwrap_or_else(|_| panic!("it may rest"));
+        stage = rest(reactor, stage).unwrap_or_else(|_| panic!("it may rest"));
         stage.drive(false);
     }
 }
@@ -211,7 +252,7 @@ mod unit_tests {
         let own: Vec<_> = [waits, tells]
             .map(|stage| {
                 let reactor = reactor.clone();
-                on_its_own_thread(move || drop(reactor.rest(stage)))
+                on_its_own_thread(move || drop(rest(&reactor, stage)))
             })
             .into();
         while reactor.crew.lock().posts.resting() < 2 {
@@ -242,7 +283,7 @@ mod unit_tests {
             let mut stage = stage(&inputs, name, if polite { 1 } else { usize::MAX }, then);
             stage.again = if polite { 0 } else { 1_000 };
             let reactor = reactor.clone();
-            own.push(on_its_own_thread(move || drop(reactor.rest(stage))));
+            own.push(on_its_own_thread(move || drop(rest(&reactor, stage))));
         }
         while reactor.crew.lock().posts.resting() <= floods {
             yield_now();
@@ -262,7 +303,7 @@ mod unit_tests {
         let stage = stage(&inputs, 0, usize::MAX, || {});
         let own = on_its_own_thread({
             let reactor = reactor.clone();
-            move || assert!(reactor.rest(stage).ok().unwrap().read > ALONE as usize)
+            move || assert!(rest(&reactor, stage).ok().unwrap().read > ALONE as usize)
         });
         for _ in 0..=ALONE {
             while reactor.crew.lock().posts.resting() == 0 {
@@ -283,14 +324,14 @@ mod unit_tests {
         let resting = stage(&inputs, 0, 1, || {});
         let own = on_its_own_thread({
             let reactor = reactor.clone();
-            move || assert_eq!(reactor.rest(resting).ok().unwrap().read, 0)
+            move || assert_eq!(rest(&reactor, resting).ok().unwrap().read, 0)
         });
         while reactor.crew.lock().posts.resting() == 0 {
             yield_now();
         }
         inputs.close();
         own.join().unwrap();
-        assert!(reactor.rest(stage(&inputs, 1, 1, || {})).is_err());
+        assert!(rest(&reactor, stage(&inputs, 1, 1, || {})).is_err());
     }
 
     #[test]
@@ -300,7 +341,7 @@ mod unit_tests {
             let mut crew = reactor.crew.lock();
             crew.working = 1;
             crew.worked_off = false;
-            let key = crew.posts.make(&Arc::new(Condvar::new()));
+            let key = crew.posts.make();
             crew.posts.put(key, stage(&inputs, 0, 2, || {}), true);
             key
         };
