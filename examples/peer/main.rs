@@ -5,6 +5,7 @@
 //! peer client ADDRESS check                                prints one line of JSON, as do the others
 //! peer client ADDRESS MODE COUNT INFLIGHT BYTES [HELD]     makes COUNT calls
 //! peer client ADDRESS idle COUNT                           opens COUNT connections
+//! peer client ADDRESS paced COUNT SECONDS                  makes a call a second over each of COUNT connections
 //! ```
 //!
 //! | MODE | a call is |
@@ -24,7 +25,7 @@
 //! is found by comparing `peer` with itself.
 //!
 //! `idle` makes one call over each of its connections, prints its line, and keeps them open until its standard
-//! input ends. `benches/peers/compare` runs all of this, beside programs with the same command line that stand on
+//! input ends. `paced` does the same, and prints another line when it has made its calls. `benches/peers/compare` runs all of this, beside programs with the same command line that stand on
 //! other implementations.
 
 use std::error::Error;
@@ -49,6 +50,8 @@ const USAGE: &str = "usage: peer [--strict] [--polling MICROS] server ADDRESS
        peer [--strict] [--polling MICROS] client ADDRESS MODE [COUNT [INFLIGHT BYTES [HELD]]]";
 /// How many objects a client may hold: more than by default, since `exports` is about many.
 const EXPORTS: usize = 1 << 20;
+/// How many connections the server takes: more than by default, since `idle` is about many.
+const CONNECTIONS: usize = 20_000;
 /// How many bytes of each kind a client may have the server hold.
 const LARGE: usize = 512 << 20;
 
@@ -94,6 +97,7 @@ fn run(mut args: &[&str]) -> Result<()> {
         ["server", address] => serve(setup, address),
         ["client", address, "check", ..] => check::run(&setup, address),
         ["client", address, "idle", count, ..] => idle::run(&setup, address, count),
+        ["client", address, "paced", count, seconds] => idle::run_paced(&setup, address, count, seconds),
         ["client", address, mode, count, inflight, bytes] => {
             measure(address, mode, count, inflight, bytes, "0")
         }
@@ -107,6 +111,7 @@ fn run(mut args: &[&str]) -> Result<()> {
 /// Serves each connection with an object of its own, so that connections do not wait for each other.
 fn serve(mut setup: Setup, address: &str) -> Result<()> {
     setup.limits.exports = EXPORTS;
+    setup.limits.connections = CONNECTIONS;
     // So many calls are kept outstanding by one client that trusts this server, and is trusted.
     setup.limits.call_words = LARGE / 8;
     setup.limits.answer_bytes = LARGE;

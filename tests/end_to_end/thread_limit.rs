@@ -6,13 +6,9 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use capnp_threads::transport::Transport;
-<<<<<<< HEAD
-use capnp_threads::{set_thread_limit, thread_count, Capability, Client, ExceptionKind, Pool, Vat};
-=======
 use capnp_threads::{
-    set_thread_limit, thread_count, thread_shortages, Client, ExceptionKind, Pool, Threads, Vat,
+    set_thread_limit, thread_count, thread_shortages, Capability, Client, ExceptionKind, Pool, Threads, Vat,
 };
->>>>>>> b8f1c93 (A stage has a thread only while it has something to do for one)
 use crossbeam_channel::unbounded;
 
 use crate::support::alone::alone;
@@ -85,16 +81,10 @@ fn connections_beyond_the_thread_limit_are_refused_and_the_others_are_served() {
             const LIMIT: usize = 64;
             start_logging();
             set_thread_limit(Some(LIMIT));
-<<<<<<< HEAD
-            let listener = Vat::new().bootstrap(echo()).listen("127.0.0.1:0").unwrap();
-            let address = listener.local_addr();
-            let connection = Vat::new().connect(address).unwrap();
-=======
             let strict = Vat::new().threads(Threads::Strict);
             let listener = strict.clone().bootstrap(echo()).listen("127.0.0.1:0").unwrap();
-            let address = listener.local_addr().unwrap();
+            let address = listener.local_addr();
             let connection = strict.connect(address).unwrap();
->>>>>>> 7072edc (A stage has a thread only while it has something to do for one)
             let remote = connection.bootstrap::<Client>();
             assert_eq!(ask(&remote, 0, "before").unwrap(), "before");
             let streams = fill(address, || listener.connections().len());
@@ -134,7 +124,7 @@ fn connections_go_on_where_there_is_no_thread_for_their_stages() {
     alone("thread_limit::connections_go_on_where_there_is_no_thread_for_their_stages", &[], || {
         const LARGE: usize = 4 << 20;
         let listener = Vat::new().bootstrap(echo()).listen("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let address = listener.local_addr();
         let remotes: Vec<Client> = (0..6).map(|_| Vat::new().connect(address).unwrap().bootstrap()).collect();
         for remote in &remotes {
             assert_eq!(ask(remote, 0, "before").unwrap(), "before");
@@ -167,7 +157,7 @@ fn idle_connections_have_no_threads() {
     alone("thread_limit::idle_connections_have_no_threads", &[], || {
         const CONNECTIONS: usize = 200;
         let listener = Vat::new().bootstrap(echo()).listen("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let address = listener.local_addr();
         let connections: Vec<_> = (0..CONNECTIONS).map(|_| Vat::new().connect(address).unwrap()).collect();
         for connection in &connections {
             assert_eq!(ask(&connection.bootstrap::<Client>(), 0, "here").unwrap(), "here");
@@ -231,15 +221,9 @@ fn without_a_limit_of_its_own_a_process_keeps_to_what_the_system_has() {
             start_logging();
             let strict = Vat::new().threads(Threads::Strict);
             let listener =
-<<<<<<< HEAD
-                Vat::new().bootstrap(object(|call| reply(call, "here"))).listen("127.0.0.1:0").unwrap();
-            let address = listener.local_addr();
-            let connection = Vat::new().connect(address).unwrap();
-=======
                 strict.clone().bootstrap(object(|call| reply(call, "here"))).listen("127.0.0.1:0").unwrap();
-            let address = listener.local_addr().unwrap();
+            let address = listener.local_addr();
             let connection = strict.connect(address).unwrap();
->>>>>>> 7072edc (A stage has a thread only while it has something to do for one)
             let streams = fill(address, || listener.connections().len());
             // Of three quarters of seven eighths of 800.
             assert!(thread_count() <= 525, "{}", thread_count());

@@ -1,12 +1,16 @@
 """Runs servers and clients. All programs have one command line, which is described in `examples/peer/main.rs`."""
 
 import json
+import os
 import resource
 import subprocess
+import time
 
 ANY_PORT = "127.0.0.1:0"
 # A client that has not ended by then never will.
 PATIENCE = 300
+# After so many seconds threads without work have ended.
+SETTLING = 15
 
 
 class Failure(Exception):
@@ -35,23 +39,52 @@ class Server:
 
     def resident_kib(self):
         """How much memory of the server's is resident."""
+        return self.status("VmRSS:")
+
+    def threads(self):
+        """How many threads the server has."""
+        return self.status("Threads:")
+
+    def settled_threads(self, fewer_than):
+        """The same, once there are fewer than so many, or those without work have had the time to end."""
+        until = time.monotonic() + SETTLING
+        while self.threads() >= fewer_than and time.monotonic() < until:
+            time.sleep(0.1)
+        return self.threads()
+
+    def processor_seconds(self):
+        """How much processor time the server has used."""
+        with open(f"/proc/{self.process.pid}/stat") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def status(self, name):
+        """A number of the system's about the server."""
         with open(f"/proc/{self.process.pid}/status") as status:
-            return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
+            return next(int(line.split()[1]) for line in status if line.startswith(name))
 
 
 class Idle:
     """A client that holds so many connections, each used once, for as long as the block that it was made for."""
 
-    def __init__(self, command, server, count):
-        self.command = [*command, "client", server.address, "idle", str(count)]
+    def __init__(self, command, server, count, mode="idle", *more):
+        self.command = [*command, "client", server.address, mode, str(count), *map(str, more)]
 
     def __enter__(self):
         self.process = start(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        line = self.process.stdout.readline()
-        if not line:
+        self.wait_line()
+        return self
+
+    def wait_line(self):
+        """Waits until the client says something."""
+        if not self.process.stdout.readline():
             self.__exit__()
             raise Failure(f"{' '.join(self.command)}: ended without a word")
-        return self
+
+    def kill(self):
+        """Ends the client as a crash would."""
+        self.process.kill()
+        self.process.wait()
 
     def __exit__(self, *_):
         self.process.stdin.close()

@@ -45,15 +45,17 @@ use crate::conn::stages::{Progress, ReceiveStage, Wait};
 use crate::conn::threads::repeat;
 use crate::promise::cancel::without_current;
 use crate::promise::{Interrupt, Waiter};
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::{counted, deadline, enter_role, per_thread, Arc, Duration, Instant, Role, Timer};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{counted, deadline, enter_role, per_thread, Arc, Duration, Instant, OnceLock, Role, Timer};
 use crate::transport::Readiness;
 
 /// Who reads. See Note [Reading is lent].
 pub(in crate::conn) struct Reading {
     desk: Arc<Desk<Box<InlineReceiver>>>,
-    /// Somebody would have borrowed the stage.
+    /// Threads would have borrowed the stage, `OFTEN` times in quick succession.
     wanted: AtomicBool,
+    /// When a thread would have, last, and how many times in quick succession: see [`Wants`].
+    wants: Wants,
     /// How many threads wait for an answer, or have not run since it came.
     waiting: AtomicUsize,
     /// Whoever reads has more messages at hand, and sends what is queued after them.
@@ -72,6 +74,7 @@ impl Reading {
         Reading {
             desk: Arc::new(Desk::new()),
             wanted: AtomicBool::new(false),
+            wants: Wants(AtomicU64::new(0)),
             waiting: AtomicUsize::new(0),
             batch: AtomicBool::new(false),
         }
@@ -110,6 +113,39 @@ impl Reading {
     /// Whether the receive thread is to lend its stage.
     pub(in crate::conn) fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Relaxed)
+    }
+}
+
+/// How many times in quick succession threads have to wait before the stage is lent to them: that takes a thread and two
+/// descriptors, which a connection with few calls does without.
+const OFTEN: u64 = 4;
+/// What quick succession is, in milliseconds.
+const QUICK: u64 = 10;
+
+/// When a thread would have borrowed the stage last, in milliseconds, and, in the last `COUNT` bits, how many times in quick
+/// succession one would have.
+struct Wants(AtomicU64);
+
+impl Wants {
+    const COUNT: u32 = 8;
+
+    /// A thread would borrow the stage. True if that is the last of many times. Two at the same time may count as one.
+    fn is_one_of_many(&self) -> bool {
+        if cfg!(any(shuttle, loom)) {
+            // Model checkers know no time.
+            return true;
+        }
+        static START: OnceLock<Instant> = OnceLock::new();
+        let now = START.get_or_init(Instant::now).elapsed().as_millis() as u64;
+        self.is_one_of_many_at(now)
+    }
+
+    fn is_one_of_many_at(&self, now: u64) -> bool {
+        let before = self.0.load(Ordering::Relaxed);
+        let (last, count) = (before >> Self::COUNT, before & ((1 << Self::COUNT) - 1));
+        let count = if now.saturating_sub(last) <= QUICK { OFTEN.min(count + 1) } else { 1 };
+        self.0.store(now << Self::COUNT | count, Ordering::Relaxed);
+        count >= OFTEN
     }
 }
 
@@ -340,6 +376,11 @@ impl Shared {
     fn borrow_in_time(&self, waiter: &dyn Waiter) -> Option<Borrowed<'_>> {
         let mut borrowed = self.borrow();
         if borrowed.is_none() {
+            let reading = &self.drive.reading;
+            let wanted = reading.wants.is_one_of_many() && !reading.desk.has_no_gate();
+            if wanted {
+                reading.wanted.store(true, Ordering::Relaxed);
+            }
             let mut polling = POLLING.with(Cell::take);
             polling.poll(self.limits.polling, waiter.deadline(), First::AtOnce, || {
                 borrowed = self.borrow();
@@ -352,11 +393,7 @@ impl Shared {
 
     fn borrow(&self) -> Option<Borrowed<'_>> {
         let desk = &self.drive.reading.desk;
-        let Some(stage) = desk.borrow() else {
-            self.drive.reading.wanted.store(!desk.has_no_gate(), Ordering::Relaxed);
-            return None;
-        };
-        Some(Borrowed { shared: self, stage: Some(stage) })
+        desk.borrow().map(|stage| Borrowed { shared: self, stage: Some(stage) })
     }
 
     /// Whether only this thread, which has read, is known to depend on what arrives, as far as anybody does. Model
@@ -404,5 +441,21 @@ impl Interrupt for Shared {
                 gate.wake();
             }
         }
+    }
+}
+
+#[cfg(all(test, not(any(shuttle, loom))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stage_is_wanted_where_threads_wait_in_quick_succession() {
+        let wants = Wants(AtomicU64::new(0));
+        let far_apart = (1..10).map(|n| n * 1000);
+        assert!({ far_apart }.all(|now| !wants.is_one_of_many_at(now)));
+        let last = 9000;
+        let found: Vec<_> = (1..5).map(|n| wants.is_one_of_many_at(last + n * QUICK)).collect();
+        assert_eq!(found, [false, false, true, true]);
+        assert!(!wants.is_one_of_many_at(last + 6 * QUICK));
     }
 }
