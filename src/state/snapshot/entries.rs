@@ -50,7 +50,7 @@ pub struct QuestionEntry {
     pub param_exports: Vec<ExportId>,
     /// Promises for capabilities in the results, by [`PromiseEntry::id`].
     pub promises: Vec<u64>,
-    /// For how long the entry had been there when the snapshot was taken. See [`Snapshot::resolution`].
+    /// For how long the entry had been there when the snapshot was taken. See [`Snapshot::resolution`](super::Snapshot::resolution).
     pub age: Duration,
 }
 
@@ -111,7 +111,7 @@ pub struct AnswerEntry {
     pub pipeline_only: bool,
     /// How many bytes the results that are held take, about.
     pub bytes: usize,
-    /// For how long the entry had been there when the snapshot was taken. See [`Snapshot::resolution`].
+    /// For how long the entry had been there when the snapshot was taken. See [`Snapshot::resolution`](super::Snapshot::resolution).
     pub age: Duration,
 }
 
@@ -202,7 +202,7 @@ pub struct ExportEntry {
     pub is_promise: bool,
     /// What the peer was told that the promise has become, if it was told: where all calls that arrive for it go.
     pub told: Option<Destination>,
-    /// For how long the entry had been there when the snapshot was taken. See [`Snapshot::resolution`].
+    /// For how long the entry had been there when the snapshot was taken. See [`Snapshot::resolution`](super::Snapshot::resolution).
     pub age: Duration,
 }
 
@@ -266,7 +266,7 @@ pub struct ImportEntry {
     pub references: u32,
     /// Whether it is a promise, and what that has become.
     pub promise: ImportedPromise,
-    /// For how long the entry had been there when the snapshot was taken. See [`Snapshot::resolution`].
+    /// For how long the entry had been there when the snapshot was taken. See [`Snapshot::resolution`](super::Snapshot::resolution).
     pub age: Duration,
 }
 
@@ -301,7 +301,7 @@ pub struct PromiseEntry {
     /// How many wait to be told what it has become: threads and functions of users', and exports of other connections. Some
     /// may have given up.
     pub watchers: usize,
-    /// For how long the entry had been there when the snapshot was taken. See [`Snapshot::resolution`].
+    /// For how long the entry had been there when the snapshot was taken. See [`Snapshot::resolution`](super::Snapshot::resolution).
     pub age: Duration,
 }
 
@@ -330,7 +330,7 @@ pub struct EmbargoEntry {
     pub target: EmbargoTarget,
     /// How many calls it holds. Read a little after the tables.
     pub held_calls: usize,
-    /// For how long the entry had been there when the snapshot was taken. See [`Snapshot::resolution`].
+    /// For how long the entry had been there when the snapshot was taken. See [`Snapshot::resolution`](super::Snapshot::resolution).
     pub age: Duration,
 }
 
