@@ -95,7 +95,7 @@ impl Side {
         &self.connection
     }
 
-    /// Has the connection look at what was dropped, as the callback thread does in time where stages are lent. True if
+    /// Has the connection look at what was dropped, as the timer does in time where stages are lent. True if
     /// anything was.
     pub fn look(&self) -> bool {
         self.stages.callback.look()

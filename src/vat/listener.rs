@@ -19,7 +19,7 @@ use crate::transport::{Shutdown, Transport};
 /// How long a listener waits at most after an error.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts connections, each served on threads of its own. `A` is what it listens on: a [`SocketAddr`] for TCP, a path for a
+/// Accepts connections, and serves each. `A` is what it listens on: a [`SocketAddr`] for TCP, a path for a
 /// Unix socket, whatever the [`Acceptor`] says for others.
 ///
 /// Dropping it closes the socket and ends its connections; to let them go on without it, [`detach`](Self::detach). When the

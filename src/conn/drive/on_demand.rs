@@ -1,6 +1,8 @@
 //! What a connection starts with, and what its stages do on the threads that all connections share. See
 //! Note [Stage threads].
 
+use std::io;
+
 use super::pool::Work;
 use super::reading::{Left, Receiver};
 use super::Receive;
@@ -40,13 +42,15 @@ pub(in crate::conn) fn start(shared: &Arc<Shared>, stages: Stages, places: &mut 
             Ok(())
         }
         Left::Unsupported(receiver) => {
-            let mut more = None;
-            let places = match places.is_empty() {
-                // A source that could be left now can't.
-                true => more.insert(reserve(1)?),
-                false => places,
-            };
-            thread(places, shared, "receive", |_| receiver.run(Wait::Yes))
+            let start =
+                |places: &mut Reservation| thread(places, shared, "receive", |_| receiver.run(Wait::Yes));
+            match places.is_empty() {
+                // A source that could be left when places were reserved, and can't be now.
+                true => reserve(1)
+                    .map_err(|e| io::Error::other(e.to_string()))
+                    .and_then(|mut more| start(&mut more)),
+                false => start(places),
+            }
         }
     };
     all_started(shared, [sends, receives])
@@ -122,8 +126,6 @@ pub(super) use of_the_process::{start_pool, submit};
 
 #[cfg(not(any(shuttle, loom)))]
 mod of_the_process {
-    use std::io;
-
     use super::*;
     use crate::conn::drive::pool::StagePool;
     use crate::error::TransportError;
